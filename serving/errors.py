@@ -1,0 +1,218 @@
+"""Every error this server answers with, and whose fault it is.
+
+::
+
+    ServingError                  code                       status  whose fault
+    ├─ RequestRefused                                                the caller's
+    │  ├─ ValidationError         ValidationError               400
+    │  │  ├─ UnknownEndpoint      ValidationError               400
+    │  │  ├─ UnknownVariant       ValidationError               400
+    │  │  └─ UnknownModel         ValidationError               400
+    │  ├─ UnknownOperation        UnknownOperationException     404
+    │  ├─ AccessDenied            AccessDeniedException         403
+    │  ├─ InvalidSignature        InvalidSignatureException     403
+    │  └─ Throttled               ThrottlingException           429
+    ├─ ModelNotReady              ModelNotReadyException        429  nobody's: come back
+    ├─ ModelError                 ModelError                    424  the model's answer
+    │  ├─ BadInput                original status 400                the caller's, found by the model
+    │  ├─ NotAcceptable           original status 406                the caller's
+    │  ├─ UnsupportedContentType  original status 415                the caller's
+    │  ├─ PredictionFailed        original status 500                the model's
+    │  ├─ LoadFailed              original status 500                the artifact's
+    │  ├─ CodeNotAllowed          original status 403                the operator's choice
+    │  ├─ OutOfMemory             original status 507                the model's
+    │  ├─ WorkerDied              original status 500                the model's
+    │  └─ InvocationTimedOut      original status 0                  the model's
+    ├─ ServiceUnavailable         ServiceUnavailable            503  ours: no worker, shutting down
+    ├─ InternalFailure            InternalFailure               500  ours: a defect
+    └─ ConfigError                -                             -    the operator's, at start
+
+Raise the specific one low down; never build a response there: ``api/failures.py`` dresses an error for each
+dialect (container contract, SageMaker runtime). Codes and statuses: SageMaker Runtime API, error table;
+``original status`` is the status that a SageMaker container would have answered.
+"""
+
+from __future__ import annotations
+
+
+class ServingError(Exception):
+    """Root of the tree. ``str(error)`` is one sentence fit for the caller: no host path, no stack trace."""
+
+    code = "InternalFailure"
+    status = 500
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class RequestRefused(ServingError):
+    """The request never reached a model."""
+
+    code = "ValidationError"
+    status = 400
+
+
+class ValidationError(RequestRefused):
+    """A header, path part, body or combination of them that the API does not allow."""
+
+
+class UnknownEndpoint(ValidationError):
+    """No endpoint of that name."""
+
+
+class UnknownVariant(ValidationError):
+    """The endpoint has no variant of that name."""
+
+
+class UnknownModel(ValidationError):
+    """No artifact of that name under the endpoint's prefix."""
+
+
+class UnknownOperation(RequestRefused):
+    """No such path or operation."""
+
+    code = "UnknownOperationException"
+    status = 404
+
+
+class AccessDenied(RequestRefused):
+    """Known caller, missing permission; or no signature where keys are required."""
+
+    code = "AccessDeniedException"
+    status = 403
+
+
+class InvalidSignature(RequestRefused):
+    """The signature does not match, is too old, or covers too little."""
+
+    code = "InvalidSignatureException"
+    status = 403
+
+
+class Throttled(RequestRefused):
+    """Refused to keep the promise to others. ``retry_after`` in seconds."""
+
+    code = "ThrottlingException"
+    status = 429
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ModelNotReady(ServingError):
+    """The target model is still being fetched or loaded, or nothing can be evicted for it yet."""
+
+    code = "ModelNotReadyException"
+    status = 429
+
+
+class ModelError(ServingError):
+    """The model, or what holds it, answered with a failure.
+
+    ``original_status`` is the status a SageMaker container would have answered (0 = no answer in time);
+    ``original_message`` its text, at most 2,048 characters reach the caller.
+    """
+
+    code = "ModelError"
+    status = 424
+    original_status = 500
+
+    def __init__(self, message: str, original_status: int | None = None) -> None:
+        super().__init__(message)
+        if original_status is not None:
+            self.original_status = original_status
+
+
+class BadInput(ModelError):
+    """A body that cannot be decoded, or that does not fit the model (shape, feature count, dtype)."""
+
+    original_status = 400
+
+
+class NotAcceptable(ModelError):
+    """No media type in Accept that the model's answer can be written in."""
+
+    original_status = 406
+
+
+class UnsupportedContentType(ModelError):
+    """A Content-Type the model cannot read."""
+
+    original_status = 415
+
+
+class PredictionFailed(ModelError):
+    """The model raised while predicting."""
+
+    original_status = 500
+
+
+class LoadFailed(ModelError):
+    """The artifact is damaged, unknown, or its framework refused it."""
+
+    original_status = 500
+
+
+class CodeNotAllowed(LoadFailed):
+    """The artifact's format executes code and the operator has not allowed that."""
+
+    original_status = 403
+
+
+class OutOfMemory(ModelError):
+    """The model does not fit, or asked for more memory than there is."""
+
+    original_status = 507
+
+
+class WorkerDied(ModelError):
+    """The worker died under this call, and again under its retry; or the model is quarantined."""
+
+    original_status = 500
+
+
+class InvocationTimedOut(ModelError):
+    """No answer before the deadline."""
+
+    original_status = 0
+
+
+class ServiceUnavailable(ServingError):
+    """No ready worker, or the server is shutting down."""
+
+    code = "ServiceUnavailable"
+    status = 503
+
+
+class InternalFailure(ServingError):
+    """A defect of ours."""
+
+
+class ConfigError(ServingError):
+    """A setting, config file or artifact named on the command line that cannot be used."""
+
+
+#: Errors a worker may answer with, by name: an error crosses the process border as (name, status, text).
+BY_NAME: dict[str, type[ServingError]] = {
+    cls.__name__: cls
+    for cls in (
+        ValidationError,
+        UnknownModel,
+        Throttled,
+        ModelNotReady,
+        ModelError,
+        BadInput,
+        NotAcceptable,
+        UnsupportedContentType,
+        PredictionFailed,
+        LoadFailed,
+        CodeNotAllowed,
+        OutOfMemory,
+        WorkerDied,
+        InvocationTimedOut,
+        ServiceUnavailable,
+        InternalFailure,
+    )
+}

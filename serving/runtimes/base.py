@@ -1,0 +1,112 @@
+"""What a loaded model is to the rest of the server. One runtime file per framework returns one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from serving.codecs.base import InputSpec, Outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What an artifact is, found by content without importing a framework or executing anything of it.
+
+    ``format`` is a key of ``runtimes/registry.py``; ``root`` the folder (or the file's own folder), ``file`` the file
+    to load (for a script model ``root``); ``frameworks`` the importable modules a worker needs for it;
+    ``bytes`` its size on disk, the cache's first guess.
+    """
+
+    format: str
+    root: Path
+    file: Path
+    bytes: int
+    executes_code: bool = False
+    frameworks: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """How to load. ``threads``: native threads this worker may use; ``environment``: the model's Environment
+    (SageMaker container variables and the user's own); ``allow_code``: the operator's consent."""
+
+    allow_code: bool = False
+    threads: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class TensorModel:
+    """A model from arrays to arrays. Rows are independent: the batcher may stack the rows of several calls into one
+    ``predict`` and split the answer, unless ``batchable`` is False (fixed row axis, or state).
+
+    ``layout`` names the reply shape in ``codecs.registry.encode``; ``default_accept`` the reply's media type when the
+    caller names none. ``engine`` says which code answers, for ``serving check`` and the logs.
+    """
+
+    spec: InputSpec
+    layout: str = "generic"
+    default_accept: str = "application/json"
+    batchable: bool = True
+    max_batch_rows: int | None = None
+    engine: str = ""
+
+    def predict(self, inputs: np.ndarray | dict[str, np.ndarray]) -> Outputs:
+        """Predict rows. Raises ``BadInput`` for what the model refuses, ``PredictionFailed`` otherwise."""
+        raise NotImplementedError("a runtime supplies this")
+
+    def optimise(self) -> bool:
+        """Find the fastest engine that gives the same numbers. Slow; called off the invocation path once the model
+        has earned it. True when something changed. Safe while ``predict`` runs on another thread."""
+        return False
+
+    def set_threads(self, threads: int) -> None:
+        """Native threads may change while the model is loaded (workers come and go)."""
+
+    def close(self) -> None:
+        """Release native memory now. ``predict`` is not called again."""
+
+
+class ScriptCall(NamedTuple):
+    """One invocation as a script model sees it: raw body and the documented request headers."""
+
+    body: bytes
+    content_type: str
+    accept: str
+    custom_attributes: str = ""
+    inference_id: str = ""
+    session_id: str = ""
+    target_model: str = ""
+    request_id: str = ""
+
+
+class ScriptReply(NamedTuple):
+    """A script model's answer. ``headers`` may hold the response headers of the container contract. A streaming
+    answer has ``chunks`` instead of ``body``."""
+
+    body: bytes
+    content_type: str
+    headers: Mapping[str, str] = {}
+    chunks: Iterator[bytes] | None = None
+
+
+class ScriptModel:
+    """A model from bytes to bytes: user code that decodes and encodes for itself. Never batched."""
+
+    engine: str = "script"
+
+    def transform(self, call: ScriptCall) -> ScriptReply:
+        """Answer one call. Raises ``ModelError`` with the status the script chose, or 500."""
+        raise NotImplementedError("a runtime supplies this")
+
+    def set_threads(self, threads: int) -> None:
+        """Native threads may change while the model is loaded."""
+
+    def close(self) -> None:
+        """Drop the model."""
+
+
+Model = TensorModel | ScriptModel
