@@ -74,7 +74,7 @@ def _seconds(value: object) -> float:
     return float(value)
 
 
-_UNITS = {"": 1} | {
+_UNITS: dict[str, int] = {"": 1} | {
     spelling: factor**power
     for power, letter in enumerate("kmgt", start=1)
     for spelling, factor in ((letter, 1024), (f"{letter}ib", 1024), (f"{letter}b", 1000))
@@ -90,8 +90,9 @@ def parse_size(value: object) -> int:
     match = re.fullmatch(r"(\d{1,15})(?:\.(\d{1,9}))?\s*([a-z]*)", text, re.ASCII)
     if match is None or match[3] not in _UNITS:
         raise ValueError
-    digits, decimals, unit = match[1], match[2] or "", _UNITS[match[3]]
-    return int(digits + decimals) * unit // int(10 ** len(decimals))
+    decimals = match[2] or ""
+    scale: int = 10 ** len(decimals)
+    return int(match[1] + decimals) * _UNITS[match[3]] // scale
 
 
 def _flag(value: object) -> bool:
