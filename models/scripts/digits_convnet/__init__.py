@@ -1,0 +1,1 @@
+"""A convolution net as a PyTorch state dict."""
