@@ -107,7 +107,10 @@ def _flag(value: object) -> bool:
 def _path(value: object) -> Path:
     if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
         raise ValueError
-    return Path(value).expanduser()
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:  # ~nobody-of-that-name
+        raise ValueError from None
 
 
 def _choice(*words: str) -> Kind:
@@ -380,7 +383,7 @@ def _parse_yaml(path: Path, text: str) -> Any:
 
 
 def did_you_mean(word: str, known: Mapping[str, object] | list[str] | tuple[str, ...]) -> str:
-    """``"; did you mean 'port'?"``-like tail for a message, or nothing."""
+    """A tail such as ``; did you mean 'port'`` for a message, or nothing."""
     close = get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}" if close else ""
 
@@ -442,3 +445,17 @@ def _read_words(file: Path) -> list[str]:
         return file.read_text().split()
     except OSError:
         return []
+
+
+#: Thread pools of native libraries are sized by these at import, whatever the framework.
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"
+)  # fmt: skip
+
+
+def native_environment(threads: int) -> dict[str, str]:
+    """The environment of a process that runs models: ours without credentials, with ``threads`` native threads.
+    OpenBLAS gets one: it starts its pool at import, and a process is forked only while it has no threads."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SERVING_"))}
+    sized = dict.fromkeys(_THREAD_VARIABLES, str(threads))
+    return kept | sized | {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}

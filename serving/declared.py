@@ -163,20 +163,20 @@ def load_endpoints(path: Path) -> tuple[EndpointSpec, ...]:
     """
     body = _Body(read_document(path), "")
     folder = path.absolute().parent
-    models = _by_name("model", (_model(item, folder) for item in body.items("Models")), lambda model: model.name)
+    models = _by_name("models", (_model(item, folder) for item in body.items("Models")), lambda model: model.name)
     configs = _by_name(
-        "endpoint config", [_config(item, models) for item in body.items("EndpointConfigs")], lambda config: config[0]
+        "endpoint configs", [_config(item, models) for item in body.items("EndpointConfigs")], lambda config: config[0]
     )
     endpoints = [_endpoint(item, configs) for item in body.items("Endpoints")]
     body.close()
-    return tuple(_by_name("endpoint", endpoints, lambda endpoint: endpoint.name).values())
+    return tuple(_by_name("endpoints", endpoints, lambda endpoint: endpoint.name).values())
 
 
 def _by_name(what: str, items: Iterable[_Item], name_of: Callable[[_Item], str]) -> dict[str, _Item]:
     named: dict[str, _Item] = {}
     for item in items:
         if name_of(item) in named:
-            raise ConfigError(f"There are two {what}s named {name_of(item)!r}.")
+            raise ConfigError(f"There are two {what} named {name_of(item)!r}.")
         named[name_of(item)] = item
     return named
 
@@ -201,7 +201,7 @@ def _data_url(container: _Body, folder: Path) -> str:
     url = container.text("ModelDataUrl")
     scheme, mark, rest = url.partition("://")
     if not mark:
-        return str(folder / Path(url).expanduser())
+        return str(folder / url)
     if scheme not in ("s3", "file") or not rest:
         raise container.refuse("ModelDataUrl", "a path, or an s3:// or file:// URL")
     return url
@@ -227,7 +227,7 @@ def _environment(container: _Body) -> dict[str, str]:
 def _config(body: _Body, models: Mapping[str, ModelSpec]) -> tuple[str, tuple[VariantSpec, ...]]:
     name = body.name("EndpointConfigName", ENDPOINT_NAME)
     variants = _by_name(
-        f"variant of {name}",
+        f"variants of {name}",
         (_variant(item, models) for item in body.items("ProductionVariants")),
         lambda one: one.name,
     )
