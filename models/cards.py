@@ -55,7 +55,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """Everything a card says. ``artifact`` is the path to serve, relative to the output folder."""
+    """Everything a card says. ``artifact``: the path to serve, relative to the output folder; ``target_model``: for a
+    folder of many, the member that the samples are answered by."""
 
     name: str
     title: str
@@ -69,6 +70,7 @@ class Card:
     samples: tuple[Sample, ...]
     executes_code: bool = False
     training: str = ""
+    target_model: str = ""
     facts: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -119,6 +121,7 @@ def _described(card: Card) -> dict[str, Any]:
         "framework": card.framework,
         "executes_code": card.executes_code,
         "training": card.training,
+        "target_model": card.target_model,
         "inputs": {"description": card.inputs, "columns": data.columns},
         "outputs": {"description": card.outputs, "classes": data.classes},
         "data": {
@@ -152,6 +155,7 @@ def _described(card: Card) -> dict[str, Any]:
 def _markdown(card: Card) -> str:
     data, sample = card.data, card.samples[0]
     flag = " --allow-code" if card.executes_code else ""
+    header = f" with the header `X-Amzn-SageMaker-Target-Model: {card.target_model}`" if card.target_model else ""
     parts = [
         f"# {card.title}",
         f"`{card.artifact}` ({card.framework}). {card.training}".rstrip(),
@@ -162,7 +166,7 @@ def _markdown(card: Card) -> str:
         "## Limits\n" + "\n".join(f"- {limit}" for limit in card.limits),
         "## Try it\n"
         f"`serving up models/artifacts/{card.artifact}{flag}`, then send `{sample.name}{sample.suffix}` as "
-        f"`{sample.content_type}` to `/invocations`; the answer holds `{sample.name}.expected.json`.",
+        f"`{sample.content_type}`{header} to `/invocations`; the answer holds `{sample.name}.expected.json`.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -28,7 +28,7 @@ def zoo(into: Path) -> Card:
     """``model-000.ubj`` ... and the last few as ``.tar.gz``; the card's ``members.json`` has the answer of each."""
     table = data.diabetes()
     answers = _train_members(into, table)
-    first = next(iter(answers.values()))
+    named, first = next(iter(answers.items()))
     errors = [baselines.rmse(answer, table.held_y) for answer in answers.values()]
     row = {name: answer[:1] for name, answer in answers.items()}
     return Card(
@@ -45,7 +45,8 @@ def zoo(into: Path) -> Card:
             "The score is the median over the members.",
         ),
         samples=csv_samples(table.held_x[:SAMPLE_ROWS], {"predictions": first[:SAMPLE_ROWS]}),
-        training="40 trees of depth 4 each. The samples' answers are those of the first member.",
+        training="40 trees of depth 4 each.",
+        target_model=named,
         facts={"members": MEMBERS, "rmse_best": min(errors), "rmse_worst": max(errors)},
         extra={"members.json": json_body(row)},
     )
