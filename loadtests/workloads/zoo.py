@@ -1,0 +1,206 @@
+"""Five hundred models where fifty fit: the hit path, a cold call, warm callers beside a cold-loading one, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import random
+import time
+from collections.abc import Iterator
+from statistics import median
+from urllib.parse import quote
+
+from loadtests.client import ClientProcess, Count, Plan
+from loadtests.figures import Zipf, median_ratio
+from loadtests.generator import Call
+from loadtests.inprocess import Cold
+from loadtests.processes import Answer, Running, call, our_server, tree_bytes
+from loadtests.report import Figure
+from loadtests.scrape import metric
+from loadtests.workloads.base import Bench, Card, failures, is_right, megabytes, microseconds, per_second
+
+ROOM = 50
+ZIPF = 1.1
+TARGET = "X-Amzn-SageMaker-Target-Model"
+_LOADED = "sagemaker_loaded_models"
+_HELD = "sagemaker_model_memory_bytes"
+_CACHE = "sagemaker_model_cache_requests_total"
+_SETTLE_SECONDS = 20.0
+
+
+class Zoo:
+    """The models in an order of fame, and a call to each."""
+
+    def __init__(self, bench: Bench) -> None:
+        card = Card(bench.artifacts, "zoo")
+        self.path = bench.artifacts / "zoo"
+        self.names = sorted(file.name for file in self.path.glob("*.ubj"))  # bare files: loading, not unpacking
+        self.row = card.body("request.csv")
+        self.answers = card.member_answers()
+        for name in self.names:  # all in the page cache: we measure the server, not this machine's disk
+            (self.path / name).read_bytes()
+
+    def call(self, rank: int) -> Call:
+        """A row to the model of this rank."""
+        return Call("/invocations", self.row, {"Content-Type": "text/csv", TARGET: self.names[rank]})
+
+    def is_right(self, rank: int, answer: Answer) -> bool:
+        """Whether it is this model's own answer, and not another's."""
+        return is_right(answer, self.answers[self.names[rank]])
+
+    def zipf_calls(self, ranks: int, count: int = 4000) -> list[Call]:
+        """``count`` calls drawn by Zipf's law over the first ``ranks`` models."""
+        law = Zipf(ranks, ZIPF, random.Random(11))
+        return [self.call(law.draw()) for _ in range(count)]
+
+    def budget(self) -> int:
+        """Bytes in which ``ROOM`` of these models fit, by the server's own measure of them."""
+        with our_server(str(self.path)) as server:
+            for rank in range(ROOM):
+                if not self.is_right(rank, answer := self.call(rank).once(server.port)):
+                    raise RuntimeError(f"{self.names[rank]} answered {answer.status}: {answer.body[:300]!r}")
+            return int(metric(server.port, _HELD) / metric(server.port, _LOADED) * ROOM)
+
+    @contextlib.contextmanager
+    def server(self, budget: int) -> Iterator[Running]:
+        """Our server over all the models with room for ``budget`` bytes."""
+        with our_server(str(self.path), environment={"SERVING_MODEL_MEMORY": str(budget)}) as server:
+            yield server
+
+
+def many_models(bench: Bench) -> list[Figure]:
+    """The three figures of speed."""
+    zoo = Zoo(bench)
+    budget = zoo.budget()
+    bench.say(f"  room for {ROOM} of {len(zoo.names)} models: {megabytes(budget)}")
+    with zoo.server(budget) as server:
+        return [_hit_path(bench, zoo, server), _cold_call(bench, zoo, server), _warm_beside_cold(bench, zoo, server)]
+
+
+def _hit_path(bench: Bench, zoo: Zoo, server: Running) -> Figure:
+    """Calls spread by Zipf over models that are all in memory, beside the same load on one of them."""
+    resident = ROOM * 4 // 5  # clear of the edge, where a model measured larger would push another out
+    spread, single = zoo.zipf_calls(resident), [zoo.call(0)]
+    bench.load(server.port, [zoo.call(rank) for rank in range(resident)], 8, 2)
+    bench.load(server.port, spread, 64, 1)
+    missed = metric(server.port, _CACHE, {"result": "miss"})
+    counts = bench.take_turns(
+        {"zipf": lambda: bench.load(server.port, spread, 64), "single": lambda: bench.load(server.port, single, 64)}
+    )
+    missed = metric(server.port, _CACHE, {"result": "miss"}) - missed
+    rates = {name: [count.per_second for count in runs] for name, runs in counts.items()}
+    return Figure(
+        "500 models, room for 50", f"hit path: Zipf over {resident} resident / one model",
+        per_second(median(rates["zipf"])), per_second(median(rates["single"])),
+        median_ratio(rates["zipf"], rates["single"]), 0.7,
+        note=f"{missed:.0f} misses", failures=failures(*counts.values()),
+    )  # fmt: skip
+
+
+def _cold_call(bench: Bench, zoo: Zoo, server: Running) -> Figure:
+    """Single calls to models never called before, beside the library's load and predict of the same files, in turns."""
+    ranks = range(2 * ROOM, 2 * ROOM + 20 * bench.rounds)
+    row = zoo.row.decode().strip()
+    ours: list[float] = []
+    bare: list[float] = []
+    wrong = 0
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    with Cold() as cold, contextlib.closing(connection):
+        cold.microseconds(zoo.path / zoo.names[0], row)  # imports the library
+        _timed(connection, zoo.call(0))
+        missed = metric(server.port, _CACHE, {"result": "miss"})
+        for rank in ranks:
+            taken, answer = _timed(connection, zoo.call(rank))
+            ours.append(taken)
+            wrong += not zoo.is_right(rank, answer)
+            bare.append(cold.microseconds(zoo.path / zoo.names[rank], row))
+        missed = metric(server.port, _CACHE, {"result": "miss"}) - missed
+    return Figure(
+        "500 models, room for 50", "cold call / library's load + predict", microseconds(median(ours)),
+        microseconds(median(bare)), median_ratio(ours, bare), 1.5, "<=",
+        note=f"{missed:.0f} misses in {len(ranks)} calls", failures=wrong,
+    )  # fmt: skip
+
+
+def _timed(connection: http.client.HTTPConnection, one: Call) -> tuple[float, Answer]:
+    """Microseconds of one call on an open connection, and its answer."""
+    began = time.perf_counter()
+    connection.request("POST", one.path, body=one.body, headers=dict(one.headers))
+    response = connection.getresponse()
+    body = response.read()
+    return (time.perf_counter() - began) * 1e6, Answer(response.status, {}, body)
+
+
+def _warm_beside_cold(bench: Bench, zoo: Zoo, server: Running) -> Figure:
+    """Eight callers of twenty warm models: p99 while a ninth calls one cold model after the other, beside calm."""
+    warm = [zoo.call(rank) for rank in range(20)]
+    cold = tuple(zoo.call(rank).raw() for rank in range(2 * ROOM, len(zoo.names)))
+    bench.load(server.port, warm, 8, 1)
+    noises: list[Count] = []
+
+    def disturbed() -> Count:
+        with ClientProcess(Plan(server.port, cold, 1, bench.seconds + 2)) as noise:
+            noise.busy(0.7)  # the client's interpreter starts
+            count = bench.load(server.port, warm, 8)
+            noises.append(noise.finish())
+        return count
+
+    counts = bench.take_turns({"calm": lambda: bench.load(server.port, warm, 8), "disturbed": disturbed})
+    tails = {name: [count.p99_us for count in runs] for name, runs in counts.items()}
+    return Figure(
+        "500 models, room for 50", "p99 of warm models while others load / calm",
+        microseconds(median(tails["disturbed"])),
+        microseconds(median(tails["calm"])), median_ratio(tails["disturbed"], tails["calm"]), 2.0, "<=",
+        note=f"{median(noise.per_second for noise in noises):.0f} cold loads a second beside it",
+        failures=failures(*counts.values(), noises),
+    )  # fmt: skip
+
+
+def memory(bench: Bench) -> list[Figure]:
+    """Resident memory of the whole process tree under a Zipf load of all models, and after all are unloaded.
+
+    The start is measured after one model was called and unloaded: the framework's own memory is not the cache's.
+    """
+    zoo = Zoo(bench)
+    budget = zoo.budget()
+    with zoo.server(budget) as server:
+        zoo.call(0).once(server.port)
+        _unload_all(server)
+        start = tree_bytes(server.pid)
+        plan = Plan(server.port, tuple(one.raw() for one in zoo.zipf_calls(len(zoo.names))), 16, 4.0 * bench.rounds)
+        peak = start
+        with ClientProcess(plan) as client:
+            while client.busy(0.1):
+                peak = max(peak, tree_bytes(server.pid))
+            count = client.finish()
+        hits, misses = (metric(server.port, _CACHE, {"result": result}) for result in ("hit", "miss"))
+        _unload_all(server)
+        end = _settled(server, start * 1.1)
+    return [
+        Figure("memory", "growth over start / budget", megabytes(peak - start), megabytes(budget),
+               (peak - start) / budget, 1.1, "<=", failures=count.failures,
+               note=f"Zipf over {len(zoo.names)}: {per_second(count.per_second)}, {hits / (hits + misses):.0%} hits"),
+        Figure("memory", "after evicting everything / start", megabytes(end), megabytes(start), end / start, 1.1, "<="),
+    ]  # fmt: skip
+
+
+def _loaded(server: Running) -> list[str]:
+    answer = call(server.port, "GET", "/models")
+    return [model["modelName"] for model in json.loads(answer.body)["models"]] if answer.status == 200 else []
+
+
+def _unload_all(server: Running) -> None:
+    """Unload every model by the container's multi-model API."""
+    for name in _loaded(server):
+        call(server.port, "DELETE", f"/models/{quote(name, safe='')}")
+
+
+def _settled(server: Running, enough: float) -> int:
+    """Resident bytes once they are down to ``enough``, or when waiting longer is no use."""
+    limit = time.monotonic() + _SETTLE_SECONDS
+    held = tree_bytes(server.pid)
+    while held > enough and time.monotonic() < limit:
+        server.look_again()
+        held = tree_bytes(server.pid)
+    return held
