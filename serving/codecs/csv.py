@@ -15,6 +15,7 @@ import io
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import orjson
 
 from serving.codecs.base import Decoded, InputSpec, TensorSpec
@@ -31,6 +32,10 @@ from serving.codecs.fit import (
 )
 from serving.errors import BadInput, UnsupportedContentType
 
+_NAN = math.nan
+#: As integers: ``in`` finds a byte by its number several times faster than by a bytes object of length 1.
+_T, _F, _LF, _CR = b"tf\n\r"
+
 
 def check(params: Mapping[str, str]) -> None:
     """Refuse parameters that would change what the columns mean. Raises ``UnsupportedContentType``."""
@@ -41,30 +46,62 @@ def check(params: Mapping[str, str]) -> None:
 
 
 def pack(body: bytes, plan: RowPlan) -> bytes | None:
-    """Plain rows of plain numbers -> packed rows; None for anything else.
+    """Rows of plain numbers and missing ones -> packed rows; None for anything else.
 
     A row of JSON numbers between brackets is a JSON array, and orjson reads floats several times faster than
-    ``float`` does. What keeps that safe: a line break is never inside what is parsed; ``pack`` refuses strings,
-    nulls and nested lists and counts the cells; ``true`` and ``false``, which it would take for 1 and 0, are the
+    ``float`` does. What keeps that safe: a line break is never inside what is parsed; ``plan.pack`` refuses strings,
+    nulls and nested lists, and counts the cells; ``true`` and ``false``, which it would take for 1 and 0, are the
     only JSON scalars left, and no number has a t or an f.
     """
-    if b"t" in body or b"f" in body:
+    if _T in body or _F in body:
         return None
     text = body.rstrip(b"\r\n ")
-    try:
-        if b"\n" not in text and b"\r" not in text:
-            return plan.pack(*orjson.loads(b"[%b]" % text))
-        lines = text.replace(b"\r\n", b"\n").split(b"\n")
-        if any(b"\r" in line for line in lines):
+    if _LF not in text and _CR not in text:
+        try:
+            return plan.pack(*orjson.loads(b"[" + text + b"]"))
+        except PACK_ERRORS:
+            return _pack_with_gaps(text, plan)
+    if _CR in text:
+        text = text.replace(b"\r\n", b"\n")
+        if _CR in text:
             return None
-        row, loads = plan.pack, orjson.loads
-        return b"".join([row(*loads(b"[%b]" % line)) for line in lines])
+    lines, row, loads = text.split(b"\n"), plan.pack, orjson.loads
+    try:
+        return b"".join([row(*loads(b"[" + line + b"]")) for line in lines])
+    except PACK_ERRORS:
+        return _pack_lines(lines, plan)
+
+
+def _pack_lines(lines: list[bytes], plan: RowPlan) -> bytes | None:
+    """Lines of which at least one is blank or has a gap. Missing values rarely come alone, so each line is read as
+    if it had some: raising and catching costs more than that."""
+    packed = []
+    for line in lines:
+        if line and not line.isspace():
+            row = _pack_with_gaps(line, plan)
+            if row is None:
+                return None
+            packed.append(row)
+    return b"".join(packed) or None
+
+
+def _pack_with_gaps(line: bytes, plan: RowPlan) -> bytes | None:
+    """A row with empty and ``nan`` cells: both become JSON nulls. One that says ``null`` itself is no such row."""
+    if plan.dtype.kind != "f" or b"l" in line or not line or line.isspace():
+        return None
+    filled = b"," + line.replace(b"nan", b"null").replace(b"NaN", b"null") + b","
+    # Twice: a replacement does not see the comma that the one before it ended with.
+    filled = filled.replace(b",,", b",null,").replace(b",,", b",null,")
+    try:
+        return plan.pack(*[_NAN if cell is None else cell for cell in orjson.loads(b"[" + filled[1:-1] + b"]")])
     except PACK_ERRORS:
         return None
 
 
 def decode(body: bytes, params: Mapping[str, str], spec: InputSpec) -> Decoded:
     """Any CSV body. Raises ``BadInput`` naming the first row that does not fit."""
+    if params.get("header") != "present" and (packed := _pack_first_width(body, spec)) is not None:
+        return decoded(packed)
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -74,10 +111,21 @@ def decode(body: bytes, params: Mapping[str, str], spec: InputSpec) -> Decoded:
     skip = int(params.get("header") == "present")
     delimiter = _delimiter(lines[0], spec) if lines else ","
     if '"' not in text and len(spec.tensors) == 1 and row_plan(spec) is not None:
-        rows = [_number_line(line, delimiter, number) for number, line in enumerate(lines[skip:], 1)]
+        rows = [[_number(cell, row) for cell in line.split(delimiter)] for row, line in enumerate(lines[skip:], 1)]
     else:
         rows = _typed(_records(text, delimiter)[skip:], spec)
     return decoded(from_rows(rows, spec))
+
+
+def _pack_first_width(body: bytes, spec: InputSpec) -> np.ndarray | None:
+    """The short cut for a model of any number of features: the first row says how many."""
+    tensor = spec.tensors[0]
+    if tensor.shape != (None, None):
+        return None
+    width = body.partition(b"\n")[0].count(b",") + 1
+    plan = row_plan(spec._replace(tensors=(tensor._replace(shape=(None, width)), *spec.tensors[1:])))
+    packed = None if plan is None else pack(body, plan)
+    return None if plan is None or packed is None else plan.array(packed)
 
 
 def _delimiter(line: str, spec: InputSpec) -> str:
@@ -93,20 +141,6 @@ def _records(text: str, delimiter: str) -> list[list[str]]:
     except csv.Error as error:
         raise BadInput(f"the CSV body is malformed: {error}") from None
     return [record for record in records if record and (len(record) > 1 or not record[0].isspace())]
-
-
-def _number_line(line: str, delimiter: str, row: int) -> list[object]:
-    """Cells of a line without quotes. Letters leave only nan, inf and text, which ``_number`` tells apart."""
-    if delimiter == "," and not any(letter in line for letter in "ntf"):
-        # Twice: a replacement does not see the comma that the one before it ended with.
-        filled = f",{line},".replace(",,", ",null,").replace(",,", ",null,")
-        try:
-            cells: list[object] = orjson.loads(f"[{filled[1:-1]}]")
-        except orjson.JSONDecodeError:
-            pass
-        else:
-            return cells
-    return [_number(cell, row) for cell in line.split(delimiter)]
 
 
 def _typed(records: list[list[str]], spec: InputSpec) -> list[list[object]]:
@@ -148,7 +182,11 @@ def _number(cell: str, row: int) -> object:
             return int(text)
         value = float(text)
     except ValueError:
-        hint = ": send rows without a header, or say 'text/csv; header=present'" if row == 1 else ""
+        hint = (
+            ": send rows without a header, or say 'text/csv; header=present'"
+            if row == 1 and any(map(str.isalpha, text))
+            else ""
+        )
         refuse_cell(cell, row, f"is not a number{hint}")
     if math.isinf(value) and "n" not in text.lower():
         refuse_cell(cell, row, "is out of range")

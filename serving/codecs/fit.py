@@ -174,7 +174,7 @@ def _matches(found: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
 
 
 def _mismatch(found: tuple[int, ...], tensor: TensorSpec) -> str:
-    if len(tensor.shape) == 2 and tensor.shape[1] is not None and 1 <= len(found) <= 2:
+    if len(tensor.shape) == 2 and tensor.shape[1] is not None and len(found) == 2:
         return f"row 1 has {found[-1]} values, the model takes {tensor.shape[1]}"
     wanted = ", ".join("any" if size is None else str(size) for size in tensor.shape)
     return f"input {tensor.name!r} has shape [{', '.join(map(str, found))}], the model takes [{wanted}]"

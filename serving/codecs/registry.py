@@ -92,11 +92,13 @@ def decode(body: bytes, content_type: str, spec: InputSpec) -> Decoded:
 def decode_rows(bodies: Sequence[bytes], content_type: str, spec: InputSpec) -> tuple[np.ndarray, list[int]] | None:
     """Bodies of one type -> all their rows in one array, and the count of each body.
 
-    None as soon as anything is unusual (several inputs, missing values, an error in one body): the caller then
-    decodes each alone, so that a bad one fails alone. Never other values than ``decode`` gives.
-    Raises ``UnsupportedContentType``, since that is true of every body.
+    None as soon as anything is unusual (several inputs, quoted cells, an error in one body): the caller then decodes
+    each alone, so that a bad one fails alone. Never other values than ``decode`` gives. Raises nothing.
     """
-    codec, _ = _codec(content_type)
+    try:
+        codec, _ = _codec(content_type)
+    except UnsupportedContentType:
+        return None
     plan = row_plan(spec)
     if plan is None or plan.rows is not None or codec.pack is None:
         return None
