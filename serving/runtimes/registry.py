@@ -1,0 +1,89 @@
+"""The runtimes in one visible table, and the one door through which a model is loaded.
+
+Frameworks are named as strings and imported on first use: importing this module loads none.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Iterable
+
+from serving.errors import LoadFailed, OutOfMemory, ServingError
+from serving.runtimes.base import Artifact, LoadSettings, Model
+from serving.runtimes.failures import is_out_of_memory, said
+from serving.runtimes.formats import check_allowed
+
+#: Format of an artifact -> the function that loads it, ``(Artifact, LoadSettings) -> Model``.
+RUNTIMES: dict[str, str] = {
+    "onnx": "serving.runtimes.onnx:load",
+    "xgboost": "serving.runtimes.xgboost:load",
+    "lightgbm": "serving.runtimes.lightgbm:load",
+    "pickle": "serving.runtimes.sklearn:load",
+    "skops": "serving.runtimes.sklearn:load_skops",
+    "torchscript": "serving.runtimes.torch:load_script",
+    "pt2": "serving.runtimes.torch:load_exported",
+    "script": "serving.runtimes.script:load",
+}
+
+#: Importable module -> the extra of ours that installs it.
+EXTRAS: dict[str, str] = {
+    "onnxruntime": "onnx",
+    "xgboost": "xgboost",
+    "lightgbm": "lightgbm",
+    "sklearn": "sklearn",
+    "joblib": "sklearn",
+    "skops": "sklearn",
+    "torch": "torch",
+}
+
+_log = logging.getLogger(__name__)
+
+
+def preload(frameworks: Iterable[str]) -> tuple[str, ...]:
+    """Import the frameworks named by ``Artifact.frameworks``, for a warm forkserver; returns those that are there."""
+    found = []
+    for name in sorted(frameworks):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            _log.info("framework %s cannot be imported; models that need it will say so when they load", name)
+        else:
+            found.append(name)
+    return tuple(found)
+
+
+def load(artifact: Artifact, settings: LoadSettings) -> Model:
+    """Load a recognised artifact with the runtime of its format.
+
+    Raises CodeNotAllowed when it executes code and ``settings.allow_code`` is off, OutOfMemory when it does not fit,
+    LoadFailed, in one sentence, for whatever else its framework says.
+    """
+    check_allowed(artifact, settings.allow_code)
+    where = f"the model file {artifact.file.name!r}"
+    try:
+        return _loader(artifact.format)(artifact, settings)
+    except ServingError:
+        raise
+    except ModuleNotFoundError as error:
+        raise LoadFailed(_missing(where, error)) from error
+    except (Exception, SystemExit) as error:  # user code and native loaders raise anything at all
+        _log.info("loading %s failed", artifact.file, exc_info=True)
+        if is_out_of_memory(error):
+            raise OutOfMemory(f"{where} does not fit into memory") from error
+        raise LoadFailed(f"{where} ({artifact.format}) could not be loaded: {said(error)}") from error
+
+
+def _loader(format_name: str) -> Callable[[Artifact, LoadSettings], Model]:
+    if format_name not in RUNTIMES:
+        raise LoadFailed(f"no runtime loads the format {format_name!r}")
+    module, _, function = RUNTIMES[format_name].partition(":")
+    found: Callable[[Artifact, LoadSettings], Model] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _missing(where: str, error: ModuleNotFoundError) -> str:
+    name = (error.name or "").partition(".")[0]
+    if name in EXTRAS:
+        return f"{where} needs {name}, which is not installed: pip install 'serving[{EXTRAS[name]}]'"
+    return f"{where} needs the Python module {name!r}, which is not installed in this server's environment"
