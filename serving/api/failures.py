@@ -1,0 +1,82 @@
+"""Errors in each dialect's dress. One error, two answers:
+
+======================  ======================================  =============================================
+error                   runtime (``/endpoints/…/invocations``)  container (``/invocations``, ``/models…``)
+======================  ======================================  =============================================
+``ModelError``, 4xx     424 ModelError, OriginalStatusCode 4xx  that 4xx
+``ModelError``, 507     424 ModelError, OriginalStatusCode 507  507
+``ModelError``, other   424 ModelError                          424
+any other               its own status and code                 its own status and code
+======================  ======================================  =============================================
+
+Form: SageMaker Runtime API, errors: header ``x-amzn-ErrorType``, JSON body with ``Message``; ``__type`` for clients of
+the JSON protocol. No answer holds a stack trace or a host path; the cause is in the log under the request id.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import orjson
+
+from serving.errors import InternalFailure, ModelError, ServingError, Throttled
+
+_LONGEST = 2048
+
+log = logging.getLogger("serving.front")
+
+
+def as_serving_error(error: Exception, request_id: str) -> ServingError:
+    """Anything that is not of our tree is a defect: logged with its trace, told as one."""
+    if isinstance(error, ServingError):
+        return error
+    log.error("request failed", exc_info=error, extra={"request_id": request_id})
+    return InternalFailure("An internal failure occurred; the server's log has the cause under this request id.")
+
+
+def status_of(error: ServingError, container: bool) -> int:
+    """The HTTP status in a dialect."""
+    if container and isinstance(error, ModelError):
+        original = error.original_status
+        return original if 400 <= original < 500 or original == 507 else error.status
+    return error.status
+
+
+def dress(
+    error: ServingError, container: bool, request_id: str, account: str = "", endpoint: str = "", region: str = ""
+) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Status, headers (without length) and JSON body for an error."""
+    status = status_of(error, container)
+    body: dict[str, object] = {"__type": error.code, "Message": error.message[:_LONGEST]}
+    if isinstance(error, ModelError):
+        body["OriginalStatusCode"] = error.original_status
+        body["OriginalMessage"] = error.message[:_LONGEST]
+        if not container:
+            body |= _as_runtime(error, account, endpoint, region)
+    headers = [
+        ("content-type", "application/json"),
+        ("x-amzn-RequestId", request_id),
+        ("x-amzn-ErrorType", error.code),
+    ]
+    if isinstance(error, Throttled):
+        headers.append(("Retry-After", str(max(1, math.ceil(error.retry_after)))))
+        headers.append(("x-amz-retry-after", str(max(1, int(error.retry_after * 1000)))))
+    if status >= 500 or (isinstance(error, ModelError) and error.original_status >= 500):
+        log.warning("%s: %s", error.code, error.message, extra={"request_id": request_id, "endpoint": endpoint})
+    return status, headers, orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _as_runtime(error: ModelError, account: str, endpoint: str, region: str) -> dict[str, object]:
+    """The words of AWS's platform around a container's answer (texts: ``reference/api/01-runtime.md``)."""
+    group = f"/aws/sagemaker/Endpoints/{endpoint}"
+    client = 400 <= error.original_status < 500
+    kind = "client" if client else "server"
+    return {
+        "ErrorCode": "CLIENT_ERROR_FROM_MODEL" if client else "INTERNAL_FAILURE_FROM_MODEL",
+        "LogStreamArn": f"arn:aws:logs:{region}:{account}:log-group:{group}",
+        "Message": (
+            f'Received {kind} error ({error.original_status}) from primary with message "{error.message[:_LONGEST]}". '
+            f"See log group {group} in account {account} for more information."
+        ),
+    }

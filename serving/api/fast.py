@@ -1,0 +1,490 @@
+"""The fast door: invocation routes answered inside uvicorn's HTTP protocol, everything else handed to ASGI.
+
+A request to ``/invocations`` or ``/endpoints/{name}/invocations`` never becomes an ASGI scope, task or coroutine: its
+parser callbacks fill one small object, ``Endpoint.invoke`` takes it, and the answer is one write (measured: a third of
+raw ASGI's cost). Connections, keep-alive, shutdown and all other routes stay uvicorn's. The same routes exist in
+``routes.py`` for other ASGI servers and pass the same tests.
+
+Also here, for every request, because nothing below checks it: how long a client may take to send, how large head and body
+may be, and framing that two readers could read differently (RFC 9112, 6.3). What is refused is answered and the
+connection closed, after a moment of reading on so that the answer is not lost to a reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from typing import Any, ClassVar, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving.api import failures, invocations
+from serving.api.front import Front
+from serving.endpoint import Ticket
+from serving.errors import ServingError
+from serving.types import Reply
+
+_KEEP_ALIVE_SECONDS = 75.0
+_LINGER_SECONDS = 3.0
+_MOST_PIPELINED = 8
+#: Chunk heads and extensions may cost this much more than the body itself.
+_CHUNK_SLACK = 64 * 1024
+_SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization"})
+_PHRASES = {
+    200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 406: "Not Acceptable", 408: "Request Timeout",
+    413: "Content Too Large", 415: "Unsupported Media Type", 424: "Failed Dependency", 429: "Too Many Requests",
+    431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
+    503: "Service Unavailable", 507: "Insufficient Storage",
+}  # fmt: skip
+
+log = logging.getLogger("serving.front")
+
+
+class _Refused(Exception):
+    """Stop reading this connection: (status, sentence)."""
+
+
+class _Message:
+    """One request as it arrives; also what the ASGI side needs to be told if it had to wait for its turn."""
+
+    __slots__ = (
+        "body",
+        "complete",
+        "fields",
+        "headers",
+        "keep_alive",
+        "method",
+        "route",
+        "size",
+        "upgrade",
+        "url",
+        "version",
+    )
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.method = b""
+        self.version = "1.1"
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.fields: dict[bytes, bytes] = {}
+        self.body: list[bytes] = []
+        self.size = 0
+        self.keep_alive = True
+        self.upgrade = False
+        self.complete = False
+        self.route: invocations.Route | None = None
+
+    # The parser's questions that uvicorn's code asks, answered as they stood when this message was read.
+    def get_http_version(self) -> str:
+        return self.version
+
+    def get_method(self) -> bytes:
+        return self.method
+
+    def should_keep_alive(self) -> bool:
+        return self.keep_alive
+
+    def should_upgrade(self) -> bool:
+        return False
+
+
+class FastProtocol(HttpToolsProtocol):
+    """One client connection. ``bind`` gives the class its front."""
+
+    front: ClassVar[Front]
+    _routes: ClassVar[dict[bytes, invocations.Route | None]]
+    _heads: ClassVar[dict[tuple[str, str], bytes]]
+
+    @classmethod
+    def bind(cls, front: Front) -> type[FastProtocol]:
+        """A class uvicorn can instantiate with its own three arguments."""
+        return cast("type[FastProtocol]", type("BoundProtocol", (cls,), {"front": front, "_routes": {}, "_heads": {}}))
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._message: _Message | None = None
+        self._to_asgi = False
+        self._current: _Message | None = None
+        self._ticket: Ticket | None = None
+        self._request_id = ""
+        self._waiting: deque[_Message] = deque()
+        self._head_bytes = 0
+        self._raw_bytes = 0
+        self._since = 0.0
+        self._arriving = False
+        self._write_paused_since = 0.0
+        self._lingering_until = 0.0
+        self._lingered = 0
+        self._closing = False
+
+    # -- the connection -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected."""
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        if len(self.connections) > self.front.settings.max_connections:
+            self._refuse(503, "Too many connections are open. Please try again.")
+        elif self._closing or self.front.draining:
+            self.shutdown()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has left: free its slot and let the worker off."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            ticket.cancel()
+        self._waiting.clear()
+        self._current = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        if self._lingering_until:
+            self._linger(len(data))
+            return
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        self._raw_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(data, upgrade)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if not isinstance(cause, _Refused):
+                log.error("reading a request failed", exc_info=cause)
+                self._refuse(500, "An internal failure occurred.")
+                return
+            self._refuse(*cause.args)
+            return
+        except httptools.HttpParserError:
+            self._refuse(400, "The request is not valid HTTP.")
+            return
+        self._account(len(data))
+
+    def _account(self, count: int) -> None:
+        """Time and size limits for what has arrived only in part."""
+        message = self._message
+        if message is None:
+            self._arriving = False
+            return
+        if not self._arriving:
+            self._arriving, self._since = True, self.loop.time()
+        if not message.method:
+            self._head_bytes += count
+            if self._head_bytes > self.front.settings.max_header_bytes:
+                self._refuse(431, "The request's head is too large.")
+        elif self._raw_bytes > 2 * self.front.settings.max_body_bytes + _CHUNK_SLACK:
+            self._refuse(400, "The request's chunks carry more framing than content.")
+
+    def _after_upgrade(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
+        """A client offered another protocol (stock Java clients offer h2c). RFC 9110, 7.8: we may ignore that and answer
+        in HTTP/1.1; the parser stops there, so a fresh one reads on."""
+        rest = data[upgrade.args[0] :]
+        self.parser = httptools.HttpRequestParser(self)
+        if rest and not self._lingering_until:
+            self._raw_bytes -= len(rest)
+            self.data_received(rest)
+
+    # -- the parser's callbacks -----------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._message = _Message()
+        self._head_bytes = 0
+        self._raw_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the request target."""
+        assert self._message is not None
+        self._message.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        message = self._message
+        assert message is not None
+        name = name.lower()
+        self._head_bytes += len(name) + len(value)
+        if name in message.fields and name in _SINGLE:
+            raise _Refused(400, f"The header {name.decode('latin-1')} is given twice.")
+        message.fields[name] = value
+        message.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is complete: decide who answers."""
+        message = self._message
+        assert message is not None
+        parser = self.parser
+        message.method = parser.get_method()
+        message.version = parser.get_http_version()
+        message.keep_alive = parser.should_keep_alive() and message.version != "1.0"
+        fields = message.fields
+        if self._head_bytes + len(message.url) > self.front.settings.max_header_bytes:
+            raise _Refused(431, "The request's head is too large.")
+        self._check_framing(message, fields)
+        if message.method == b"POST":
+            message.route = self._route(message.url)
+        waiting = self._busy
+        self._to_asgi = message.route is None and not waiting
+        if b"expect" in fields:
+            self._continue(message, waiting)
+        if self._to_asgi:
+            self._replay_head(message)
+
+    def _check_framing(self, message: _Message, fields: dict[bytes, bytes]) -> None:
+        if b"transfer-encoding" in fields:
+            if b"content-length" in fields:
+                raise _Refused(400, "Content-Length and Transfer-Encoding together are ambiguous.")
+            if fields[b"transfer-encoding"].strip().lower() != b"chunked" or message.version == "1.0":
+                raise _Refused(501, "The only transfer coding understood is chunked.")
+        if b"host" not in fields and message.version != "1.0":
+            raise _Refused(400, "The Host header is missing.")
+        if b"content-encoding" in fields and fields[b"content-encoding"].lower() != b"identity":
+            raise _Refused(415, "Compressed bodies are not accepted.")
+        length = fields.get(b"content-length")
+        if length is not None and (not length.isdigit() or int(length) > self.front.settings.max_body_bytes):
+            self._too_large()
+
+    def _too_large(self) -> None:
+        limit = self.front.settings.max_body_bytes
+        raise _Refused(413, f"The body is larger than {limit} bytes.")
+
+    def _continue(self, message: _Message, waiting: bool) -> None:
+        """The client waits for leave to send its body; uvicorn does this for its own."""
+        if message.fields[b"expect"].lower() == b"100-continue" and not self._to_asgi and not waiting:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _route(self, url: bytes) -> invocations.Route | None:
+        routes = self._routes
+        if url in routes:
+            return routes[url]
+        if len(routes) > 1024:
+            routes.clear()
+        found = routes[url] = invocations.route(url, self.front.settings.default_endpoint)
+        return found
+
+    def on_body(self, body: bytes) -> None:
+        """Part of the body."""
+        message = self._message
+        assert message is not None
+        message.size += len(body)
+        if message.size > self.front.settings.max_body_bytes:
+            self._too_large()
+        if self._to_asgi:
+            self._with_parser(message, super().on_body, body)
+        else:
+            message.body.append(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole: answer it, or let it wait for the one before it."""
+        message = self._message
+        assert message is not None
+        self._message = None
+        message.complete = True
+        if self._to_asgi:
+            self._with_parser(message, super().on_message_complete)
+        elif self._busy or self._waiting:
+            self._waiting.append(message)
+            if len(self._waiting) >= _MOST_PIPELINED:
+                self.flow.pause_reading()
+        else:
+            self._serve(message)
+
+    # -- answering ------------------------------------------------------------------------------------------------
+
+    @property
+    def _busy(self) -> bool:
+        """Is an answer on this connection still to come?"""
+        return self._current is not None or (self.cycle is not None and not self.cycle.response_complete)
+
+    def _serve(self, message: _Message) -> None:
+        route = message.route
+        if route is None:
+            self._replay(message)
+            return
+        front = self.front
+        self._current = message
+        self._request_id = request_id = front.next_request_id()
+        body = message.body[0] if len(message.body) == 1 else b"".join(message.body)
+        try:
+            if front.keys is not None:
+                invocations.authorise(front, route, "POST", message.url, message.headers, body, time.time())
+            endpoint = front.directory.get(route.endpoint)
+            invocation = invocations.build(front, route.endpoint, message.fields, body, request_id, time.monotonic())
+            self._ticket = endpoint.invoke(invocation, self._answered)
+        except Exception as error:
+            refused = failures.as_serving_error(error, request_id)
+            front.registry.counter("sagemaker_rejected_requests_total", refused.code).add()
+            self._answered(refused)
+
+    def _answered(self, result: Reply | ServingError) -> None:
+        """The answer has come: one write, then the next request of this connection, if any."""
+        message, ticket = self._current, self._ticket
+        assert message is not None
+        self._current = self._ticket = None
+        if isinstance(result, Reply):
+            data = self._reply(message, result)
+        else:
+            data = self._failure(message, result, ticket)
+        if self.transport.is_closing():
+            return
+        self.transport.write(data)
+        if not message.keep_alive or self._closing:
+            self.transport.close()
+            return
+        self._since = self.loop.time()
+        if self._waiting:
+            self._next()
+
+    def _reply(self, message: _Message, reply: Reply) -> bytes:
+        if reply.headers or invocations.TIMING in message.fields:
+            headers = invocations.reply_headers(reply, self._request_id, invocations.TIMING in message.fields)
+            return self._dressed(message, 200, headers, reply.body)
+        kind = (reply.content_type, reply.variant)
+        head = self._heads.get(kind)
+        if head is None:
+            if len(self._heads) > 1024:
+                self._heads.clear()
+            plain = invocations.reply_headers(reply, "", False)
+            lines = [f"{name}: {value}\r\n" for name, value in plain if name != "x-amzn-RequestId"]
+            head = self._heads[kind] = ("HTTP/1.1 200 OK\r\n" + "".join(lines)).encode("latin-1")
+        keep = b"" if message.keep_alive and not self._closing else b"connection: close\r\n"
+        return b"%bx-amzn-RequestId: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
+            head,
+            self._request_id.encode(),
+            keep,
+            len(reply.body),
+            reply.body,
+        )
+
+    def _failure(self, message: _Message, error: ServingError, ticket: Ticket | None) -> bytes:
+        settings, route = self.front.settings, message.route
+        assert route is not None
+        status, headers, body = failures.dress(
+            error, route.container, self._request_id, settings.account_id, route.endpoint, settings.region
+        )
+        if ticket is not None:
+            headers.append(("x-Amzn-Invoked-Production-Variant", ticket.variant))
+        return self._dressed(message, status, headers, body)
+
+    def _dressed(self, message: _Message, status: int, headers: list[tuple[str, str]], body: bytes) -> bytes:
+        keep = "" if message.keep_alive and not self._closing else "connection: close\r\n"
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        head = f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n{lines}{keep}content-length: {len(body)}\r\n\r\n"
+        return head.encode("latin-1", "replace") + body
+
+    def _next(self) -> None:
+        """The next request that waited on this connection."""
+        if self._waiting and not self._busy and not self.transport.is_closing():
+            message = self._waiting.popleft()
+            if not self._waiting:
+                self.flow.resume_reading()
+            self._serve(message)
+
+    # -- the ASGI side --------------------------------------------------------------------------------------------
+
+    def _with_parser(self, message: _Message, call: Any, *args: Any) -> None:
+        """Run uvicorn's own callback with the parser's answers as they stood for this message."""
+        parser, self.parser = self.parser, cast("Any", message)
+        try:
+            call(*args)
+        finally:
+            self.parser = parser
+
+    def _replay_head(self, message: _Message) -> None:
+        super().on_message_begin()
+        super().on_url(message.url)
+        for name, value in message.headers:
+            super().on_header(name, value)
+        self._with_parser(message, super().on_headers_complete)
+
+    def _replay(self, message: _Message) -> None:
+        """A whole request that waited: give it to ASGI now."""
+        self._replay_head(message)
+        for chunk in message.body:
+            self._with_parser(message, super().on_body, chunk)
+        self._with_parser(message, super().on_message_complete)
+
+    def on_response_complete(self) -> None:
+        """ASGI has answered."""
+        super().on_response_complete()
+        self._since = self.loop.time()
+        if self._closing and not self._waiting:
+            self.transport.close()
+        else:
+            self._next()
+
+    # -- refusing, waiting, leaving -------------------------------------------------------------------------------
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        """Answer a connection that cannot be read on, then read and discard for a moment so that it sees the answer."""
+        if self._lingering_until or self.transport.is_closing():
+            return
+        code = "ThrottlingException" if status == 503 else "ValidationException"
+        body = b'{"__type":"%b","Message":"%b"}' % (code.encode(), sentence.encode())
+        self.front.registry.counter("sagemaker_rejected_requests_total", code).add()
+        head = (
+            f"HTTP/1.1 {status} {_PHRASES[status]}\r\ncontent-type: application/json\r\nx-amzn-ErrorType: {code}\r\n"
+            f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        if self._busy:  # an earlier request's answer must not be mistaken for this one's
+            self.transport.close()
+            return
+        self._message = None
+        self.transport.write(head.encode() + body)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._lingering_until = self.loop.time() + _LINGER_SECONDS
+
+    def _linger(self, count: int) -> None:
+        self._lingered += count
+        if self._lingered > 16 * self.front.settings.max_body_bytes:
+            self.transport.abort()
+
+    def sweep(self, now: float) -> None:
+        """Once a second: cut those who take too long to send, to read, or to go. ``now``: the loop's time."""
+        limit = self.front.settings.receive_timeout_seconds
+        if self.transport is None or self.transport.is_closing():
+            return
+        if self._lingering_until:
+            if now > self._lingering_until:
+                self.transport.abort()
+        elif self._write_paused_since:
+            if now - self._write_paused_since > limit:
+                self.transport.abort()
+        elif self._arriving:
+            if now - self._since > limit:
+                self._refuse(408, "The request did not arrive in time.")
+        elif not self._busy and now - self._since > _KEEP_ALIVE_SECONDS:
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly: stop reading from it, and note since when."""
+        super().pause_writing()
+        self._write_paused_since = self.loop.time()
+        self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        self._write_paused_since = 0.0
+        self.flow.resume_reading()
+
+    def eof_received(self) -> None:
+        """The client has finished sending; asyncio closes the transport, which cancels what is in flight."""
+
+    def shutdown(self) -> None:
+        """Finish what was accepted, then close. An idle connection stays a moment longer: a request may already be in
+        the socket's buffer, written before the listener closed."""
+        self._closing = True
+        if not self._busy:
+            self.loop.call_later(0.2, self._close_if_idle)
+        elif self._current is None:
+            super().shutdown()
+
+    def _close_if_idle(self) -> None:
+        if not self._busy and not self._arriving and not self.transport.is_closing():
+            self.transport.close()

@@ -1,0 +1,148 @@
+"""A request for a prediction, from HTTP's words into an ``Invocation`` and back. Used by both doors: the fast protocol
+and the ASGI routes. Header names and limits: SageMaker Runtime, InvokeEndpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from serving.api import auth
+from serving.api.front import Front
+from serving.errors import AccessDenied, ValidationError
+from serving.types import Invocation, Reply, Timing
+
+_ENDPOINT = re.compile(rb"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+_PATH = re.compile(rb"/endpoints/([^/?#]{1,256})/invocations(?:\?.*)?")
+
+#: Request header -> (field of Invocation, longest value in bytes).
+FIELDS: dict[bytes, tuple[str, int]] = {
+    b"x-amzn-sagemaker-target-model": ("target_model", 1024),
+    b"x-amzn-sagemaker-target-variant": ("target_variant", 63),
+    b"x-amzn-sagemaker-custom-attributes": ("custom_attributes", 1024),
+    b"x-amzn-sagemaker-inference-id": ("inference_id", 64),
+    b"x-amzn-sagemaker-session-id": ("session_id", 256),
+    b"x-serving-affinity-key": ("affinity_key", 256),
+}
+#: Headers of features an endpoint must be created for; none of ours is yet, and silence would be a wrong answer.
+_REFUSED: dict[bytes, str] = {
+    b"x-amzn-sagemaker-inference-component": (
+        "Inference Component Name header is not allowed for endpoints to which you dont plan to deploy inference "
+        "components. Please remove the Inference Component Name header and try again."
+    ),
+    b"x-amzn-sagemaker-target-container-hostname": (
+        "The endpoint has no directly invocable containers; remove the target container hostname header."
+    ),
+    b"x-amzn-sagemaker-enable-explanations": "The endpoint has no explainer; remove the enable explanations header.",
+}
+_PREFIXES = (b"x-amzn-sagemaker-", b"x-serving-affinity")
+TIMING = b"x-serving-timing"
+_PRINTABLE = re.compile(rb"[\x21-\x7e\x80-\xff][\x20-\x7e\x80-\xff]*")
+#: What a model may set in its answer (container contract).
+_SETTABLE = re.compile(r"x-amzn-sagemaker-[a-z-]+|x-serving-[a-z-]+", re.IGNORECASE)
+
+
+class Route(NamedTuple):
+    """Where a path leads: the endpoint, and whether to answer as a container (``/invocations``) or as the runtime API."""
+
+    endpoint: str
+    container: bool
+
+
+def route(url: bytes, default_endpoint: str) -> Route | None:
+    """The invocation route of a raw request target, or None. A name that cannot be an endpoint's keeps its route: the
+    answer is then that there is no such endpoint."""
+    if url == b"/invocations" or url.startswith(b"/invocations?"):
+        return Route(default_endpoint, True)
+    match = _PATH.fullmatch(url)
+    if match is None:
+        return None
+    name = unquote_to_bytes(match[1])
+    return Route(name.decode() if _ENDPOINT.fullmatch(name) else "", False)
+
+
+def build(
+    front: Front, endpoint: str, headers: Mapping[bytes, bytes], body: bytes, request_id: str, now: float
+) -> Invocation:
+    """The invocation a request asks for. ``headers``: lower-case names. Raises ``ValidationError``."""
+    extras: dict[str, str] = {}
+    for name in headers:
+        if name.startswith(_PREFIXES):
+            _read(name, headers[name], extras)
+    content_type = headers.get(b"content-type", b"")
+    accept = headers.get(b"accept", b"")
+    if len(content_type) > 1024 or len(accept) > 1024 or b"\0" in content_type or b"\0" in accept:
+        raise ValidationError("Content-Type and Accept must be at most 1024 characters.")
+    deadline = now + front.settings.invocation_timeout_seconds
+    kind, wanted = content_type.decode("latin-1"), accept.decode("latin-1")
+    if not extras:
+        return Invocation(endpoint, body, kind, wanted, request_id, deadline)
+    extras.setdefault("affinity_key", extras.get("session_id", ""))
+    target = extras.get("target_model")
+    if target is not None:
+        extras["target_model"] = front.directory.table.get("aliases", {}).get(target, target)
+    return Invocation(endpoint, body, kind, wanted, request_id, deadline, **extras)
+
+
+def _read(name: bytes, value: bytes, into: dict[str, str]) -> None:
+    if name in _REFUSED:
+        raise ValidationError(_REFUSED[name])
+    field = FIELDS.get(name)
+    if field is None or not value:
+        return
+    if len(value) > field[1] or not _PRINTABLE.fullmatch(value):
+        raise ValidationError(f"{name.decode()} must be at most {field[1]} printable characters.")
+    into[field[0]] = value.decode("latin-1")
+
+
+def authorise(
+    front: Front, route: Route, method: str, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes, now: float
+) -> None:
+    """Where keys are configured: who calls, and may they invoke this? ``now``: seconds since 1970. Raises
+    ``AccessDenied`` or ``InvalidSignature``."""
+    identity = identify(front, method, url, headers, body, now)
+    if identity is None:
+        return
+    target = next((value.decode("latin-1") for name, value in headers if name == b"x-amzn-sagemaker-target-model"), "")
+    if not auth.permits(identity, "invoke", route.endpoint, target):
+        raise AccessDenied(f"This key may not invoke endpoint {route.endpoint}.")
+
+
+def identify(
+    front: Front, method: str, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes, now: float
+) -> auth.Identity | None:
+    """The caller; None where no keys are configured."""
+    if front.keys is None:
+        return None
+    path, _, query = url.decode("latin-1").partition("?")
+    return auth.authenticate(auth.Request(method, path, query, headers, body), front.keys, now)
+
+
+def receipt(timing: Timing) -> str:
+    """The value of ``X-Serving-Timing``: microseconds per step, calls in the batch, whether the model was in memory."""
+    return (
+        f"total={timing.total}; queue={timing.queue}; load={timing.load}; decode={timing.decode}; "
+        f"predict={timing.predict}; encode={timing.encode}; batch={timing.batch}; hit={int(timing.hit)}"
+    )
+
+
+def reply_headers(reply: Reply, request_id: str, timed: bool) -> list[tuple[str, str]]:
+    """The headers of an answer, but for its length."""
+    headers = [
+        ("content-type", clean(reply.content_type) or "application/octet-stream"),
+        ("x-amzn-RequestId", request_id),
+        ("x-Amzn-Invoked-Production-Variant", reply.variant),
+    ]
+    if timed:
+        headers.append(("X-Serving-Timing", receipt(reply.timing)))
+    headers += [(name, clean(value)) for name, value in reply.headers if _SETTABLE.fullmatch(name)]
+    return headers
+
+
+_UNCLEAN = re.compile(r"[^\x20-\x7e]")
+
+
+def clean(value: str) -> str:
+    """A header value a model made up: visible ASCII, at most 1,024 characters; no line break gets out."""
+    return _UNCLEAN.sub("", value)[:1024]

@@ -1,0 +1,347 @@
+"""All routes in one table. Invocations are here too, for ASGI servers without our fast protocol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from serving.api import auth, failures, invocations
+from serving.api.front import Front
+from serving.endpoint import Endpoint, answer
+from serving.errors import AccessDenied, ServingError, UnknownEndpoint, UnknownOperation, ValidationError
+from serving.fleet.table import describe
+from serving.watch import metrics
+
+Handler = Callable[[Front, Request], Awaitable[Response]]
+
+_LOAD_SECONDS = 60.0
+_MOST_LISTED = 1000
+
+
+def build(front: Front) -> Starlette:
+    """The ASGI application of one front."""
+    routes = [Route(path, _door(front, action, handler), methods=[method]) for method, path, action, handler in ROUTES]
+    return Starlette(routes=routes, exception_handlers={404: _no_route, 405: _no_route})
+
+
+def _door(front: Front, action: auth.Action | None, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """What every route shares: who calls, the error dress, the request id."""
+
+    async def endpoint(request: Request) -> Response:
+        request.state.request_id = request_id = front.next_request_id()
+        try:
+            if action is not None:
+                await _authorise(front, request, action)
+            response = await handler(front, request)
+        except Exception as error:
+            known = failures.as_serving_error(error, request_id)
+            front.registry.counter("sagemaker_rejected_requests_total", known.code).add()
+            return _failure(front, request, known)
+        response.headers["x-amzn-RequestId"] = request_id
+        return response
+
+    return endpoint
+
+
+async def _authorise(front: Front, request: Request, action: auth.Action) -> None:
+    if front.keys is None:
+        return
+    url = request.scope["raw_path"] + (b"?" + request.url.query.encode() if request.url.query else b"")
+    headers = [(name.lower(), value) for name, value in request.scope["headers"]]
+    body = await request.body()
+    identity = invocations.identify(front, request.method, url, headers, body, time.time())
+    if action == "invoke":
+        return  # decided with the endpoint and model at hand, by the handler
+    if identity is not None and not auth.permits(identity, action):
+        raise AccessDenied(f"This key lacks the permission {action!r}.")
+
+
+def _failure(front: Front, request: Request, error: ServingError) -> Response:
+    settings = front.settings
+    name = request.path_params.get("name", "") if request.url.path.startswith("/endpoints/") else ""
+    status, headers, body = failures.dress(
+        error, not name, request.state.request_id, settings.account_id, name, settings.region
+    )
+    return Response(body, status, dict(headers))
+
+
+async def _no_route(request: Request, _: Exception) -> Response:
+    error = UnknownOperation(f"There is no {request.method} on this path.")
+    status, headers, body = failures.dress(error, True, "")
+    return Response(body, status, dict(headers))
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, media_type="application/json")
+
+
+# -- invocations, the slow way --------------------------------------------------------------------------------------
+
+
+async def invoke(front: Front, request: Request) -> Response:
+    """POST /invocations and POST /endpoints/{name}/invocations."""
+    url = request.scope["raw_path"]
+    route = invocations.route(url, front.settings.default_endpoint)
+    if route is None:
+        raise UnknownOperation("There is no such path.")
+    headers = [(name.lower(), value) for name, value in request.scope["headers"]]
+    return await _invoke(front, request, route, headers)
+
+
+async def _invoke(
+    front: Front, request: Request, route: invocations.Route, headers: list[tuple[bytes, bytes]]
+) -> Response:
+    body = await _body(front, request)
+    request_id = request.state.request_id
+    full = request.scope["raw_path"] + (b"?" + request.url.query.encode() if request.url.query else b"")
+    invocations.authorise(front, route, "POST", full, headers, body, time.time())
+    endpoint = front.directory.get(route.endpoint)
+    fields = dict(headers)
+    invocation = invocations.build(front, route.endpoint, fields, body, request_id, time.monotonic())
+    reply = await answer(endpoint, invocation)
+    made = invocations.reply_headers(reply, request_id, invocations.TIMING in fields)
+    return Response(reply.body, 200, dict(made))
+
+
+async def _body(front: Front, request: Request) -> bytes:
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > front.settings.max_body_bytes:
+            raise ValidationError(f"The body is larger than {front.settings.max_body_bytes} bytes.")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+# -- health, metrics, endpoints -------------------------------------------------------------------------------------
+
+
+async def ping(front: Front, request: Request) -> Response:
+    """GET /ping: 200 when the default endpoint (or, without one, the server) can answer; else 503 and why."""
+    endpoint = front.directory.endpoints.get(front.settings.default_endpoint)
+    if endpoint is None:
+        return PlainTextResponse("")
+    if any(pool.ready for pool in endpoint.pools.values()):
+        return PlainTextResponse("")
+    row = _row(front, front.settings.default_endpoint)
+    reason = str(describe(row).get("FailureReason", "no worker is ready"))
+    return PlainTextResponse(reason, 503)
+
+
+async def healthz(front: Front, request: Request) -> Response:
+    """GET /healthz: this front's event loop turns."""
+    return PlainTextResponse("ok")
+
+
+async def readyz(front: Front, request: Request) -> Response:
+    """GET /readyz: every endpoint can answer, and we are not shutting down."""
+    if front.draining or not front.directory.table["version"]:
+        return PlainTextResponse("not ready", 503)
+    for name, endpoint in front.directory.endpoints.items():
+        if not any(pool.ready for pool in endpoint.pools.values()):
+            return PlainTextResponse(f"endpoint {name} has no ready worker", 503)
+    return PlainTextResponse("ready")
+
+
+async def scrape(front: Front, request: Request) -> Response:
+    """GET /metrics: all processes' numbers, in Prometheus' form."""
+    body, content_type = metrics.exposition(front.metrics_folder, request.headers.get("accept", ""))
+    return Response(body, headers={"content-type": content_type})
+
+
+async def endpoints(front: Front, request: Request) -> Response:
+    """GET /endpoints: what there is, in SageMaker's words."""
+    return _json({"Endpoints": [describe(row) for row in front.directory.table["endpoints"]]})
+
+
+async def endpoint(front: Front, request: Request) -> Response:
+    """GET /endpoints/{name}."""
+    return _json(describe(_row(front, request.path_params["name"])))
+
+
+def _row(front: Front, name: str) -> dict[str, Any]:
+    for row in front.directory.table["endpoints"]:
+        if row["name"] == name:
+            found: dict[str, Any] = row
+            return found
+    raise UnknownEndpoint(f"Endpoint {name} of account {front.settings.account_id} not found.")
+
+
+async def execution_parameters(front: Front, request: Request) -> Response:
+    """GET /execution-parameters: how batch transform should call us."""
+    megabytes = max(1, front.settings.max_body_bytes // 2**20)
+    rows = sum(len(pool.ready) for pool in _default(front).pools.values())
+    return _json({"MaxConcurrentTransforms": rows, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": megabytes})
+
+
+async def root(front: Front, request: Request) -> Response:
+    """GET /: where one is."""
+    lines = ["serving: an inference server that speaks SageMaker", ""]
+    lines += [f"POST /endpoints/{name}/invocations" for name in front.directory.endpoints]
+    return PlainTextResponse("\n".join([*lines, "GET  /endpoints", "GET  /metrics", ""]))
+
+
+# -- changing an endpoint live --------------------------------------------------------------------------------------
+
+_UPDATE = "SageMaker.UpdateEndpointWeightsAndCapacities"
+
+
+async def control(front: Front, request: Request) -> Response:
+    """POST / with X-Amz-Target: the SageMaker control API, of which one operation lives here so far."""
+    if request.headers.get("x-amz-target") != _UPDATE:
+        raise UnknownOperation("This operation is not known here.")
+    wanted = _mapping(await _body(front, request))
+    name = wanted.get("EndpointName")
+    rows = wanted.get("DesiredWeightsAndCapacities")
+    if not isinstance(name, str) or not isinstance(rows, list) or not rows:
+        raise ValidationError("EndpointName and DesiredWeightsAndCapacities are required.")
+    await front.ask("update", {"endpoint": name, "changes": dict(_change(row) for row in rows)})
+    settings = front.settings
+    arn = f"arn:aws:sagemaker:{settings.region}:{settings.account_id}:endpoint/{name.lower()}"
+    return Response(orjson.dumps({"EndpointArn": arn}), media_type="application/x-amz-json-1.1")
+
+
+def _change(row: object) -> tuple[str, dict[str, float]]:
+    if not isinstance(row, dict) or not isinstance(row.get("VariantName"), str):
+        raise ValidationError("Each of DesiredWeightsAndCapacities needs a VariantName.")
+    change: dict[str, float] = {}
+    weight, count = row.get("DesiredWeight"), row.get("DesiredInstanceCount")
+    if weight is not None:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 3.4e38:
+            raise ValidationError("DesiredWeight must be a number of at least 0.")
+        change["weight"] = float(weight)
+    if count is not None:
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 1000:
+            raise ValidationError("DesiredInstanceCount must be a whole number from 0 to 1000.")
+        change["count"] = count
+    return row["VariantName"], change
+
+
+# -- the container multi-model API ----------------------------------------------------------------------------------
+
+
+async def load_model(front: Front, request: Request) -> Response:
+    """POST /models: 200 loaded, 404 no such artifact, 409 already loaded, 507 no memory."""
+    wanted = _mapping(await _body(front, request))
+    name, url = wanted.get("model_name"), wanted.get("url")
+    if not isinstance(name, str) or not isinstance(url, str) or not name or not url:
+        raise ValidationError("model_name and url are required.")
+    endpoint = _multi(front)
+    try:
+        target = await front.ask("name_model", {"endpoint": endpoint.name, "name": name, "url": url})
+    except ValidationError as error:
+        return _json({"Message": error.message}, 404)
+    pool = next(iter(endpoint.pools.values()))
+    loaded = await pool.operate("load", target, _LOAD_SECONDS)
+    status = 409 if "already" in loaded[0] else 200
+    return _json({"modelName": name, "modelUrl": url}, status)
+
+
+async def list_models(front: Front, request: Request) -> Response:
+    """GET /models: what is in memory, by name, in pages."""
+    rows = await _loaded(front)
+    start = request.query_params.get("next_page_token", "0")
+    if not start.isdigit():
+        raise ValidationError("next_page_token is not one of ours.")
+    page = rows[int(start) : int(start) + _MOST_LISTED]
+    listed: dict[str, Any] = {"models": page}
+    if int(start) + _MOST_LISTED < len(rows):
+        listed["nextPageToken"] = str(int(start) + _MOST_LISTED)
+    return _json(listed)
+
+
+async def get_model(front: Front, request: Request) -> Response:
+    """GET /models/{name}: 404 when it is not in memory."""
+    name = request.path_params["model"]
+    found = next((row for row in await _loaded(front) if row["modelName"] == name), None)
+    return _json(found) if found else _json({"Message": f"Model {name} is not loaded."}, 404)
+
+
+async def unload_model(front: Front, request: Request) -> Response:
+    """DELETE /models/{name}: 404 when it is not in memory."""
+    name = request.path_params["model"]
+    endpoint = _multi(front)
+    target = front.directory.table["aliases"].get(name, name)
+    gone = False
+    for pool in endpoint.pools.values():
+        gone |= any(row["unloaded"] for row in await pool.operate("unload", target, _LOAD_SECONDS))
+    if not gone:
+        return _json({"Message": f"Model {name} is not loaded."}, 404)
+    await front.ask("forget_model", {"name": name})
+    return _json({"modelName": name})
+
+
+async def invoke_model(front: Front, request: Request) -> Response:
+    """POST /models/{name}/invoke: 404 when it is not in memory."""
+    name = request.path_params["model"]
+    if not any(row["modelName"] == name for row in await _loaded(front)):
+        return _json({"Message": f"Model {name} is not loaded."}, 404)
+    headers = [(key.lower(), value) for key, value in request.scope["headers"]]
+    headers = [pair for pair in headers if pair[0] != b"x-amzn-sagemaker-target-model"]
+    headers.append((b"x-amzn-sagemaker-target-model", name.encode("utf-8", "replace")))
+    return await _invoke(front, request, invocations.Route(front.settings.default_endpoint, True), headers)
+
+
+async def _loaded(front: Front) -> list[dict[str, Any]]:
+    """Models in memory under every name they were given, or under their own."""
+    endpoint = _multi(front)
+    names: dict[str, list[str]] = {}
+    for alias, target in front.directory.table["aliases"].items():
+        names.setdefault(target, []).append(alias)
+    loaded: dict[str, str] = {}
+    for pool in endpoint.pools.values():
+        for answered in await pool.operate("list", "", _LOAD_SECONDS):
+            for model in answered["models"]:
+                for name in names.get(model["model"], [model["model"]]):
+                    loaded[name] = model["model"]
+    return [{"modelName": name, "modelUrl": url} for name, url in sorted(loaded.items())]
+
+
+def _default(front: Front) -> Endpoint:
+    return front.directory.get(front.settings.default_endpoint)
+
+
+def _multi(front: Front) -> Endpoint:
+    endpoint = _default(front)
+    if not all(pool.multi_model for pool in endpoint.pools.values()):
+        raise ValidationError(f"Endpoint {endpoint.name} is not a multi-model endpoint.")
+    return endpoint
+
+
+def _mapping(body: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        raise ValidationError("The body is not valid JSON.") from None
+    if not isinstance(value, dict):
+        raise ValidationError("The body must be a JSON object.")
+    return value
+
+
+#: (method, path, permission it needs, handler). ``None`` = open to everybody who can connect.
+ROUTES: tuple[tuple[str, str, auth.Action | None, Handler], ...] = (
+    ("GET", "/", "read", root),
+    ("POST", "/", "manage", control),
+    ("GET", "/ping", None, ping),
+    ("GET", "/healthz", None, healthz),
+    ("GET", "/readyz", None, readyz),
+    ("GET", "/metrics", "metrics", scrape),
+    ("GET", "/execution-parameters", "read", execution_parameters),
+    ("POST", "/invocations", "invoke", invoke),
+    ("POST", "/endpoints/{name}/invocations", "invoke", invoke),
+    ("GET", "/endpoints", "read", endpoints),
+    ("GET", "/endpoints/{name}", "read", endpoint),
+    ("GET", "/models", "read", list_models),
+    ("POST", "/models", "manage", load_model),
+    ("POST", "/models/{model:path}/invoke", "invoke", invoke_model),
+    ("GET", "/models/{model:path}", "read", get_model),
+    ("DELETE", "/models/{model:path}", "manage", unload_model),
+)

@@ -1,0 +1,399 @@
+"""The processes of one server, put together: control here, fronts started from it, workers behind its supervisor.
+
+::
+
+    run() ── control: asyncio loop, no hot request passes through it
+      ├─ fronts:      python -m serving.app FD…   (hold the listening socket; HTTP in, frames out)
+      └─ forkservers: python -m serving.workers.forkserver …  ── workers
+
+Control and its children talk JSON lines over ``control.sock`` in a private run folder. When control ends, however it
+ends, its children see that socket close and end too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serving.config import Settings
+from serving.errors import BY_NAME, ConfigError, ServiceUnavailable, ServingError
+from serving.fleet.endpoints import Endpoints
+from serving.storage import DataLock, open_store
+from serving.types import EndpointSpec
+from serving.watch.logs import configure as configure_logs
+from serving.watch.metrics import Registry
+from serving.workers.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from serving.api.front import Front
+
+_BACKLOG = 2048
+_FRONT_RESTART_SECONDS = 0.2
+
+log = logging.getLogger("serving")
+
+
+def run(settings: Settings, endpoints: tuple[EndpointSpec, ...], on_ready: Callable[[str], None]) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status (0 = drained).
+
+    ``on_ready`` is called once, with the base URL, when every endpoint can answer. Raises ``ServingError`` when the
+    server cannot start: address in use, data folder in use, an artifact that is missing, refused or cannot load.
+    """
+    configure_logs(settings.log_format, settings.log_level)
+    with DataLock(settings.data_dir):
+        run_dir = Path(tempfile.mkdtemp(prefix="serving-"))
+        try:
+            return asyncio.run(_Control(settings, run_dir).serve(endpoints, on_ready))
+        finally:
+            shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The listening socket, bound here once and inherited by all fronts. Raises ``ConfigError``."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, kind)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        raise ConfigError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from None
+    return sock
+
+
+# --- control --------------------------------------------------------------------------------------------------------
+
+
+class _FrontHandle:
+    """One front process as control sees it."""
+
+    def __init__(self, number: int, process: subprocess.Popen[bytes]) -> None:
+        self.number = number
+        self.process = process
+        self.writer: asyncio.StreamWriter | None = None
+        self.seen = 0
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """One JSON line; a front that has gone does not mind."""
+        if self.writer is not None and not self.writer.is_closing():
+            self.writer.write(json.dumps(message).encode() + b"\n")
+
+
+class _Control:
+    """The control process: owns the truth and the other processes."""
+
+    def __init__(self, settings: Settings, run_dir: Path) -> None:
+        self._settings = settings
+        self._run_dir = run_dir
+        self._registry = Registry(run_dir / "metrics", "control")
+        self._supervisor = Supervisor(settings, run_dir, self._registry, self._changed)
+        self._endpoints: Endpoints
+        self._fronts: dict[int, _FrontHandle] = {}
+        self._front_numbers = itertools.count(1)
+        self._version = 0
+        self._push_due = False
+        self._stopping = asyncio.Event()
+        self._watchers: set[asyncio.Task[None]] = set()
+        self._listener: socket.socket
+
+    async def serve(self, endpoints: tuple[EndpointSpec, ...], on_ready: Callable[[str], None]) -> int:
+        settings, loop = self._settings, asyncio.get_running_loop()
+        self._listener = listen(settings.host, settings.port)
+        server = await asyncio.start_unix_server(self._connected, str(self._run_dir / "control.sock"), limit=2**24)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        self._endpoints = Endpoints(self._supervisor, open_store(settings, endpoints), self._changed)
+        try:
+            self._supervisor.start()
+            for _ in range(settings.fronts):
+                self._start_front()
+            for spec in endpoints:
+                self._endpoints.deploy(spec)
+            await self._until_ready()
+            if not self._stopping.is_set():
+                host, port = self._listener.getsockname()[:2]
+                on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            await self._stopping.wait()
+            return 0
+        finally:
+            await self._stop()
+            server.close()
+
+    async def _until_ready(self) -> None:
+        """Every endpoint has its workers and every front knows; or a signal came."""
+        settled = asyncio.create_task(self._supervisor.settled(self._settings.load_timeout_seconds))
+        stopped = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({settled, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if self._stopping.is_set():
+            settled.cancel()
+            return
+        settled.result()
+        while not self._stopping.is_set() and any(front.seen < self._version for front in self._fronts.values()):
+            await asyncio.sleep(0.002)  # a poll of our own books while starting
+
+    async def _stop(self) -> None:
+        """Fronts finish what was accepted and go; then the workers."""
+        self._listener.close()
+        for watcher in self._watchers:
+            watcher.cancel()
+        for front in self._fronts.values():
+            front.send({"op": "stop"})
+            if front.writer is None:
+                front.process.terminate()
+        end = time.monotonic() + self._settings.drain_seconds
+        for front in self._fronts.values():
+            while front.process.poll() is None and time.monotonic() < end:
+                await asyncio.sleep(0.01)  # the system has no awaitable for a child that is not asyncio's
+            if front.process.poll() is None:
+                log.warning("front %d did not drain in %.0f s", front.number, self._settings.drain_seconds)
+                front.process.kill()
+                front.process.wait()
+        await self._supervisor.close()
+
+    # -- fronts -----------------------------------------------------------------------------------------------------
+
+    def _start_front(self) -> None:
+        number, fd = next(self._front_numbers), self._listener.fileno()
+        plan = {"number": number, "fd": fd, "run_dir": str(self._run_dir), "settings": _plain(self._settings)}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving.app"], stdin=subprocess.PIPE, pass_fds=[fd], start_new_session=True
+        )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(plan).encode())
+        process.stdin.close()
+        self._fronts[number] = _FrontHandle(number, process)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A child has connected: a worker or a front, as its first line says."""
+        try:
+            hello = json.loads(await reader.readline())
+            if "worker" in hello:
+                await self._supervisor.on_worker(hello, reader, writer)
+            else:
+                await self._hear_front(self._fronts[hello["front"]], reader, writer)
+        except (ConnectionError, ValueError, KeyError) as error:
+            log.debug("a child's control channel ended: %r", error)
+        finally:
+            writer.close()
+
+    async def _hear_front(
+        self, front: _FrontHandle, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        front.writer = writer
+        if self._version:
+            front.send({"op": "table", "table": self._endpoints.table(self._version)})
+        while line := await reader.readline():
+            message = json.loads(line)
+            if message["ev"] == "seen":
+                front.seen = message["version"]
+                self._supervisor.table_seen(min(one.seen for one in self._fronts.values()))
+            elif message["ev"] == "ask":
+                front.send(await self._answer(message))
+        if not self._stopping.is_set():
+            self._replace_front(front)
+
+    async def _answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        reply: dict[str, Any] = {"op": "answer", "id": question["id"]}
+        try:
+            return reply | {"value": await self._endpoints.handle(question["what"], question["args"])}
+        except ServingError as error:
+            return reply | {"error": type(error).__name__, "message": error.message}
+        except Exception:
+            log.exception("a front's question failed")
+            return reply | {"error": "InternalFailure", "message": "An internal failure occurred."}
+
+    def _replace_front(self, front: _FrontHandle) -> None:
+        """The listening socket is ours, so connections wait in its backlog meanwhile."""
+        log.error("front %d ended; starting another", front.number)
+        del self._fronts[front.number]
+        front.process.kill()
+        front.process.wait()
+        self._registry.fold(front.process.pid)
+        task = asyncio.create_task(self._start_front_later())
+        self._watchers.add(task)
+        task.add_done_callback(self._watchers.discard)
+
+    async def _start_front_later(self) -> None:
+        await asyncio.sleep(_FRONT_RESTART_SECONDS)  # a front that dies at start must not spin
+        self._start_front()
+
+    def _changed(self) -> None:
+        """Something in the routing table may have changed: push it once, at the end of this tick."""
+        if not self._push_due:
+            self._push_due = True
+            asyncio.get_running_loop().call_soon(self._push)
+
+    def _push(self) -> None:
+        self._push_due = False
+        self._version += 1
+        table = self._endpoints.table(self._version)
+        self._supervisor.table_sent(self._version)
+        for front in self._fronts.values():
+            front.send({"op": "table", "table": table})
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """Settings as JSON values."""
+    return {
+        name: str(value) if isinstance(value, Path) else [str(v) for v in value] if isinstance(value, tuple) else value
+        for name, value in asdict(settings).items()
+    }
+
+
+def _settings(plain: Mapping[str, Any]) -> Settings:
+    """The reverse of ``_plain``."""
+    paths = {name: Path(plain[name]) for name in ("data_dir", "settings_file", "access_keys") if plain[name]}
+    tuples = {"file_roots": tuple(map(Path, plain["file_roots"])), "notify_hosts": tuple(plain["notify_hosts"])}
+    return Settings(**{**plain, **paths, **tuples})
+
+
+# --- front ----------------------------------------------------------------------------------------------------------
+
+
+class _ControlLink:
+    """A front's line to control: tables in, acknowledgements and questions out."""
+
+    def __init__(self) -> None:
+        self._writer: asyncio.StreamWriter | None = None
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._ids = itertools.count(1)
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        if self._writer is not None:
+            self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def ask(self, what: str, args: Mapping[str, Any]) -> Any:
+        """A question to control (``front.Ask``)."""
+        id = next(self._ids)
+        answer = self._answers[id] = asyncio.get_running_loop().create_future()
+        self._send({"ev": "ask", "id": id, "what": what, "args": args})
+        try:
+            return await asyncio.wait_for(answer, 10.0)
+        except TimeoutError:
+            raise ServiceUnavailable("The control process did not answer.") from None
+        finally:
+            self._answers.pop(id, None)
+
+    async def hear(self, path: Path, number: int, front: Front, stop: Callable[[], None]) -> None:
+        """Follow control until it ends or says stop."""
+        reader, self._writer = await asyncio.open_unix_connection(str(path), limit=2**26)
+        self._send({"ev": "hello", "front": number})
+        with suppress(ConnectionError):
+            while line := await reader.readline():
+                message = json.loads(line)
+                if message["op"] == "table":
+                    front.directory.apply(message["table"])
+                    self._send({"ev": "seen", "version": message["table"]["version"]})
+                elif message["op"] == "answer":
+                    self._resolve(message)
+                elif message["op"] == "stop":
+                    break
+        front.draining = True
+        stop()
+
+    def _resolve(self, message: Mapping[str, Any]) -> None:
+        answer = self._answers.get(message["id"])
+        if answer is None or answer.done():
+            return
+        if "error" in message:
+            answer.set_exception(BY_NAME.get(message["error"], ServiceUnavailable)(message["message"]))
+        else:
+            answer.set_result(message.get("value"))
+
+
+async def _front(plan: Mapping[str, Any]) -> None:
+    import uvicorn
+
+    from serving.api import auth, routes
+    from serving.api.fast import FastProtocol
+    from serving.api.front import Front
+    from serving.endpoint import Directory
+
+    settings, run_dir = _settings(plan["settings"]), Path(plan["run_dir"])
+    registry = Registry(run_dir / "metrics", f"front-{plan['number']}")
+    directory = Directory(registry, settings.account_id, settings.max_queue)
+    link = _ControlLink()
+    keys = auth.load_keys(settings.access_keys) if settings.access_keys else None
+    front = Front(settings, directory, registry, run_dir / "metrics", link.ask, keys)
+    config = uvicorn.Config(
+        routes.build(front), http=FastProtocol.bind(front), loop="none", lifespan="off", ws="none", log_config=None,
+        access_log=False, server_header=False, date_header=False, timeout_keep_alive=75, backlog=_BACKLOG,
+        timeout_graceful_shutdown=int(settings.drain_seconds),
+    )  # fmt: skip
+    server = _make_server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    sock = socket.socket(fileno=plan["fd"])
+    tasks = [
+        asyncio.create_task(link.hear(run_dir / "control.sock", plan["number"], front, stop)),
+        asyncio.create_task(directory.sweep_forever()),
+        asyncio.create_task(_sweep_connections(server)),
+    ]
+    await server.serve(sockets=[sock])
+    for task in tasks:
+        task.cancel()
+
+
+async def _sweep_connections(server: Any) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(1.0)  # the sweep's clock
+        now = loop.time()
+        for connection in list(server.server_state.connections):
+            connection.sweep(now)
+
+
+def _make_server(config: Any) -> Any:
+    """uvicorn's server, which takes in what the kernel has already accepted before it closes the listener."""
+    import uvicorn
+
+    class FrontServer(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            loop = asyncio.get_running_loop()
+            for sock in sockets or ():
+                with suppress(OSError):
+                    while True:
+                        accepted, _ = sock.accept()
+                        accepted.setblocking(False)
+                        await loop.connect_accepted_socket(self._protocol, accepted)
+            await super().shutdown(sockets)
+
+        def _protocol(self) -> Any:
+            made: Any = self.config.http_protocol_class
+            return made(config=self.config, server_state=self.server_state, app_state={})
+
+    return FrontServer(config)
+
+
+def front_main() -> None:
+    """``python -m serving.app``: a front, told everything on its standard input."""
+    import uvloop
+
+    plan = json.loads(sys.stdin.buffer.read())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settings = plan["settings"]
+    configure_logs(settings["log_format"], settings["log_level"])
+    uvloop.run(_front(plan))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    front_main()

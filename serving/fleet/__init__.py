@@ -1,0 +1,1 @@
+"""What should exist: endpoints, their variants, their workers."""

@@ -1,0 +1,123 @@
+"""Which waiting calls are predicted together. Pure: queues in, a batch out; the clock is an argument.
+
+Natural batching: a batch is whatever waits when the model is free; nothing ever waits for a batch to fill. While one
+batch runs, the next gathers in the queue and in the sockets.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Any
+
+from serving.workers.wire import Meta
+
+
+class Call:
+    """A call waiting in a worker. ``reply`` is the connection it came by; ``arrived`` when its frame was read."""
+
+    __slots__ = ("arrived", "body", "cancelled", "channel", "deadline", "hit", "id", "load", "meta", "sent")
+
+    def __init__(
+        self, channel: Any, id: int, deadline: float, sent: float, arrived: float, meta: Meta, body: bytes
+    ) -> None:
+        self.channel = channel
+        self.id = id
+        self.deadline = deadline
+        self.sent = sent
+        self.arrived = arrived
+        self.meta = meta
+        self.body = body
+        self.cancelled = False
+        self.hit = True
+        self.load = 0.0
+
+
+class Line:
+    """The calls waiting for one model."""
+
+    __slots__ = ("busy", "calls", "model")
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.calls: deque[Call] = deque()
+        self.busy = False
+
+
+class Lines:
+    """All lines of a worker, served in turn: a model with a thousand calls waiting gets one batch, then goes to the
+    back, so that a busy model cannot starve the others."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, Line] = {}
+        self._ready: OrderedDict[str, Line] = OrderedDict()
+        self.waiting = 0
+
+    def add(self, call: Call) -> Line:
+        """Queue a call behind the others of its model."""
+        model = call.meta.model
+        line = self._lines.get(model)
+        if line is None:
+            line = self._lines[model] = Line(model)
+        line.calls.append(call)
+        self.waiting += 1
+        return line
+
+    def offer(self, line: Line) -> None:
+        """The model is in memory and free: its line may be served."""
+        if line.calls and not line.busy:
+            self._ready[line.model] = line
+
+    def next(self) -> Line | None:
+        """The line whose turn it is, marked busy; None when nothing can be served."""
+        if not self._ready:
+            return None
+        line = self._ready.popitem(last=False)[1]
+        line.busy = True
+        return line
+
+    def done(self, line: Line) -> None:
+        """A batch of this line has been answered: it may have another turn, behind the others."""
+        line.busy = False
+        if line.calls:
+            self._ready[line.model] = line
+        elif self._lines.get(line.model) is line:
+            del self._lines[line.model]
+
+    def take_all(self, model: str) -> list[Call]:
+        """Remove and return every call waiting for a model (its load failed, or it is leaving)."""
+        line = self._lines.pop(model, None)
+        self._ready.pop(model, None)
+        if line is None:
+            return []
+        calls = list(line.calls)
+        line.calls.clear()
+        self.waiting -= len(calls)
+        return calls
+
+    def line(self, model: str) -> Line | None:
+        """The line of a model, if any call waits or runs."""
+        return self._lines.get(model)
+
+    def take(self, line: Line, now: float, most_calls: int, most_bytes: int) -> list[Call]:
+        """Form a batch: calls from the front of the line while they share content type and accept with the first, at most ``most_calls`` and ``most_bytes`` of bodies (always at least one call). Calls whose caller left or
+        whose deadline has passed are dropped here: nobody waits for their answer."""
+        calls, batch, size = line.calls, [], 0
+        kind: Meta | None = None
+        while calls:
+            call = calls[0]
+            if call.cancelled or call.deadline < now:
+                calls.popleft()
+                self.waiting -= 1
+                call.channel.calls.pop(call.id, None)
+                continue
+            if kind is None:
+                kind = call.meta
+            elif (call.meta is not kind and call.meta[:2] != kind[:2]) or len(batch) >= most_calls:
+                break
+            size += len(call.body)
+            if batch and size > most_bytes:
+                break
+            batch.append(call)
+            calls.popleft()
+        self.waiting -= len(batch)
+        return batch

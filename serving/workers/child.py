@@ -1,0 +1,572 @@
+"""A worker: one process that holds models and answers frames. It may die at any instruction.
+
+One thread *leads*: it waits on the sockets, forms batches and runs them itself, so a fast model costs no hand-over.
+When a batch takes longer than ``_SLOW`` seconds, the watch thread promotes another thread to lead and the slow one goes
+on as the private runner of that model (Go's scheduler does the same with blocked system calls). So a slow or hanging
+model holds up nobody but itself, and nobody pays for that while models are fast. Loads run on threads of their own.
+
+The state lock is held while books change, never while a model loads, decodes, predicts or encodes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from serving import errors
+from serving.errors import ServingError
+from serving.runtimes.base import Model, ScriptCall, TensorModel
+from serving.watch.logs import configure as configure_logs
+from serving.watch.metrics import Registry
+from serving.workers import memory, pipeline, wire
+from serving.workers.batcher import Call, Line, Lines
+from serving.workers.cells import RUNNING, SLOTS, Cell, model_key
+from serving.workers.loader import Loader
+from serving.workers.model_cache import FAILED, READY, Entry, ModelCache
+from serving.workers.plan import WorkerPlan
+
+_READ = 256 * 1024
+#: A batch longer than this gives up the lead. Two ticks of the watch thread.
+_SLOW = 0.02
+_TICK = 0.01
+_IDLE_TICK = 0.1
+#: Threads that may run slow batches at once, beside the leader.
+_MOST_RUNNERS = 24
+_MOST_METAS = 4096
+
+log = logging.getLogger("serving.worker")
+
+
+class Connection:
+    """One front's channel, non-blocking. What a send leaves over waits for the socket to drain."""
+
+    __slots__ = ("calls", "closed", "out", "reader", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.reader = wire.RequestReader()
+        self.calls: dict[int, Call] = {}
+        self.out = b""
+        self.closed = False
+
+    def send(self, frames: Iterable[bytes], wait_writable: Callable[[Connection], None]) -> None:
+        """Write frames in order; never blocks."""
+        if self.closed:
+            return
+        data = self.out + b"".join(frames)
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.out = b""
+            return  # the read side will see the end
+        self.out = data[sent:]
+        if self.out:
+            wait_writable(self)
+
+
+class Worker:
+    """The process. Build, then ``serve`` (returns when drained)."""
+
+    def __init__(self, plan: WorkerPlan, control: socket.socket) -> None:
+        self.plan = plan
+        self._control = control
+        self._control_in = b""
+        self.lock = threading.Lock()
+        self.room = threading.Condition(self.lock)
+        self.lines = Lines()
+        self.cache = ModelCache(plan.budget if plan.multi_model else math.inf, plan.keep)
+        self.cell = Cell(plan.cell)
+        self.baseline = memory.held()
+        self._metas: dict[bytes, wire.Meta] = {}
+        self._slots = list(range(SLOTS - 1, -1, -1))
+        self._token = 0
+        self._busy_since = 0.0
+        self._runners = 0
+        self._draining = False
+        self._bloated = False
+        self._stopped = threading.Event()
+        self._waiters: dict[str, list[tuple[Connection, int]]] = {}
+        self._connections: dict[int, Connection] = {}
+        self._epoll = select.epoll()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._metrics(Registry(plan.metrics, f"worker-{plan.worker_id}"))
+        self.loader = Loader(self)
+
+    def _metrics(self, registry: Registry) -> None:
+        labels = (self.plan.endpoint, self.plan.variant)
+        self.registry = registry
+        self._hits = registry.counter("sagemaker_model_cache_requests_total", *labels, "hit")
+        self._misses = registry.counter("sagemaker_model_cache_requests_total", *labels, "miss")
+        self._batch = registry.histogram("sagemaker_batch_calls", *labels)
+        self._loaded = registry.counter("sagemaker_loaded_models", *labels)
+        self._bytes = registry.counter("sagemaker_model_memory_bytes", *labels)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Listen, tell the supervisor, answer until drained. A single model is loaded before readiness is told."""
+        self._listener.bind(str(self.plan.socket))
+        self._listener.listen(64)
+        self._listener.setblocking(False)
+        self._control.setblocking(False)
+        for fd in (self._listener.fileno(), self._control.fileno(), self._wake_fd):
+            self._epoll.register(fd, select.EPOLLIN)
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        if self.plan.multi_model:
+            self.tell({"ev": "ready"})
+        else:
+            with self.lock:
+                entry, _ = self.cache.want("", time.monotonic())
+            self.loader.submit(entry)
+        self._lead(0)
+        self._stopped.wait()
+
+    def tell(self, event: dict[str, object]) -> None:
+        """Report to the supervisor; one JSON line."""
+        try:
+            self._control.setblocking(True)
+            self._control.sendall(json.dumps(event).encode() + b"\n")
+        except OSError:
+            os._exit(0)  # no supervisor, no worker
+        finally:
+            self._control.setblocking(False)
+
+    def _lead(self, token: int) -> None:
+        """Wait, read, batch, run, answer; until promoted away or stopped."""
+        lock = self.lock
+        with lock:
+            slot = self.take_slot()
+        try:
+            while not self._stopped.is_set():
+                with lock:
+                    ready = self.lines.next()
+                events = self._epoll.poll(0 if ready else -1)
+                with lock:
+                    for fd, event in events:
+                        self._on_event(fd, event)
+                    line = ready or self.lines.next()
+                if line is not None and not self._run_line(line, slot, token):
+                    return
+        finally:
+            with lock:
+                self.free_slot(slot)
+
+    def _run_line(self, line: Line, slot: int, token: int) -> bool:
+        """One batch of a line. False when the lead was taken away meanwhile: then the line has been run empty."""
+        with self.lock:
+            taken = self._begin(line)
+            if taken is None:
+                return True
+            self._busy_since = time.monotonic()
+        entry, batch = taken
+        frames = self._answers(entry, batch, slot)
+        with self.lock:
+            self._finish(line, entry, batch, frames)
+            if self._token == token:
+                self._busy_since = 0.0
+                self.lines.done(line)
+                return True
+        self._run_dry(line, slot)
+        return False
+
+    def _run_dry(self, line: Line, slot: int) -> None:
+        """Without the lead: go on as this line's own runner until nothing waits for it."""
+        while True:
+            with self.lock:
+                taken = self._begin(line) if line.calls else None
+                if taken is None:
+                    self.lines.done(line)
+                    self._runners -= 1
+                    self.wake()
+                    return
+            entry, batch = taken
+            frames = self._answers(entry, batch, slot)
+            with self.lock:
+                self._finish(line, entry, batch, frames)
+
+    def _watch(self) -> None:
+        """Promote a new leader when the old one is stuck in a batch; look after memory once a second."""
+        next_look = 0.0
+        while not self._stopped.wait(_TICK if self._busy_since else _IDLE_TICK):
+            since, now = self._busy_since, time.monotonic()
+            if since and now - since > _SLOW and self._runners < _MOST_RUNNERS:
+                with self.lock:
+                    if self._busy_since != since:
+                        continue
+                    self._token += 1
+                    self._runners += 1
+                    self._busy_since = 0.0
+                    threading.Thread(target=self._lead, args=(self._token,), name="lead", daemon=True).start()
+            if now >= next_look:
+                next_look = now + 1.0
+                self._look_at_memory()
+
+    def _look_at_memory(self) -> None:
+        """Ask to be replaced when freed memory does not come back (allocators fragment, models leak)."""
+        allowed = self.cache.budget * 1.1 + 64 * 2**20
+        if self._bloated or memory.held().resident - self.baseline.resident <= allowed:
+            return
+        memory.give_back(collect=True)
+        if memory.held().resident - self.baseline.resident > allowed:
+            self._bloated = True
+            self.tell({"ev": "bloated", "resident": memory.held().resident})
+
+    def take_slot(self) -> int:
+        """A cell slot for the calling thread. With the lock held."""
+        return self._slots.pop()
+
+    def free_slot(self, slot: int) -> None:
+        """The thread's slot is free again. With the lock held."""
+        self._slots.append(slot)
+
+    def wake(self) -> None:
+        """Make the leader look at its books."""
+        os.eventfd_write(self._wake_fd, 1)
+
+    # -- frames in ----------------------------------------------------------------------------------------------
+
+    def _on_event(self, fd: int, event: int) -> None:
+        connection = self._connections.get(fd)
+        if connection is not None:
+            if event & select.EPOLLOUT:
+                connection.send((), self._wait_writable)
+                if not connection.out:
+                    self._epoll.modify(fd, select.EPOLLIN)
+            if event & ~select.EPOLLOUT:
+                self._read(connection)
+        elif fd == self._listener.fileno():
+            self._accept()
+        elif fd == self._wake_fd:
+            os.eventfd_read(self._wake_fd)
+        else:
+            self._read_control()
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        self._connections[sock.fileno()] = Connection(sock)
+        self._epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def _wait_writable(self, connection: Connection) -> None:
+        self._epoll.modify(connection.sock.fileno(), select.EPOLLIN | select.EPOLLOUT)
+
+    def _read(self, connection: Connection) -> None:
+        """Take everything that has arrived: what is read together is batched together."""
+        arrived = time.monotonic()
+
+        def take(request: wire.Request) -> None:
+            self._take(connection, request, arrived)
+
+        while True:
+            try:
+                data = connection.sock.recv(_READ)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._close(connection)
+                return
+            try:
+                connection.reader.feed(data, take)
+            except wire.BrokenFrame as error:
+                log.error("a front sent a broken frame: %s", error)
+                self._close(connection)
+                return
+            if len(data) < _READ:
+                return
+
+    def _close(self, connection: Connection) -> None:
+        connection.closed = True
+        fd = connection.sock.fileno()
+        self._connections.pop(fd, None)
+        self._epoll.unregister(fd)
+        connection.sock.close()
+        for call in connection.calls.values():
+            call.cancelled = True
+        self._maybe_stop()
+
+    def _take(self, connection: Connection, request: wire.Request, arrived: float) -> None:
+        if request.kind == wire.CANCEL:
+            call = connection.calls.get(request.id)
+            if call is not None:
+                call.cancelled = True
+        elif request.kind == wire.CONTROL:
+            self._operate(connection, request)
+        else:
+            self._admit(connection, request, arrived)
+
+    def _meta(self, packed: bytes) -> wire.Meta:
+        meta = self._metas.get(packed)
+        if meta is None:
+            meta = wire.unpack_meta(packed)
+            if not meta.extras:  # extras differ from call to call: not worth keeping
+                if len(self._metas) >= _MOST_METAS:
+                    self._metas.clear()
+                self._metas[packed] = meta
+        return meta
+
+    def _admit(self, connection: Connection, request: wire.Request, arrived: float) -> None:
+        meta = self._meta(request.meta)
+        call = Call(connection, request.id, request.deadline, request.sent, arrived, meta, request.body)
+        connection.calls[request.id] = call
+        entry, start = self.cache.want(meta.model, arrived)
+        if entry.state == READY:
+            self.lines.offer(self.lines.add(call))
+        elif entry.state == FAILED and entry.error is not None:
+            self._refuse(call, entry.error)
+        else:
+            call.hit = False
+            self.lines.add(call)
+            if start:
+                self.loader.submit(entry)
+
+    # -- batches ------------------------------------------------------------------------------------------------
+
+    def _begin(self, line: Line) -> tuple[Entry, list[Call]] | None:
+        """Form the line's next batch and pin its model. None when nothing is left to do for it now."""
+        entry = self.cache.get(line.model)
+        if entry is None or entry.state != READY:
+            # Evicted between offer and turn: its calls wait for a new load.
+            line.busy = False
+            if line.calls:
+                self._reload(line.model)
+            return None
+        batch = self.lines.take(line, time.monotonic(), self.plan.max_batch_calls, self.plan.max_batch_bytes)
+        if not batch:
+            self.lines.done(line)
+            return None
+        self.cache.pin(entry)
+        return entry, batch
+
+    def _reload(self, name: str) -> None:
+        entry, start = self.cache.want(name, time.monotonic())
+        if start:
+            self.loader.submit(entry)
+        elif entry.state == FAILED and entry.error is not None:
+            for call in self.lines.take_all(name):
+                self._refuse(call, entry.error)
+
+    def _answers(self, entry: Entry, batch: list[Call], slot: int) -> list[tuple[Call, bytes]]:
+        """Run the model over a batch: a frame for each call."""
+        began = time.monotonic()
+        self.cell.set(slot, RUNNING, model_key(entry.name), began)
+        model = entry.model
+        try:
+            if isinstance(model, TensorModel):
+                return _tensor_answers(model, batch, began)
+            assert model is not None
+            return [_script_answer(model, call, time.monotonic()) for call in batch]
+        except BaseException as error:  # SystemExit in a script must not end the worker silently
+            log.exception("model %r failed", entry.name)
+            failed = pipeline.failure(error) if isinstance(error, Exception) else _exited(error)
+            return [(call, _error_frame(call, failed)) for call in batch]
+        finally:
+            self.cell.clear(slot)
+
+    def _finish(self, line: Line, entry: Entry, batch: list[Call], frames: list[tuple[Call, bytes]]) -> None:
+        """Send the answers and put the model back in order."""
+        by_channel: dict[Connection, list[bytes]] = {}
+        hits = 0
+        for call, frame in frames:
+            hits += call.hit
+            if call.channel.calls.pop(call.id, None) is not None and not call.cancelled:
+                by_channel.setdefault(call.channel, []).append(frame)
+        for connection, out in by_channel.items():
+            connection.send(out, self._wait_writable)
+        self._hits.add(hits)
+        self._misses.add(len(batch) - hits)
+        self._batch.observe(len(batch))
+        if self.cache.unpin(entry, len(batch)):
+            self.loader.release([entry])
+        self.loader.consider(entry)
+        self.room.notify_all()
+        if self._draining:
+            self._maybe_stop()
+
+    def _refuse(self, call: Call, error: ServingError) -> None:
+        call.channel.calls.pop(call.id, None)
+        if not call.cancelled:
+            call.channel.send((_error_frame(call, error),), self._wait_writable)
+
+    # -- what the loader reports (called with the lock held) ------------------------------------------------------
+
+    def on_loaded(self, entry: Entry, seconds: float) -> None:
+        """A model has become READY: serve those who waited."""
+        self.book()
+        line = self.lines.line(entry.name)
+        if line is not None:
+            for call in line.calls:
+                call.load = time.monotonic() - call.arrived
+            self.lines.offer(line)
+        for connection, id in self._waiters.pop(entry.name, ()):
+            self._reply_json(connection, id, {"loaded": entry.name, "bytes": entry.bytes})
+        if not self.plan.multi_model:
+            engine = getattr(entry.model, "engine", "")
+            self.tell({"ev": "ready", "bytes": entry.bytes, "engine": engine, "seconds": seconds})
+        self.wake()
+
+    def on_load_failed(self, entry: Entry, error: ServingError) -> None:
+        """A load has failed: everybody who waited gets the error."""
+        self.book()
+        for call in self.lines.take_all(entry.name):
+            self._refuse(call, error)
+        for connection, id in self._waiters.pop(entry.name, ()):
+            connection.send((_error_bytes(id, error),), self._wait_writable)
+        if not self.plan.multi_model:
+            self.tell({"ev": "failed", "error": type(error).__name__, "message": error.message})
+        self.wake()
+
+    def book(self) -> None:
+        """Bring the gauges up to date."""
+        self._loaded.set(len(self.cache.ready()))
+        self._bytes.set(self.cache.used)
+
+    # -- operations of the multi-model API ------------------------------------------------------------------------
+
+    def _operate(self, connection: Connection, request: wire.Request) -> None:
+        name = request.body.decode("utf-8", "replace")
+        operation = request.meta
+        if operation == b"list":
+            models = [
+                {"model": entry.name, "bytes": entry.bytes, "uses": entry.uses, "load_seconds": entry.load_seconds}
+                for entry in self.cache.ready()
+            ]
+            self._reply_json(connection, request.id, {"models": models})
+        elif operation == b"unload":
+            known = self.cache.get(name)
+            entry = self.cache.unload(name)
+            if entry is not None:
+                self.loader.release([entry])
+            self._reply_json(connection, request.id, {"unloaded": known is not None and known.state == READY})
+        elif operation == b"load":
+            entry, start = self.cache.want(name, time.monotonic())
+            if entry.state == READY:
+                self._reply_json(connection, request.id, {"already": name})
+            elif entry.state == FAILED and entry.error is not None:
+                connection.send((_error_bytes(request.id, entry.error),), self._wait_writable)
+            else:
+                self._waiters.setdefault(name, []).append((connection, request.id))
+                if start:
+                    self.loader.submit(entry)
+
+    def _reply_json(self, connection: Connection, id: int, value: object) -> None:
+        body = json.dumps(value).encode()
+        frame = wire.pack_answer(wire.REPLY, 0, id, (0, 0, 0, 0, 0), 0, b"application/json", body)
+        connection.send((frame,), self._wait_writable)
+
+    # -- orders of the supervisor ---------------------------------------------------------------------------------
+
+    def _read_control(self) -> None:
+        try:
+            data = self._control.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            os._exit(0)  # the supervisor is gone: nobody would ever stop us
+        *whole, self._control_in = (self._control_in + data).split(b"\n")
+        for order in map(json.loads, whole):
+            self._obey(order)
+
+    def _obey(self, order: dict[str, object]) -> None:
+        if order["op"] == "drain":
+            self._draining = True
+            self._maybe_stop()
+        elif order["op"] == "threads":
+            self.loader.set_threads(int(str(order["threads"])))
+        elif order["op"] == "budget":
+            self.cache.budget = float(str(order["bytes"]))
+
+    def _maybe_stop(self) -> None:
+        """Drained: told to go, no front is connected and nothing runs."""
+        if self._draining and not self._connections:
+            self._stopped.set()
+            self.wake()
+
+
+def _exited(error: BaseException) -> ServingError:
+    return errors.PredictionFailed(f"the model tried to end its worker: {type(error).__name__}")
+
+
+def _tensor_answers(model: TensorModel, batch: list[Call], began: float) -> list[tuple[Call, bytes]]:
+    meta = batch[0].meta
+    outcome = pipeline.run(model, meta.content_type, meta.accept, [call.body for call in batch])
+    reply_meta = outcome.content_type.encode("latin-1")
+    decode, predict, encode = map(wire.micros, (outcome.decode, outcome.predict, outcome.encode))
+    frames, calls = [], len(batch)
+    for call, answer in zip(batch, outcome.answers, strict=True):
+        if isinstance(answer, bytes):
+            times = (wire.micros(began - call.sent - call.load), wire.micros(call.load), decode, predict, encode)
+            frame = wire.pack_answer(wire.REPLY, wire.HIT if call.hit else 0, call.id, times, calls, reply_meta, answer)
+        else:
+            frame = _error_frame(call, answer)
+        frames.append((call, frame))
+    return frames
+
+
+def _script_answer(model: Model, call: Call, began: float) -> tuple[Call, bytes]:
+    assert not isinstance(model, TensorModel)
+    meta = call.meta
+    extras = (*meta.extras, "", "", "", "")
+    script_call = ScriptCall(
+        call.body,
+        meta.content_type or "application/octet-stream",
+        meta.accept or "*/*",
+        custom_attributes=extras[0],
+        inference_id=extras[1],
+        session_id=extras[2],
+        request_id=extras[3],
+        target_model=meta.model,
+    )
+    try:
+        reply = model.transform(script_call)
+        body = reply.body if reply.chunks is None else b"".join(reply.chunks)
+    except Exception as error:
+        failed = pipeline.failure(error)
+        if not isinstance(error, ServingError):
+            log.exception("script model failed")
+        return call, _error_frame(call, failed)
+    headers = (f"{name}: {value}" for name, value in reply.headers.items())
+    reply_meta = "\0".join((reply.content_type, *headers)).encode("latin-1", "replace")
+    spent = wire.micros(time.monotonic() - began)
+    times = (wire.micros(began - call.sent - call.load), wire.micros(call.load), 0, spent, 0)
+    return call, wire.pack_answer(wire.REPLY, wire.HIT if call.hit else 0, call.id, times, 1, reply_meta, body)
+
+
+def _error_frame(call: Call, error: ServingError) -> bytes:
+    return _error_bytes(call.id, error, wire.HIT if call.hit else 0)
+
+
+def _error_bytes(id: int, error: ServingError, flags: int = 0) -> bytes:
+    kind = next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in errors.BY_NAME), "InternalFailure")
+    meta = f"{kind}\0{getattr(error, 'original_status', 500)}".encode()
+    return wire.pack_answer(wire.ERROR, flags, id, (0, 0, 0, 0, 0), 0, meta, error.message.encode())
+
+
+def run(plan: WorkerPlan) -> None:
+    """A forked process's whole life as a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    configure_logs(plan.log_format, plan.log_level)
+    memory.cap(plan.memory_cap)
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    control.connect(str(plan.control))
+    worker = Worker(plan, control)
+    worker.tell({"ev": "hello", "worker": plan.worker_id, "pid": os.getpid()})
+    worker.serve()
