@@ -298,9 +298,17 @@ def test_a_trace_id_added_by_a_proxy_is_fine(calls: dict[str, Request]) -> None:
 def test_a_signed_header_given_twice_is_refused(calls: dict[str, Request]) -> None:
     """Signer and server might read different ones."""
     request = calls["every header"]
-    twice = request._replace(headers=[*request.headers, (b"x-amzn-sagemaker-target-model", b"other")])
-    with pytest.raises(InvalidSignature, match="exactly once"):
-        accepted(twice)
+    for name in (b"x-amzn-sagemaker-target-model", b"content-type", b"host"):
+        with pytest.raises(InvalidSignature, match="once"):
+            accepted(request._replace(headers=[*request.headers, (name, b"other")]))
+
+
+def test_a_deciding_header_given_twice_is_refused_unsigned_too() -> None:
+    """HTTP Basic covers no header: one TargetModel would be permitted and the other invoked."""
+    target = b"x-amzn-sagemaker-target-model"
+    headers = [*basic(f"AKIDOTHER:{OTHER.secret}").headers, (target, b"mine"), (target, b"yours")]
+    with pytest.raises(InvalidSignature, match="once"):
+        authenticate(Request("POST", "/", "", headers), KEYS, 0.0)
 
 
 def test_a_signature_for_another_service_is_refused(calls: dict[str, Request]) -> None:

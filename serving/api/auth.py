@@ -164,6 +164,7 @@ def authenticate(request: Request, keys: Mapping[str, AccessKey], now: float) ->
     nothing. A caller that must not receive a body from a stranger asks ``screen`` first.
     """
     claim = screen(request.headers, keys, now)
+    _refuse_repeats(request.headers)
     if isinstance(claim, Identity):
         return claim
     _refuse_ambiguous(request, claim)
@@ -171,6 +172,13 @@ def authenticate(request: Request, keys: Mapping[str, AccessKey], now: float) ->
     if not hmac.compare_digest(expected.encode(), claim.signature.encode()):
         raise InvalidSignature("The request signature does not match; check the secret key and what was signed.")
     return Identity(claim.key.key_id, claim.key.permissions)
+
+
+def _refuse_repeats(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Or one TargetModel would be permitted and the other invoked, also where nothing is signed."""
+    names = [name for name, _ in headers if name.startswith(b"x-amz")]
+    if len(names) != len(set(names)):
+        raise InvalidSignature("An X-Amz header is present more than once.")
 
 
 def screen(headers: Sequence[tuple[bytes, bytes]], keys: Mapping[str, AccessKey], now: float) -> Claim | Identity:

@@ -1,0 +1,125 @@
+"""What ``serving check`` finds out, and how an artifact on the command line is told from a folder of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from serving.config import Settings
+from serving.declared import endpoints_from_path, load_endpoints
+from serving.errors import LoadFailed, ServingError
+from serving.runtimes.formats import check_allowed, recognise
+from serving.storage import open_store
+from serving.types import EndpointSpec, ModelSpec
+from serving.workers.trial import Trial, attempt
+
+_ARCHIVES = (".tar.gz", ".tgz")
+_DECLARED = (".yaml", ".yml", ".toml")
+
+#: Models of a multi-model prefix that are tried: each takes a process.
+SOME = 10
+
+
+class Subject(NamedTuple):
+    """An artifact to be tried, for the variant that would serve it. ``error``: why there is none."""
+
+    endpoint: str
+    variant: str
+    path: Path
+    error: str = ""
+
+
+def is_artifact(path: Path) -> bool:
+    """By content; an archive by its name, as looking inside means unpacking."""
+    if path.name.endswith(_ARCHIVES):
+        return path.is_file()
+    try:
+        recognise(path)
+    except LoadFailed:
+        return False
+    return True
+
+
+def refuse_code(path: Path, allow_code: bool) -> None:
+    """Say now what a server would say later, whose only model may not load. Raises ``CodeNotAllowed``."""
+    if not path.name.endswith(_ARCHIVES):
+        check_allowed(recognise(path), allow_code)
+
+
+def subjects(path: Path, settings: Settings) -> Iterator[Subject]:
+    """What would be loaded for a file of endpoints, an artifact, or a folder of them; of a multi-model prefix the
+    first ``SOME``. Raises ``ServingError`` when ``path`` is none of these."""
+    for endpoint in _endpoints(path):
+        for variant in endpoint.variants:
+            try:
+                places = _places(variant.model, endpoint, settings)
+            except ServingError as error:
+                yield Subject(endpoint.name, variant.name, Path(variant.model.model_data_url), error.message)
+                continue
+            yield from (Subject(endpoint.name, variant.name, place) for place in places)
+
+
+def _endpoints(path: Path) -> tuple[EndpointSpec, ...]:
+    if path.suffix in _DECLARED:
+        return load_endpoints(path)
+    if path.is_file() and not is_artifact(path):
+        recognise(path)  # says in a sentence why it is none
+    return endpoints_from_path(path, is_artifact)
+
+
+def _places(model: ModelSpec, endpoint: EndpointSpec, settings: Settings) -> list[Path]:
+    place = open_store(settings, [endpoint]).locate(model.model_data_url)
+    return sorted(_artifacts_in(place))[:SOME] if model.mode == "MultiModel" else [place]
+
+
+def _artifacts_in(folder: Path) -> Iterator[Path]:
+    for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if is_artifact(entry):
+            yield entry
+        elif entry.is_dir():
+            yield from _artifacts_in(entry)
+
+
+def tried(subject: Subject, settings: Settings) -> Trial:
+    """Load it in a child process: whatever it does, this one goes on."""
+    if subject.error:
+        return Trial(subject.path.name, error=subject.error)
+    return attempt(
+        subject.path,
+        allow_code=settings.allow_code,
+        threads=settings.threads,
+        timeout=settings.load_timeout_seconds,
+    )
+
+
+def told(trial: Trial) -> str:
+    """A trial for a person."""
+    lines = [f"{trial.artifact}: {'would not load' if trial.error else 'loads'}"]
+    if trial.format:
+        engine = f" through {trial.engine}" if trial.engine else ""
+        lines.append(f"  format  {trial.format}{engine}{', executes code' if trial.executes_code else ''}")
+    if trial.inputs:
+        lines.append(f"  input   {'; '.join(trial.inputs)}")
+    if trial.error:
+        return "\n".join([*lines, f"  why     {trial.error}"])
+    frameworks = " + ".join(trial.frameworks) or "Python"
+    return "\n".join(
+        [
+            *lines,
+            f"  memory  {_bytes_text(trial.memory_bytes)}, and {_bytes_text(trial.framework_bytes)} for {frameworks} "
+            "once in each worker",
+            f"  disk    {_bytes_text(trial.artifact_bytes)}",
+            f"  time    {trial.load_seconds * 1e3:.0f} ms to load",
+        ]
+    )
+
+
+def _bytes_text(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"

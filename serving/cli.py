@@ -1,0 +1,463 @@
+"""The ``serving`` command. Nothing else imports this, typer or rich; each command imports what it needs when it runs.
+
+Answers go to standard output, everything said about them to standard error. Exit status: 0 done, 1 the server or the
+artifact said no, 2 the command itself cannot be carried out.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from serving import __version__
+from serving.config import SETTINGS, Settings, load_settings, wants_colour
+from serving.declared import endpoints_from_path, load_endpoints
+from serving.errors import ConfigError, ServiceUnavailable, ServingError
+from serving.types import EndpointSpec, ModelSpec
+
+if TYPE_CHECKING:
+    from serving.client import Answer, Server
+
+program = typer.Typer(
+    name="serving",
+    help="An open, self-hosted inference server that speaks SageMaker.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_HELP = {row.name: row.help for row in SETTINGS}
+
+SettingsFile = Annotated[str | None, typer.Option("--settings", metavar="FILE", help=_HELP["settings_file"])]
+AllowCode = Annotated[bool | None, typer.Option("--allow-code/--no-allow-code", help=_HELP["allow_code"])]
+Url = Annotated[
+    str | None, typer.Option(metavar="URL", help="The server; default: where the settings say one listens.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer with JSON, for another program.")]
+
+
+def main() -> None:
+    """Run the command line. Errors of ours are one line, never a traceback."""
+    try:
+        program(prog_name="serving")
+    except ServingError as error:
+        _complain(error.message)
+        sys.exit(1 if isinstance(error, ServiceUnavailable) else 2)
+
+
+# --- what a person sees ---------------------------------------------------------------------------------------------
+
+
+def _complain(text: str) -> None:
+    red = wants_colour(sys.stderr.isatty())
+    print(f"\x1b[31mError:\x1b[0m {text}" if red else f"Error: {text}", file=sys.stderr)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+
+
+def _print_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """A table for a person; on a pipe, the cells with tabs between them."""
+    if not sys.stdout.isatty():
+        for row in [headings, *rows]:
+            print("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*headings, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+@contextmanager
+def _busy(text: str) -> Iterator[None]:
+    """A spinner while something takes its time, where somebody is looking."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+# --- up -------------------------------------------------------------------------------------------------------------
+
+
+@program.command()
+def up(
+    models: Annotated[
+        Path | None,
+        typer.Argument(help="A model (served as endpoint 'default'), or a folder of models (multi-model 'default')."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Endpoints, declared as SageMaker bodies.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help=_HELP["host"])] = None,
+    port: Annotated[str | None, typer.Option(metavar="PORT", help=_HELP["port"])] = None,
+    data_dir: Annotated[str | None, typer.Option(metavar="FOLDER", help=_HELP["data_dir"])] = None,
+    allow_code: AllowCode = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Worker processes for MODELS.")] = 1,
+    fronts: Annotated[str | None, typer.Option(metavar="N", help=_HELP["fronts"])] = None,
+    settings_file: SettingsFile = None,
+) -> None:
+    """Start the server and serve until it is told to stop."""
+    began = time.monotonic()
+    settings = load_settings(
+        {
+            "host": host,
+            "port": port,
+            "data_dir": data_dir,
+            "allow_code": allow_code,
+            "fronts": fronts,
+            "settings_file": settings_file,
+        }
+    )
+    endpoints = _endpoints(models, config, workers, settings)
+
+    def on_ready(url: str) -> None:
+        print(_welcome(url, endpoints, settings, time.monotonic() - began), flush=True)
+
+    from serving.app import run
+
+    raise typer.Exit(run(settings, endpoints, on_ready))
+
+
+def _endpoints(models: Path | None, config: Path | None, workers: int, settings: Settings) -> tuple[EndpointSpec, ...]:
+    """What the command line asks to serve; nothing = an empty server."""
+    declared = load_endpoints(config) if config else ()
+    if models is None:
+        if workers != 1:
+            raise ConfigError("--workers is for MODELS; a declared endpoint has InitialInstanceCount.")
+        return declared
+    from serving.checking import is_artifact, refuse_code
+
+    own = endpoints_from_path(models, is_artifact, workers, settings.default_endpoint)
+    if any(endpoint.name == own[0].name for endpoint in declared):
+        raise ConfigError(f"MODELS would be endpoint {own[0].name!r}, but {config} declares one of that name.")
+    if own[0].variants[0].model.mode == "SingleModel":
+        refuse_code(models, settings.allow_code)
+    return own + declared
+
+
+def _welcome(url: str, endpoints: tuple[EndpointSpec, ...], settings: Settings, seconds: float) -> str:
+    lines = [f"serving {__version__} is ready at {url} ({seconds:.1f} s)"]
+    for endpoint in endpoints:
+        variants = ", ".join(
+            f"{one.name}: {_shown(one.model)}, {one.instance_count} worker{'s' * (one.instance_count > 1)}"
+            for one in endpoint.variants
+        )
+        lines.append(f"  endpoint {endpoint.name}  {variants}")
+    if endpoints:
+        first = endpoints[0]
+        many = any(one.model.mode == "MultiModel" for one in first.variants)
+        header = " -H 'X-Amzn-SageMaker-Target-Model: MODEL'" if many else ""
+        user = " -u AccessKeyId:SecretAccessKey" if settings.access_keys else ""
+        lines.append(
+            f"  try: curl{user} {url}/endpoints/{first.name}/invocations -H 'Content-Type: text/csv'{header} "
+            "--data-binary @rows.csv"
+        )
+    else:
+        lines.append("  no endpoints yet: name a model, serving up MODEL, or declare some, serving up --config FILE")
+    return "\n".join(lines)
+
+
+def _shown(model: ModelSpec) -> str:
+    name = model.model_data_url if "://" in model.model_data_url else Path(model.model_data_url).name
+    return f"models of {name}" if model.mode == "MultiModel" else name
+
+
+# --- invoke ---------------------------------------------------------------------------------------------------------
+
+
+@program.command()
+def invoke(
+    endpoint: Annotated[str, typer.Argument(help="Name of the endpoint.")],
+    body: Annotated[str, typer.Option(help="The request body: text, @FILE, or - for standard input.")],
+    content_type: Annotated[str | None, typer.Option(help="Media type of the body; guessed when not given.")] = None,
+    accept: Annotated[str | None, typer.Option(help="Media type wanted in return.")] = None,
+    target_model: Annotated[str | None, typer.Option(help="Model of a multi-model endpoint.")] = None,
+    target_variant: Annotated[str | None, typer.Option(help="Variant to ask, whatever the weights.")] = None,
+    url: Url = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Call an endpoint: the answer on standard output, status and timing on standard error."""
+    from serving.client import invocation_path
+
+    server = _server(url, settings_file)
+    data = _body(body)
+    headers = {
+        "Content-Type": content_type or _guessed_type(body, data),
+        "Accept": accept,
+        "X-Amzn-SageMaker-Target-Model": target_model,
+        "X-Amzn-SageMaker-Target-Variant": target_variant,
+        "X-Serving-Timing": "1",
+    }
+    given = {name: value for name, value in headers.items() if value}
+    began = time.perf_counter()
+    answer = server.send("POST", invocation_path(endpoint), "invoke", data, given, (endpoint, target_model or ""))
+    elapsed = time.perf_counter() - began
+    if as_json:
+        _print_json(_answer_fields(answer, elapsed))
+    else:
+        _print_answer(answer, elapsed)
+    raise typer.Exit(0 if answer.ok else 1)
+
+
+def _server(url: str | None, settings_file: str | None) -> Server:
+    from serving.client import Server, base_url
+
+    settings = load_settings({"settings_file": settings_file})
+    return Server(url or base_url(settings), settings)
+
+
+def _body(text: str) -> bytes:
+    if text == "-":
+        return sys.stdin.buffer.read()
+    if not text.startswith("@"):
+        return text.encode("utf-8", "surrogateescape")
+    try:
+        return Path(text[1:]).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"Cannot read {text[1:]}: {error.strerror}.") from None
+
+
+_TYPES = {
+    ".csv": "text/csv",
+    ".json": "application/json",
+    ".jsonl": "application/jsonlines",
+    ".npy": "application/x-npy",
+    ".npz": "application/x-npz",
+    ".libsvm": "text/libsvm",
+    ".pbr": "application/x-recordio-protobuf",
+    ".txt": "text/csv",
+}
+
+
+def _guessed_type(text: str, data: bytes) -> str:
+    """By a file's name, else by how the body begins."""
+    if text.startswith("@"):
+        return _TYPES.get(Path(text).suffix.lower(), "application/octet-stream")
+    return "application/json" if data.lstrip()[:1] in (b"[", b"{") else "text/csv"
+
+
+def _answer_fields(answer: Answer, elapsed: float) -> dict[str, Any]:
+    """An answer in InvokeEndpoint's own words; ``Body`` is text, or base64 in ``BodyBase64``."""
+    from serving.client import timing
+
+    fields: dict[str, Any] = {
+        "StatusCode": answer.status,
+        "ContentType": answer.headers.get("content-type", ""),
+        "InvokedProductionVariant": answer.headers.get("x-amzn-invoked-production-variant", ""),
+        "RequestId": answer.headers.get("x-amzn-requestid", ""),
+        "ElapsedMicroseconds": round(elapsed * 1e6),
+        "Timing": timing(answer.headers.get("x-serving-timing", "")),
+    }
+    try:
+        return fields | {"Body": answer.body.decode()}
+    except UnicodeDecodeError:
+        from base64 import b64encode
+
+        return fields | {"BodyBase64": b64encode(answer.body).decode()}
+
+
+def _print_answer(answer: Answer, elapsed: float) -> None:
+    if not answer.ok:
+        _complain(answer.complaint)
+        return
+    sys.stdout.buffer.write(answer.body)
+    if sys.stdout.isatty() and not answer.body.endswith(b"\n"):
+        sys.stdout.buffer.write(b"\n")
+    sys.stdout.flush()
+    variant = answer.headers.get("x-amzn-invoked-production-variant", "-")
+    receipt = answer.headers.get("x-serving-timing", "")
+    told = f"  µs: {receipt}" if receipt else ""
+    print(f"{answer.status} {answer.reason}  variant {variant}  {elapsed * 1e3:.1f} ms{told}", file=sys.stderr)
+
+
+# --- endpoints ------------------------------------------------------------------------------------------------------
+
+
+@program.command()
+def endpoints(url: Url = None, settings_file: SettingsFile = None, as_json: AsJson = False) -> None:
+    """List a running server's endpoints, their variants, weights and workers."""
+    answer = _server(url, settings_file).send("GET", "/endpoints", "read")
+    if not answer.ok:
+        _complain(answer.complaint)
+        raise typer.Exit(1)
+    found = json.loads(answer.body)
+    if as_json:
+        _print_json(found)
+        return
+    rows = [
+        (
+            endpoint["EndpointName"],
+            endpoint["EndpointStatus"],
+            variant["VariantName"],
+            f"{variant['CurrentWeight']:g}",
+            f"{variant['CurrentInstanceCount']}/{variant['DesiredInstanceCount']}",
+        )
+        for endpoint in found["Endpoints"]
+        for variant in endpoint["ProductionVariants"]
+    ]
+    _print_table(("ENDPOINT", "STATUS", "VARIANT", "WEIGHT", "WORKERS"), rows)
+
+
+# --- check ----------------------------------------------------------------------------------------------------------
+
+
+@program.command()
+def check(
+    file_or_artifact: Annotated[Path, typer.Argument(help="A model, a folder of models, or a file of endpoints.")],
+    allow_code: AllowCode = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Dry run: what is it, would it load, what does it cost in memory? Models are loaded in a process of their own."""
+    from dataclasses import asdict
+
+    from serving.checking import SOME, subjects, told, tried
+
+    settings = load_settings({"allow_code": allow_code, "settings_file": settings_file})
+    failed, found = 0, []
+    for subject in subjects(file_or_artifact, settings):
+        with _busy(f"loading {subject.path.name} ..."):
+            trial = tried(subject, settings)
+        failed += bool(trial.error)
+        found.append({"endpoint": subject.endpoint, "variant": subject.variant, **asdict(trial)})
+        if not as_json:
+            print(told(trial))
+    if as_json:
+        _print_json({"loads": not failed, "models": found})
+    else:
+        print(f"{len(found)} tried, {failed} would not load; of a folder the first {SOME} are.", file=sys.stderr)
+    raise typer.Exit(1 if failed else 0)
+
+
+# --- load -----------------------------------------------------------------------------------------------------------
+
+#: Load test scenario -> its option that names the endpoint.
+_SCENARIOS = {
+    "one_model": "--endpoint",
+    "big_payload": "--endpoint",
+    "ab_split": "--ab-endpoint",
+    "multi_model_zipf": "--zoo-endpoint",
+    "mixed": "--endpoint",
+}
+
+
+@program.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def load(
+    context: typer.Context,
+    endpoint: Annotated[str, typer.Argument(help="Name of the endpoint.")],
+    scenario: Annotated[str, typer.Option(help=f"What to do: {', '.join(_SCENARIOS)}.")] = "one_model",
+    users: Annotated[int, typer.Option(min=1, max=10_000, help="Callers at once.")] = 16,
+    seconds: Annotated[int, typer.Option(min=1, max=86_400, help="Length of the run.")] = 30,
+    url: Url = None,
+    settings_file: SettingsFile = None,
+) -> None:
+    """Put an endpoint under load with Locust and report; other options go to the scenario (see loadtests/)."""
+    import subprocess
+    from importlib.util import find_spec
+
+    from serving.client import base_url
+    from serving.config import did_you_mean
+
+    if scenario not in _SCENARIOS:
+        raise ConfigError(f"There is no scenario {scenario!r}{did_you_mean(scenario, list(_SCENARIOS))}.")
+    if find_spec("locust") is None:
+        raise ConfigError("Load tests need Locust: pip install 'serving[load]'.")
+    root = Path(__file__).resolve().parent.parent
+    if not (root / "loadtests" / "__main__.py").exists():
+        raise ConfigError("The load tests are part of the source checkout; run serving from a clone of the project.")
+    settings = load_settings({"settings_file": settings_file})
+    command = [sys.executable, "-m", "loadtests", scenario, "--host", url or base_url(settings)]
+    command += ["--users", str(users), "--seconds", str(seconds), _SCENARIOS[scenario], endpoint, *context.args]
+    try:
+        done = subprocess.run(command, cwd=root, timeout=seconds + 300, check=False)
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"The load test did not end {300} seconds after its time.") from None
+    raise typer.Exit(1 if done.returncode else 0)
+
+
+# --- settings, version ----------------------------------------------------------------------------------------------
+
+
+@program.command()
+def settings(
+    settings_file: SettingsFile = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table of the README.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Every setting: its variable, its value now, its default and what it means."""
+    if markdown:
+        print(settings_table())
+        return
+    now = load_settings({"settings_file": settings_file})
+    values = {row.name: _value_text(getattr(now, row.name)) for row in SETTINGS}
+    if as_json:
+        fields = [(row, values[row.name]) for row in SETTINGS]
+        _print_json(
+            [
+                {
+                    "variable": row.env,
+                    "key": row.key,
+                    "value": value,
+                    "default": row.default_text,
+                    "expected": row.kind.expected,
+                    "help": row.help,
+                }
+                for row, value in fields
+            ]
+        )
+        return
+    rows = [(row.env, values[row.name], row.default_text, row.help) for row in SETTINGS]
+    _print_table(("VARIABLE", "VALUE", "DEFAULT", "MEANING"), rows)
+
+
+def _value_text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def settings_table() -> str:
+    """The README's table of settings, in Markdown."""
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for row in SETTINGS:
+        default = f"`{row.default_text}`" if row.default_text else ""
+        lines.append(f"| `{row.env}` | {default} | {row.help} |")
+    return "\n".join(lines)
+
+
+@program.command()
+def version(as_json: AsJson = False) -> None:
+    """The version of the server, and of the frameworks installed beside it."""
+    if not as_json:
+        print(f"serving {__version__}")
+        return
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as version_of
+    from platform import python_version
+
+    found: dict[str, str] = {"serving": __version__, "python": python_version()}
+    for name in ("numpy", "onnxruntime", "xgboost-cpu", "xgboost", "torch", "scikit-learn", "lightgbm"):
+        try:
+            found[name] = version_of(name)
+        except PackageNotFoundError:
+            continue
+    _print_json(found)

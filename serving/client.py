@@ -1,0 +1,144 @@
+"""What the command line needs of HTTP: one request to a server, signed when there are keys. Standard library only."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, quote, urlsplit
+
+from serving.api.auth import AccessKey, Action, Request, key_for, load_keys, sign
+from serving.config import Settings, client_keys
+from serving.errors import ConfigError, ServiceUnavailable
+
+#: Beyond the server's own 60 s for an invocation, as SageMaker advises its clients.
+TIMEOUT_SECONDS = 70.0
+
+
+class Answer(NamedTuple):
+    """An HTTP answer; header names in lower case."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether the server did what was asked."""
+        return 200 <= self.status < 300
+
+    @property
+    def complaint(self) -> str:
+        """What an error answer says, in one line."""
+        try:
+            fields = json.loads(self.body)
+        except ValueError:
+            fields = {}
+        told = fields if isinstance(fields, dict) else {}
+        code = self.headers.get("x-amzn-errortype") or told.get("__type") or self.reason
+        text = told.get("Message") or told.get("message") or self.body[:500].decode("utf-8", "replace")
+        return f"{self.status} {code}: {' '.join(str(text).split())}"
+
+
+class Server:
+    """A server at a base URL, and the keys to sign with."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        """``settings`` name the keys file, if there is one; otherwise the usual AWS variables are used, if set. Raises
+        ``ConfigError`` when ``url`` is no http(s) URL."""
+        self.url = url.rstrip("/")
+        self._parts = _parsed(self.url)
+        self._region = settings.region
+        self._keys = _keys(settings)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        action: Action,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        target: tuple[str, str] = ("", ""),
+    ) -> Answer:
+        """One request. ``path``: raw, below the base URL; ``action`` and ``target`` (endpoint, target model) choose
+        the key. Raises ``ServiceUnavailable`` when nobody answers."""
+        raw = self._parts.path.rstrip("/") + path
+        pairs = [(name.lower().encode(), _latin(name, value)) for name, value in (headers or {}).items()]
+        pairs.insert(0, (b"host", self._host().encode()))
+        key = key_for(self._keys, action, *target)
+        if key is not None:
+            pairs += sign(Request(method, raw, "", pairs, body), key, self._region, time.time())
+        connection = self._connection()
+        try:
+            connection.putrequest(method, raw, skip_host=True, skip_accept_encoding=True)
+            for name, value in [*pairs, (b"content-length", str(len(body)).encode())]:
+                connection.putheader(name.decode(), value)
+            connection.endheaders(body or None)
+            answer = connection.getresponse()
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, answer.reason, found, answer.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise ServiceUnavailable(f"No answer from {self.url} ({_why(error)}). Is a server running there?") from None
+        finally:
+            connection.close()
+
+    def _host(self) -> str:
+        """The Host header; a port that is the scheme's default is left out, as signers do."""
+        return self._parts.netloc.removesuffix(":80" if self._parts.scheme == "http" else ":443")
+
+    def _connection(self) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
+        return kind(self._parts.hostname or "", self._parts.port, timeout=TIMEOUT_SECONDS)
+
+
+def _parsed(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = None
+    if not good or parts.query or parts.username or not url.isascii() or not url.isprintable() or " " in url:
+        raise ConfigError(f"{url!r} is not a server's URL; expected one such as http://127.0.0.1:8080.")
+    return parts
+
+
+def _keys(settings: Settings) -> tuple[AccessKey, ...]:
+    if settings.access_keys is not None:
+        return tuple(load_keys(settings.access_keys).values())
+    usual = client_keys()
+    return (AccessKey(*usual, ("*",)),) if usual else ()
+
+
+def _latin(name: str, value: str) -> bytes:
+    if not value.isprintable():
+        raise ConfigError(f"The value of {name} must be printable.")
+    try:
+        return value.strip().encode("latin-1")
+    except UnicodeEncodeError:
+        raise ConfigError(f"The value of {name} has characters that an HTTP header cannot hold.") from None
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"nothing within {TIMEOUT_SECONDS:g} seconds"
+    return (error.strerror if isinstance(error, OSError) else "") or type(error).__name__
+
+
+def base_url(settings: Settings) -> str:
+    """Where a server with these settings listens; one that listens everywhere is asked on loopback."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host).strip("[]")
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def invocation_path(endpoint: str) -> str:
+    """The path of an endpoint's invocations, encoded as AWS clients encode it."""
+    return f"/endpoints/{quote(endpoint, safe='-_.~')}/invocations"
+
+
+def timing(header: str) -> dict[str, Any]:
+    """The receipt in an ``X-Serving-Timing`` header: microseconds by step, ``batch`` and ``hit``."""
+    pairs = (part.strip().partition("=")[::2] for part in header.split(";") if "=" in part)
+    return {name: int(value) for name, value in pairs if value.isdecimal()}
