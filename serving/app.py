@@ -108,6 +108,7 @@ class _Control:
         self._version = 0
         self._push_due = False
         self._stopping = asyncio.Event()
+        self._seen = asyncio.Event()
         self._watchers: set[asyncio.Task[None]] = set()
         self._listener: socket.socket
 
@@ -116,7 +117,7 @@ class _Control:
         self._listener = listen(settings.host, settings.port)
         server = await asyncio.start_unix_server(self._connected, str(self._run_dir / "control.sock"), limit=2**24)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self._stop_soon)
         self._endpoints = Endpoints(self._supervisor, open_store(settings, endpoints), self._changed)
         try:
             self._supervisor.start()
@@ -134,6 +135,10 @@ class _Control:
             await self._stop()
             server.close()
 
+    def _stop_soon(self) -> None:
+        self._stopping.set()
+        self._seen.set()
+
     async def _until_ready(self) -> None:
         """Every endpoint has its workers and every front knows; or a signal came."""
         settled = asyncio.create_task(self._supervisor.settled(self._settings.load_timeout_seconds))
@@ -145,7 +150,8 @@ class _Control:
             return
         settled.result()
         while not self._stopping.is_set() and any(front.seen < self._version for front in self._fronts.values()):
-            await asyncio.sleep(0.002)  # a poll of our own books while starting
+            self._seen.clear()
+            await self._seen.wait()
 
     async def _stop(self) -> None:
         """Fronts finish what was accepted and go; then the workers."""
@@ -158,9 +164,9 @@ class _Control:
                 front.process.terminate()
         end = time.monotonic() + self._settings.drain_seconds
         for front in self._fronts.values():
-            while front.process.poll() is None and time.monotonic() < end:
-                await asyncio.sleep(0.01)  # the system has no awaitable for a child that is not asyncio's
-            if front.process.poll() is None:
+            try:
+                await asyncio.to_thread(front.process.wait, max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
                 log.warning("front %d did not drain in %.0f s", front.number, self._settings.drain_seconds)
                 front.process.kill()
                 front.process.wait()
@@ -202,6 +208,7 @@ class _Control:
             message = json.loads(line)
             if message["ev"] == "seen":
                 front.seen = message["version"]
+                self._seen.set()
                 self._supervisor.table_seen(min(one.seen for one in self._fronts.values()))
             elif message["ev"] == "ask":
                 front.send(await self._answer(message))

@@ -35,8 +35,8 @@ class Split:
 def sticky(key: str, names: Sequence[str], weights: Sequence[float]) -> int:
     """The index that ``key`` always gets, in proportion to the weights over many keys.
 
-    Weighted rendezvous hashing: each name gets ``-ln(u) / weight`` with u in (0, 1] from hash(key, name); the least wins.
-    Changing one weight moves only the keys that this variant gains or loses. At least one weight must be above 0.
+    Weighted rendezvous hashing: each name gets ``-ln(u) / weight`` with u in (0, 1] from hash(key, name); the least
+    wins. Changing one weight moves only the keys that this variant gains or loses. At least one weight must be above 0.
     """
     best, best_at = math.inf, -1
     for at, (name, weight) in enumerate(zip(names, weights, strict=True)):

@@ -5,8 +5,8 @@ parser callbacks fill one small object, ``Endpoint.invoke`` takes it, and the an
 raw ASGI's cost). Connections, keep-alive, shutdown and all other routes stay uvicorn's. The same routes exist in
 ``routes.py`` for other ASGI servers and pass the same tests.
 
-Also here, for every request, because nothing below checks it: how long a client may take to send, how large head and body
-may be, and framing that two readers could read differently (RFC 9112, 6.3). What is refused is answered and the
+Also here, for every request, because nothing below checks it: how long a client may take to send, how large head and
+body may be, and framing that two readers could read differently (RFC 9112, 6.3). What is refused is answered and the
 connection closed, after a moment of reading on so that the answer is not lost to a reset.
 """
 
@@ -181,8 +181,8 @@ class FastProtocol(HttpToolsProtocol):
             self._refuse(400, "The request's chunks carry more framing than content.")
 
     def _after_upgrade(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
-        """A client offered another protocol (stock Java clients offer h2c). RFC 9110, 7.8: we may ignore that and answer
-        in HTTP/1.1; the parser stops there, so a fresh one reads on."""
+        """A client offered another protocol (stock Java clients offer h2c). RFC 9110, 7.8: we may ignore that and
+        answer in HTTP/1.1; the parser stops there, so a fresh one reads on."""
         rest = data[upgrade.args[0] :]
         self.parser = httptools.HttpRequestParser(self)
         if rest and not self._lingering_until:
@@ -325,10 +325,7 @@ class FastProtocol(HttpToolsProtocol):
         message, ticket = self._current, self._ticket
         assert message is not None
         self._current = self._ticket = None
-        if isinstance(result, Reply):
-            data = self._reply(message, result)
-        else:
-            data = self._failure(message, result, ticket)
+        data = self._reply(message, result) if isinstance(result, Reply) else self._failure(message, result, ticket)
         if self.transport.is_closing():
             return
         self.transport.write(data)

@@ -44,7 +44,7 @@ _SETTABLE = re.compile(r"x-amzn-sagemaker-[a-z-]+|x-serving-[a-z-]+", re.IGNOREC
 
 
 class Route(NamedTuple):
-    """Where a path leads: the endpoint, and whether to answer as a container (``/invocations``) or as the runtime API."""
+    """Where a path leads: the endpoint, and whether to answer as a container (``/invocations``) or the runtime API."""
 
     endpoint: str
     container: bool

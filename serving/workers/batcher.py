@@ -99,9 +99,11 @@ class Lines:
         return self._lines.get(model)
 
     def take(self, line: Line, now: float, most_calls: int, most_bytes: int) -> list[Call]:
-        """Form a batch: calls from the front of the line while they share content type and accept with the first, at most ``most_calls`` and ``most_bytes`` of bodies (always at least one call). Calls whose caller left or
-        whose deadline has passed are dropped here: nobody waits for their answer."""
-        calls, batch, size = line.calls, [], 0
+        """Form a batch: calls from the front of the line while they share content type and accept with the first, at
+        most ``most_calls`` and ``most_bytes`` of bodies (always at least one call). Calls whose caller left or whose
+        deadline has passed are dropped here: nobody waits for their answer."""
+        calls, size = line.calls, 0
+        batch: list[Call] = []
         kind: Meta | None = None
         while calls:
             call = calls[0]

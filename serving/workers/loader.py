@@ -199,7 +199,7 @@ class Loader:
         return model, size
 
     def _overflow(self) -> list[Entry]:
-        """With the lock held: what must go because a load took more than guessed, or memory shows more than the books."""
+        """With the lock held: what must go because a load took more than guessed, or the system counts more than we."""
         cache, victims = self._host.cache, []
         excess = memory.held().resident - self._host.baseline.resident - cache.budget
         while not cache.fits(0) or (excess > 0 and len(cache.ready()) > 1):

@@ -1,7 +1,7 @@
 """What memory this process really holds, and giving it back.
 
-Resident-set growth alone misreads a load into space an evicted model left behind (growth 0), so the heap's own books are
-read too and the larger of the two counts.
+Resident-set growth alone misreads a load into space an evicted model left behind (growth 0), so the heap's own books
+are read too and the larger of the two counts.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ _PAGE = mmap.PAGESIZE
 _STATM = Path("/proc/self/statm")
 
 
+#: The C library's ``struct mallinfo2``, field by field.
+_BOOKS = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+
+
 class _MallInfo2(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks".split()] + [
-        (name, ctypes.c_size_t) for name in ("uordblks", "fordblks", "keepcost")
-    ]
+    _fields_ = [(name, ctypes.c_size_t) for name in _BOOKS.split()]
 
 
 def _glibc(name: str) -> ctypes._CFuncPtr | None:  # type: ignore[name-defined]  # ctypes has no public name for it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -73,7 +74,7 @@ def _one_by_one(model: TensorModel, content_type: str, reply: tuple[str, str], b
         except Exception as error:
             answers.append(failure(error))
         marks.append(time.perf_counter())
-        for step, (start, end) in enumerate(zip(marks, marks[1:], strict=False)):
+        for step, (start, end) in enumerate(pairwise(marks)):
             spent[step] += end - start
     return Outcome(answers, reply[1], *spent)
 
@@ -86,7 +87,7 @@ def _predict(model: TensorModel, decoded: Decoded) -> Outputs:
     pieces = [model.predict(_rows(decoded.inputs, at, at + most)) for at in range(0, decoded.rows, most)]
     first = pieces[0]
     if isinstance(first, dict):
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in first}  # type: ignore[index]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in first}
     return np.concatenate(pieces)  # type: ignore[arg-type]
 
 

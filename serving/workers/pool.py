@@ -33,8 +33,8 @@ _MOST_METAS = 4096
 _MOST_ORDERS = 20_000
 _MOST_BYTES = 256 * 2**20
 _TIMED_OUT = (
-    "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for each "
-    "container in Amazon CloudWatch, resolve the issue, and try again."
+    "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
+    "each container in Amazon CloudWatch, resolve the issue, and try again."
 )
 
 log = logging.getLogger("serving.front")
@@ -297,7 +297,7 @@ class Pool:
             full |= self._model_pending.get(invocation.target_model, 0) >= self._max_queue // 2
         if full or wait > 0.8 * (invocation.deadline - now):
             raise Throttled(
-                f"Variant {self.variant} of endpoint {self.endpoint} has {self.pending} calls waiting. Please try again.",
+                f"Variant {self.variant} of endpoint {self.endpoint} has {self.pending} calls waiting. Please retry.",
                 retry_after=min(max(wait, 0.1), 5.0),
             )
 
@@ -483,7 +483,7 @@ class Pool:
 
     # -- the multi-model API --------------------------------------------------------------------------------------
 
-    async def operate(self, operation: str, model: str, timeout: float) -> list[dict[str, Any]]:
+    async def operate(self, operation: str, model: str, patience: float) -> list[dict[str, Any]]:
         """Ask workers to ``list``, ``load`` or ``unload``: the model's home for ``load``, every worker otherwise.
         Raises the worker's error."""
         import json
@@ -497,7 +497,7 @@ class Pool:
             waiting = channel.operations[id] = self.loop.create_future()
             channel.send(wire.pack_request(wire.CONTROL, id, 0.0, 0.0, operation.encode(), model.encode()))
             try:
-                answer = await asyncio.wait_for(waiting, timeout)
+                answer = await asyncio.wait_for(waiting, patience)
             except TimeoutError:
                 raise errors.ModelNotReady(f"Model {model!r} is still loading. Please try again.") from None
             finally:

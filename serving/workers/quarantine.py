@@ -39,7 +39,8 @@ class Quarantine:
             return None
         level = self._level.get(model, -1) + 1
         self._level[model] = level
-        self._until[model] = until = now + min(_FIRST * 2**level, _LONGEST)
+        until = now + float(min(_FIRST * 2**level, _LONGEST))
+        self._until[model] = until
         return until
 
     def refused(self, now: float) -> dict[int, float]:

@@ -5,8 +5,9 @@
     STARTING ──ready──► READY ──drain──► DRAINING ──► (gone)
         └──────── died / failed / overdue ──► (gone), replaced after a back-off
 
-A worker leaves in three steps: it leaves the routing table, every front says it has seen that, then it is told to drain;
-so no call is ever sent to a worker that is going. What to do next is decided by small pure functions; this file acts.
+A worker leaves in three steps: it leaves the routing table, every front says it has seen that, then it is told to
+drain; so no call is ever sent to a worker that is going. What to do next is decided by small pure functions; this
+file acts.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +42,7 @@ _HEALTHY_SECONDS = 5.0
 _MOST_FAILED_STARTS = 8
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 10.0
 _OVERDUE_GRACE = 0.5
+_FAREWELL_SECONDS = 2.0
 
 log = logging.getLogger("serving.supervisor")
 
@@ -157,7 +160,8 @@ class Supervisor:
         self.run_dir = run_dir
         self.fleets: dict[tuple[str, str], Fleet] = {}
         self._registry = registry
-        self._on_change = on_change
+        self._tell_change = on_change
+        self._news = asyncio.Event()
         self._forkservers: dict[frozenset[str], _Forkserver] = {}
         self._by_id: dict[str, tuple[Fleet, WorkerHandle]] = {}
         self._by_pid: dict[int, str] = {}
@@ -221,7 +225,7 @@ class Supervisor:
         threads = self._threads_for(count)
         if threads != self._threads:
             self._threads = threads
-            for fleet, worker in self._by_id.values():
+            for _, worker in self._by_id.values():
                 worker.order(op="threads", threads=threads)
         for fleet in self.fleets.values():
             for worker in fleet.live():
@@ -326,6 +330,7 @@ class Supervisor:
             self._on_change()
         elif kind == "failed":
             fleet.failure, fleet.failure_kind = str(event["message"]), str(event["error"])
+            self._on_change()
             log.error("variant %s/%s: %s", fleet.endpoint, fleet.spec.name, fleet.failure)
             if worker.pid:
                 _kill(worker.pid)
@@ -444,20 +449,26 @@ class Supervisor:
             self._registry.counter("sagemaker_workers", *labels, state).set(count)
         self._registry.counter("sagemaker_quarantined_models", *labels).set(refused)
 
-    async def settled(self, timeout: float) -> None:
+    def _on_change(self) -> None:
+        self._news.set()
+        self._tell_change()
+
+    async def settled(self, patience: float) -> None:
         """Return when every fleet has the workers it should have. Raises ``ServiceUnavailable`` with the reason when
-        one has failed, or after ``timeout`` seconds."""
-        end = time.monotonic() + timeout
+        one has failed, or after ``patience`` seconds."""
+        end = time.monotonic() + patience
         while True:
+            self._news.clear()
             waiting = [f for f in self.fleets.values() if sum(w.state == READY for w in f.live()) < f.desired]
             failed = next((fleet for fleet in waiting if fleet.failure), None)
             if failed is not None:
                 raise ServiceUnavailable(f"{failed.endpoint}/{failed.spec.name}: {failed.failure}")
             if not waiting:
                 return
-            if time.monotonic() > end:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), max(0.0, end - time.monotonic()))
+            if time.monotonic() >= end:
                 raise ServiceUnavailable(f"{waiting[0].endpoint}/{waiting[0].spec.name} is not ready in time")
-            await asyncio.sleep(0.005)  # a poll of our own books while starting; nothing else waits on it
 
     async def close(self) -> None:
         """End every worker and forkserver. Call after the fronts have gone."""
@@ -466,9 +477,11 @@ class Supervisor:
             self._ticker.cancel()
         for _, worker in list(self._by_id.values()):
             worker.order(op="drain")
-        end = time.monotonic() + 2.0
-        while self._by_id and time.monotonic() < end:
-            await asyncio.sleep(0.01)  # workers end by themselves: no front is connected any more
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                while self._by_id:  # workers end by themselves: no front is connected any more
+                    self._news.clear()
+                    await self._news.wait()
         for _, worker in list(self._by_id.values()):
             if worker.pid:
                 _kill(worker.pid)
