@@ -210,6 +210,8 @@ class _Control:
                 front.seen = message["version"]
                 self._seen.set()
                 self._supervisor.table_seen(min(one.seen for one in self._fronts.values()))
+            elif message["ev"] == "stalled":
+                self._supervisor.on_stalled(message["worker"])
             elif message["ev"] == "ask":
                 front.send(await self._answer(message))
         if not self._stopping.is_set():
@@ -297,6 +299,10 @@ class _ControlLink:
         finally:
             self._answers.pop(id, None)
 
+    def stalled(self, worker_id: str) -> None:
+        """Tell control that a worker's interpreter does not turn (``pool.Pool.on_stalled``)."""
+        self._send({"ev": "stalled", "worker": worker_id})
+
     async def hear(self, path: Path, number: int, front: Front, stop: Callable[[], None]) -> None:
         """Follow control until it ends or says stop."""
         reader, self._writer = await asyncio.open_unix_connection(str(path), limit=2**26)
@@ -334,13 +340,13 @@ async def _front(plan: Mapping[str, Any]) -> None:
 
     settings, run_dir = _settings(plan["settings"]), Path(plan["run_dir"])
     registry = Registry(run_dir / "metrics", f"front-{plan['number']}")
-    directory = Directory(registry, settings.account_id, settings.max_queue)
     link = _ControlLink()
+    directory = Directory(registry, settings.account_id, settings.max_queue, link.stalled)
     keys = auth.load_keys(settings.access_keys) if settings.access_keys else None
     front = Front(settings, directory, registry, run_dir / "metrics", link.ask, keys)
     config = uvicorn.Config(
         routes.build(front), http=FastProtocol.bind(front), loop="none", lifespan="off", ws="none", log_config=None,
-        access_log=False, server_header=False, date_header=False, timeout_keep_alive=75, backlog=_BACKLOG,
+        access_log=False, server_header=False, timeout_keep_alive=75, backlog=_BACKLOG,
         timeout_graceful_shutdown=int(settings.drain_seconds),
     )  # fmt: skip
     server = _make_server(config)
@@ -398,6 +404,7 @@ def front_main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = plan["settings"]
     configure_logs(settings["log_format"], settings["log_level"])
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its life is ours to tell
     uvloop.run(_front(plan))
     os._exit(0)
 

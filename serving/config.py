@@ -191,6 +191,7 @@ class Settings:
     load_timeout_seconds: float = _row(360.0, SECONDS, "Time a model may take to be fetched and loaded.")
     receive_timeout_seconds: float = _row(30.0, SECONDS, "Time a client may take to send a request or read the answer.")
     drain_seconds: float = _row(30.0, SECONDS, "Time accepted calls get to finish after SIGTERM.")
+    fast_path: bool = _row(True, FLAG, "Answer invocations inside the HTTP protocol; false = through plain ASGI.")
     default_endpoint: str = _row("default", ENDPOINT, "Endpoint that /ping and /invocations stand for.")
     access_keys: Path | None = _row(None, PATH, "JSON or YAML list of {AccessKeyId, SecretAccessKey, Permissions}.")
     s3: str = _row("local", OBJECT_STORE, "What s3:// means: local = DATA_DIR/s3, aws, or a store's URL.")

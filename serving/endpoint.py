@@ -104,11 +104,14 @@ class Endpoint:
 class Directory:
     """All endpoints of this front, kept as the control process's routing table says."""
 
-    def __init__(self, registry: Registry, account_id: str, max_queue: int) -> None:
+    def __init__(
+        self, registry: Registry, account_id: str, max_queue: int, on_stalled: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.endpoints: dict[str, Endpoint] = {}
         self.table: dict[str, Any] = {"version": 0, "endpoints": []}
         self._account_id = account_id
         self._max_queue = max_queue
+        self._on_stalled = on_stalled
         self._registry = registry
         self._ids = itertools.count(1)
         self._leaving: list[Pool] = []
@@ -148,6 +151,7 @@ class Directory:
         if pool is None or pool.multi_model != variant["multi_model"]:
             pool = Pool(name, variant["name"], variant["multi_model"], self._max_queue, self._registry, self._ids)
         pool.routing = variant["routing"]
+        pool.on_stalled = self._on_stalled
         quarantine = {int(model): until for model, until in variant["quarantine"].items()}
         pool.update(
             [Address(*worker) for worker in variant["workers"]], variant["expected"], variant["failure"], quarantine

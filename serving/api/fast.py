@@ -97,6 +97,7 @@ class FastProtocol(HttpToolsProtocol):
     front: ClassVar[Front]
     _routes: ClassVar[dict[bytes, invocations.Route | None]]
     _heads: ClassVar[dict[tuple[str, str], bytes]]
+    _date_line: ClassVar[tuple[Any, bytes]] = (None, b"")
 
     @classmethod
     def bind(cls, front: Front) -> type[FastProtocol]:
@@ -225,7 +226,7 @@ class FastProtocol(HttpToolsProtocol):
         if self._head_bytes + len(message.url) > self.front.settings.max_header_bytes:
             raise _Refused(431, "The request's head is too large.")
         self._check_framing(message, fields)
-        if message.method == b"POST":
+        if message.method == b"POST" and self.front.settings.fast_path:
             message.route = self._route(message.url)
         waiting = self._busy
         self._to_asgi = message.route is None and not waiting
@@ -336,6 +337,15 @@ class FastProtocol(HttpToolsProtocol):
         if self._waiting:
             self._next()
 
+    def _date(self) -> bytes:
+        """The Date line; uvicorn renews the header once a second."""
+        made, line = self._date_line
+        headers = self.server_state.default_headers
+        if made is not headers:
+            line = b"".join(b"%b: %b\r\n" % header for header in headers)
+            type(self)._date_line = (headers, line)
+        return line
+
     def _reply(self, message: _Message, reply: Reply) -> bytes:
         if reply.headers or invocations.TIMING in message.fields:
             headers = invocations.reply_headers(reply, self._request_id, invocations.TIMING in message.fields)
@@ -349,8 +359,9 @@ class FastProtocol(HttpToolsProtocol):
             lines = [f"{name}: {value}\r\n" for name, value in plain if name != "x-amzn-RequestId"]
             head = self._heads[kind] = ("HTTP/1.1 200 OK\r\n" + "".join(lines)).encode("latin-1")
         keep = b"" if message.keep_alive and not self._closing else b"connection: close\r\n"
-        return b"%bx-amzn-RequestId: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
+        return b"%b%bx-amzn-RequestId: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
             head,
+            self._date(),
             self._request_id.encode(),
             keep,
             len(reply.body),
@@ -370,8 +381,9 @@ class FastProtocol(HttpToolsProtocol):
     def _dressed(self, message: _Message, status: int, headers: list[tuple[str, str]], body: bytes) -> bytes:
         keep = "" if message.keep_alive and not self._closing else "connection: close\r\n"
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-        head = f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n{lines}{keep}content-length: {len(body)}\r\n\r\n"
-        return head.encode("latin-1", "replace") + body
+        first = f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode()
+        rest = f"{lines}{keep}content-length: {len(body)}\r\n\r\n".encode("latin-1", "replace")
+        return first + self._date() + rest + body
 
     def _next(self) -> None:
         """The next request that waited on this connection."""

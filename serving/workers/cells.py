@@ -16,7 +16,9 @@ from typing import NamedTuple
 IDLE, LOADING, RUNNING = 0, 1, 2
 SLOTS = 64
 _SLOT = struct.Struct("<QdI4x")
-_SIZE = _SLOT.size * SLOTS
+_BEAT_AT = _SLOT.size * SLOTS
+_BEAT = struct.Struct("<d")
+_SIZE = _BEAT_AT + _BEAT.size
 
 
 class Busy(NamedTuple):
@@ -44,6 +46,11 @@ class Cell:
         """Say that thread ``slot`` begins something."""
         _SLOT.pack_into(self._memory, slot * _SLOT.size, model, since, state)
 
+    def beat(self, now: float) -> None:
+        """Say that this process's interpreter still turns: a thread of its own calls this several times a second, and
+        cannot while a model holds the interpreter lock."""
+        _BEAT.pack_into(self._memory, _BEAT_AT, now)
+
     def clear(self, slot: int) -> None:
         """Say that thread ``slot`` has finished."""
         _SLOT.pack_into(self._memory, slot * _SLOT.size, 0, 0.0, IDLE)
@@ -57,6 +64,11 @@ class Reader:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             self._fd = -1
+
+    def last_beat(self) -> float:
+        """When the worker's interpreter last turned (monotonic seconds); 0 when there is no telling."""
+        data = os.pread(self._fd, _BEAT.size, _BEAT_AT) if self._fd >= 0 else b""
+        return float(_BEAT.unpack(data)[0]) if len(data) == _BEAT.size else 0.0
 
     def read(self) -> list[Busy]:
         """What the worker's threads are doing, or were doing when it died. Empty when there is no telling."""
@@ -80,5 +92,5 @@ def read(path: Path) -> list[Busy]:
 def _decode(data: bytes) -> list[Busy]:
     if len(data) != _SIZE:
         return []
-    slots = (_SLOT.unpack_from(data, at) for at in range(0, _SIZE, _SLOT.size))
+    slots = (_SLOT.unpack_from(data, at) for at in range(0, _BEAT_AT, _SLOT.size))
     return [Busy(state, model, since) for model, since, state in slots if state in (LOADING, RUNNING)]

@@ -201,6 +201,7 @@ class Worker:
         next_look = 0.0
         while not self._stopped.wait(_TICK if self._busy_since else _IDLE_TICK):
             since, now = self._busy_since, time.monotonic()
+            self.cell.beat(now)
             if since and now - since > _SLOW and self._runners < _MOST_RUNNERS:
                 with self.lock:
                     if self._busy_since != since:

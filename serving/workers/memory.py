@@ -10,6 +10,7 @@ import ctypes
 import gc
 import mmap
 import resource
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,10 +66,21 @@ def give_back(collect: bool = False) -> None:
 
 
 def cap(limit: int) -> None:
-    """Refuse this process more than ``limit`` bytes of private writable memory: an allocation beyond it fails in the
-    process that asked (MemoryError, bad_alloc) before the machine runs out. 0 = no cap."""
-    if limit > 0:
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        if hard != resource.RLIM_INFINITY:
-            limit = min(limit, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    """Refuse this process more than ``limit`` bytes of private writable memory beyond what it has: an allocation beyond
+    it fails in the process that asked (MemoryError, bad_alloc) before the machine runs out. And should the machine run
+    out all the same, the system is asked to end this process rather than its parents."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit += _data_bytes()
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+def _data_bytes() -> int:
+    """Private writable memory mapped now."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmData:"):
+            return int(line.split()[1]) * 1024
+    return 0

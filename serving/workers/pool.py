@@ -29,6 +29,8 @@ from serving.watch.metrics import Registry
 from serving.workers import cells, placement, wire
 
 SWEEP_SECONDS = 0.25
+#: A worker whose interpreter has not turned for so long, with calls of other models waiting, is passed by.
+_STALLED_SECONDS = 1.0
 _MOST_METAS = 4096
 _MOST_ORDERS = 20_000
 _MOST_BYTES = 256 * 2**20
@@ -75,6 +77,7 @@ class Channel(asyncio.Protocol):
         self.pending: dict[int, Call] = {}
         self.operations: dict[int, asyncio.Future[wire.Answer]] = {}
         self.retiring = False
+        self.stalled = False
         self.lost = False
         self.outstanding = 0
         self._pool = pool
@@ -82,7 +85,7 @@ class Channel(asyncio.Protocol):
         self._reader = wire.AnswerReader()
         self._out: list[bytes] = []
         self._transport: asyncio.Transport | None = None
-        self._cell = cells.Reader(Path(address.cell))
+        self.cell = cells.Reader(Path(address.cell))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected: calls may come."""
@@ -121,6 +124,16 @@ class Channel(asyncio.Protocol):
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
 
+    def withdraw(self, call: Call) -> None:
+        """The call is no longer this worker's: its answer, if it comes, is thrown away."""
+        if self.pending.pop(call.id, None) is None:
+            return
+        self.outstanding -= 1
+        if not self.lost:
+            self.send(wire.pack_request(wire.CANCEL, call.id, 0.0, 0.0, b"", b""))
+        if self.retiring:
+            self._loop.call_soon(self.close_if_idle)
+
     def retire(self) -> None:
         """Take no new calls; close when the last is answered."""
         self.retiring = True
@@ -134,8 +147,8 @@ class Channel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The worker has gone: all its calls are placed again, or fail, now."""
         self.lost = True
-        running = {busy.model for busy in self._cell.read()}
-        self._cell.close()
+        running = {busy.model for busy in self.cell.read()}
+        self.cell.close()
         for waiting in self.operations.values():
             if not waiting.done():
                 waiting.set_exception(ServiceUnavailable("the worker ended"))
@@ -188,6 +201,7 @@ class Pool:
         self.loop = asyncio.get_running_loop()
         self.ready: list[Channel] = []
         self.on_ready_change: Callable[[], None] = lambda: None
+        self.on_stalled: Callable[[str], None] = lambda _: None
         self.pending = 0
         self._max_queue = max_queue
         self._ids = ids
@@ -419,15 +433,10 @@ class Pool:
         if call.done is None:
             return
         self._release(call)
-        channel = call.channel
-        if channel is not None and channel.pending.pop(call.id, None) is not None:
-            channel.outstanding -= 1
-            if not channel.lost:
-                channel.send(wire.pack_request(wire.CANCEL, call.id, 0.0, 0.0, b"", b""))
-            if channel.retiring:
-                self.loop.call_soon(channel.close_if_idle)
-        elif call.parked:
+        if call.parked:
             self._parked.remove(call)
+        elif call.channel is not None:
+            call.channel.withdraw(call)
 
     def _release(self, call: Call) -> None:
         call.done = None
@@ -470,8 +479,30 @@ class Pool:
         for channel in list(self._channels.values()):
             for call in [call for call in channel.pending.values() if call.invocation.deadline < now]:
                 self._time_out(call)
+            if self.multi_model and (channel.pending or channel.stalled):
+                self._look_for_stall(channel, now)
         for call in [call for call in self._parked if call.invocation.deadline < now]:
             self._time_out(call)
+
+    def _look_for_stall(self, channel: Channel, now: float) -> None:
+        """One model may hold its worker's interpreter lock; the calls of others must not wait for it. They move to
+        another worker (or wait for one, which control is asked to start); back it comes when it turns again."""
+        oldest = next((call.sent for call in channel.pending.values()), now)
+        turning = now - channel.cell.last_beat() < _STALLED_SECONDS
+        if turning or now - oldest < _STALLED_SECONDS:
+            if turning and channel.stalled and not channel.retiring:
+                channel.stalled = False
+                self.on_connected(channel)
+            return
+        if not channel.stalled:
+            channel.stalled = True
+            self._leave(channel)
+            self.on_stalled(channel.address.worker_id)
+        running = {busy.model for busy in channel.cell.read()}
+        for call in list(channel.pending.values()):
+            if cells.model_key(call.invocation.target_model) not in running:
+                channel.withdraw(call)
+                self._place(call)
 
     def _time_out(self, call: Call) -> None:
         done = call.done

@@ -27,7 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serving.config import Settings, native_environment
+from serving.config import Settings, native_environment, usable_memory
 from serving.errors import ServiceUnavailable
 from serving.types import VariantSpec
 from serving.watch.metrics import Registry
@@ -57,6 +57,7 @@ class WorkerHandle:
     writer: asyncio.StreamWriter | None = None
     ready_at: float = 0.0
     overdue: bool = False
+    leaving: bool = False
     drained_version: int = 0
     kill_at: float = 0.0
     ended: bool = False
@@ -93,6 +94,10 @@ class Fleet:
     def live(self) -> list[WorkerHandle]:
         """Workers that are or will be taking calls."""
         return [worker for worker in self.workers.values() if worker.state != DRAINING]
+
+    def staying(self) -> list[WorkerHandle]:
+        """Live workers, without those that leave as soon as they are replaced."""
+        return [worker for worker in self.live() if not worker.leaving]
 
 
 def backoff(failed_starts: int) -> float:
@@ -210,13 +215,17 @@ class Supervisor:
         self._reconcile(fleet, time.monotonic())
 
     def _reconcile(self, fleet: Fleet, now: float) -> None:
-        live = fleet.live()
-        if len(live) < fleet.desired and not self._closing and not fleet.given_up and now >= fleet.next_start:
-            for _ in range(fleet.desired - len(live)):
+        staying, before = fleet.staying(), len(fleet.live())
+        if len(staying) < fleet.desired and not self._closing and not fleet.given_up and now >= fleet.next_start:
+            for _ in range(fleet.desired - len(staying)):
                 self._start_worker(fleet)
-        for worker in live[fleet.desired :]:
+        for worker in staying[fleet.desired :]:
             self._retire(worker)
-        if len(fleet.live()) != len(live):
+        if sum(worker.state == READY for worker in staying) >= fleet.desired:
+            for worker in fleet.live():
+                if worker.leaving:
+                    self._retire(worker)
+        if len(fleet.live()) != before:
             self._share_resources()
 
     def _share_resources(self) -> None:
@@ -253,7 +262,6 @@ class Supervisor:
 
     def _plan(self, fleet: Fleet) -> WorkerPlan:
         settings, spec = self.settings, fleet.spec
-        cap = settings.worker_memory or 2 * settings.model_memory
         return WorkerPlan(
             worker_id=f"{next(self._numbers):04d}",
             endpoint=fleet.endpoint,
@@ -266,7 +274,7 @@ class Supervisor:
             cache_dir=str(settings.data_dir / "artifacts"),
             disk_budget=settings.disk_cache,
             budget=self._budget(fleet),
-            memory_cap=cap,
+            memory_cap=settings.worker_memory or _memory_cap(settings.model_memory, usable_memory()),
             allow_code=settings.allow_code,
             threads=self._threads_for(sum(len(one.live()) for one in self.fleets.values()) + 1),
             max_batch_calls=min(settings.max_batch_rows, 512),
@@ -341,10 +349,18 @@ class Supervisor:
             record = {"time": time.time(), "endpoint": fleet.endpoint, "variant": fleet.spec.name}
             self._journal.write(json.dumps(record | {"worker": worker.plan.worker_id} | event) + "\n")
 
+    def on_stalled(self, worker_id: str) -> None:
+        """A front reports: this worker's interpreter has not turned for a while, and calls of other models wait. A
+        successor is started, at most one at a time; the stalled worker leaves when that is ready."""
+        known = self._by_id.get(worker_id)
+        if known is not None and known[1].state == READY and not any(one.leaving for one in known[0].live()):
+            log.warning("worker %s is held up by one model; replacing it", worker_id)
+            self._replace(*known)
+
     def _replace(self, fleet: Fleet, worker: WorkerHandle) -> None:
-        """Start the successor first; the old one leaves when it is ready (``_tick``)."""
-        self._start_worker(fleet)
-        worker.kill_at = -1.0  # marked: retire when another is ready
+        """Start the successor first; the old one leaves when that is ready."""
+        worker.leaving = True
+        self._reconcile(fleet, time.monotonic())
 
     def _on_death(self, pid: int, status: int) -> None:
         worker_id = self._by_pid.pop(pid, None)
@@ -424,8 +440,6 @@ class Supervisor:
         changed = False
         for fleet in list(self.fleets.values()):
             for worker in list(fleet.workers.values()):
-                if worker.kill_at == -1.0 and any(w.ready_at > 0 and w is not worker for w in fleet.live()[-1:]):
-                    self._retire(worker)
                 busy = cells.read(worker.plan.cell) if worker.pid else []
                 if overdue(busy, now, settings.invocation_timeout_seconds, settings.load_timeout_seconds):
                     worker.overdue = True
@@ -488,6 +502,12 @@ class Supervisor:
         for forkserver in self._forkservers.values():
             forkserver.close()
         self._journal.close()
+
+
+def _memory_cap(model_memory: int, usable: int) -> int:
+    """Bytes a worker may take beyond its start: room for its models and the work on them, but never so much that the
+    machine runs out before the model is refused."""
+    return min(max(2 * model_memory, 2**30), int(0.8 * usable))
 
 
 def _kill(pid: int) -> None:
