@@ -119,7 +119,7 @@ def _document(document: Any, spec: InputSpec) -> Decoded:
     forms = [key for key in FORMS if key in document]
     if len(forms) > 1:
         raise BadInput(f"the body says both {forms[0]!r} and {forms[1]!r}")
-    configuration = document.get("configuration") or {}
+    configuration = document.get("configuration", {})
     if not isinstance(configuration, dict):
         raise BadInput("'configuration' must be an object")
     if forms:
@@ -212,10 +212,14 @@ def _named_rows(instances: list[Any], spec: InputSpec) -> Inputs:
         if not isinstance(instance, dict):
             raise BadInput(f"row {number} is not an object of inputs by name")
         _check_names(instance, spec, f"row {number}")
-    return {
-        tensor.name: from_nested([instance[tensor.name] for instance in instances], tensor, sample=False, column=True)
-        for tensor in spec.tensors
-    }
+    return {tensor.name: _by_row([one[tensor.name] for one in instances], tensor) for tensor in spec.tensors}
+
+
+def _by_row(values: list[Any], tensor: TensorSpec) -> np.ndarray:
+    """One value per row; where the model takes a single one, ``39`` and ``[39]`` are the same."""
+    if len(tensor.shape) == 2 and tensor.shape[1] == 1:
+        values = [value if isinstance(value, list) else [value] for value in values]
+    return from_nested(values, tensor, sample=False, column=True)
 
 
 def _check_names(names: Iterable[str], spec: InputSpec, where: str) -> None:
@@ -311,10 +315,7 @@ def _table(columns: list[Any] | None, rows: list[list[object]], spec: InputSpec)
         return from_rows(rows, spec)
     names = [str(column) for column in columns]
     _check_names(names, spec, "'columns'")
-    return {
-        tensor.name: from_nested([row[names.index(tensor.name)] for row in rows], tensor, sample=False, column=True)
-        for tensor in spec.tensors
-    }
+    return {tensor.name: _by_row([row[names.index(tensor.name)] for row in rows], tensor) for tensor in spec.tensors}
 
 
 #: The document's key -> how to read what is under it.

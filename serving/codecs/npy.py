@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -73,6 +74,9 @@ def decode_npz(body: bytes, params: Mapping[str, str], spec: InputSpec) -> Decod
 def _read(body: bytes) -> np.ndarray:
     header = _header(body)
     array = np.frombuffer(body, header.dtype, offset=header.offset)
+    # numpy stores code points as 32-bit numbers and trips over impossible ones only when they are read.
+    if header.dtype.kind == "U" and (array.view(f"{header.dtype.str[0]}u4") > sys.maxunicode).any():
+        raise BadInput("the npy file holds what is no character")
     return array.reshape(header.shape, order="F" if header.fortran else "C")
 
 
