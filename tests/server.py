@@ -31,17 +31,23 @@ class Server:
         self.lines: list[str] = []
         self._news = threading.Condition()
         self._ended = False
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._news:
-                self.lines.append(line.rstrip("\n"))
-                self._news.notify_all()
+        with self.process.stdout as output:
+            for line in output:
+                with self._news:
+                    self.lines.append(line.rstrip("\n"))
+                    self._news.notify_all()
         with self._news:
             self._ended = True
             self._news.notify_all()
+
+    def close(self) -> None:
+        """After its end: read its log to the end."""
+        self._reader.join(10)
 
     @property
     def log(self) -> str:
@@ -125,6 +131,7 @@ def serve(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        server.close()
 
 
 def declare(
