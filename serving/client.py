@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, quote, urlsplit
 
 from serving.api.auth import AccessKey, Action, Request, key_for, load_keys, sign
-from serving.config import Settings, client_keys
+from serving.config import Settings, client_keys, load_settings
 from serving.errors import ConfigError, ServiceUnavailable
 
 #: Beyond the server's own 60 s for an invocation, as SageMaker advises its clients.
@@ -142,3 +143,15 @@ def timing(header: str) -> dict[str, Any]:
     """The receipt in an ``X-Serving-Timing`` header: microseconds by step, ``batch`` and ``hit``."""
     pairs = (part.strip().partition("=")[::2] for part in header.split(";") if "=" in part)
     return {name: int(value) for name, value in pairs if value.isdecimal()}
+
+
+def healthy(settings: Settings) -> bool:
+    """Whether the server that these settings describe answers ``/ping`` with 200 (the Dockerfile's health check)."""
+    try:
+        return Server(base_url(settings), settings).send("GET", "/ping", "read").ok
+    except ServiceUnavailable:
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(0 if healthy(load_settings()) else 1)
