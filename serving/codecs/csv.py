@@ -87,7 +87,7 @@ def _pack_lines(lines: list[bytes], plan: RowPlan) -> bytes | None:
 
 def _pack_with_gaps(line: bytes, plan: RowPlan) -> bytes | None:
     """A row with empty and ``nan`` cells: both become JSON nulls. One that says ``null`` itself is no such row."""
-    if plan.dtype.kind != "f" or b"l" in line or not line or line.isspace():
+    if plan.dtype.kind != "f" or b"l" in line or not line:
         return None
     filled = b"," + line.replace(b"nan", b"null").replace(b"NaN", b"null") + b","
     # Twice: a replacement does not see the comma that the one before it ended with.

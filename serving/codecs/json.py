@@ -314,6 +314,8 @@ def _table(columns: list[Any] | None, rows: list[list[object]], spec: InputSpec)
     if columns is None or len(spec.tensors) == 1:
         return from_rows(rows, spec)
     names = [str(column) for column in columns]
+    if len(set(names)) != len(names):
+        raise BadInput("'columns' names a column twice")
     _check_names(names, spec, "'columns'")
     return {tensor.name: _by_row([row[names.index(tensor.name)] for row in rows], tensor) for tensor in spec.tensors}
 

@@ -101,9 +101,8 @@ def shown(outputs: Outputs, layout: Layout, params: Mapping[str, str]) -> tuple[
 def _aligned(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if not arrays:
         raise PredictionFailed("the model's outputs have none of the names its reply needs")
-    if len({array.shape[0] if array.ndim else -1 for array in arrays.values()} - {-1}) != 1 or any(
-        not array.ndim for array in arrays.values()
-    ):
+    rows = {array.shape[:1] for array in arrays.values()}
+    if len(rows) > 1 or () in rows:
         raise PredictionFailed("the model's outputs do not agree on the number of rows")
     return arrays
 
@@ -123,4 +122,6 @@ def _printable(array: np.ndarray, kind: str) -> np.ndarray:
         array = array.astype(np.float64)
     if array.dtype.kind not in "fiubUOS":
         raise PredictionFailed(f"the model answered with {array.dtype.name} values, which no reply can show")
+    if array.flags.c_contiguous and array.dtype.isnative:
+        return array
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))

@@ -102,8 +102,9 @@ def test_wrong_width_names_both_counts(family: Family) -> None:
 def test_empty_body_is_refused(family: Family) -> None:
     """No bytes, or none but blanks, are no rows."""
     for body in (b"", b"\n", b"  \r\n\r\n"):
-        with pytest.raises(BadInput):
-            decode(body, family.content_type, spec())
+        for columns in (3, 1, None):
+            with pytest.raises((BadInput, UnsupportedContentType)):
+                decode(body, family.content_type, spec(columns))
 
 
 @BY_NAME

@@ -124,6 +124,7 @@ def test_what_is_refused_and_how(body: bytes, message: str) -> None:
         {"inputs": [1, 2]},
         {"inputs": [{"name": "age", "data": [1]}, {"name": "age", "data": [1]}]},
         {"dataframe_split": {"columns": ["age", "name"], "data": [[1, "a"]]}},
+        {"dataframe_split": {"columns": ["age", "job", "age"], "data": [[1, "a", 2]]}},
     ],
 )
 def test_inputs_by_name_must_fit(document: object) -> None:
