@@ -51,7 +51,7 @@ def locust_command(options: argparse.Namespace, rest: Sequence[str], report: Pat
         *python("locust", "-f", "loadtests/locustfile.py", "--headless", "--only-summary", "--loglevel", "WARNING"),
         *("--host", options.host.rstrip("/"), "--users", str(options.users), "--spawn-rate", str(options.users)),
         *("--run-time", f"{options.seconds}s", "--stop-timeout", "30"),
-        *("--html", f"{report}.html", "--json-file", f"{report}.json"),
+        *("--html", f"{report}.html", "--json-file", str(report)),  # locust adds .json itself
         *rest,
         options.scenario,
     ]

@@ -35,7 +35,7 @@ WORKLOADS: dict[str, Callable[[Bench], list[Figure]]] = {
     "start": start,
 }
 _ARTIFACTS = ROOT / "models" / "artifacts"
-_QUICK = (2, 1)  # rounds, seconds a side in each
+_QUICK = (3, 1)  # rounds, seconds a side in each
 _FULL = (5, 3)
 
 

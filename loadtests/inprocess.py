@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -78,12 +79,16 @@ def measure(model: Path, body: Path, content_type: str, threads: int, seconds: f
 
 
 class Cold:
-    """A ``cold_loop`` process, kept so that the library is imported once."""
+    """A ``cold_loop`` process, kept so that the library is imported once.
+
+    One native thread, which is best for one row: with more, a busy machine slows the library a hundredfold, and us not.
+    """
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             python("loadtests.inprocess", "cold"),
             cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

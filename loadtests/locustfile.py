@@ -66,7 +66,7 @@ class Caller(FastHttpUser):
         sent = {"Content-Type": "text/csv", **(headers or {})}
         with self.client.post(path, data=body, headers=sent, name=name, catch_response=True) as response:
             if response.status_code != 200:
-                response.failure(f"{response.status_code}: {(response.text or '')[:200]}")
+                response.failure(f"{response.status_code}: {(response.text or str(response.error or ''))[:200]}")
             elif not response.content:
                 response.failure("an empty answer")
         return response
@@ -166,6 +166,12 @@ class mixed(Caller):
         self.big(max(1, self.options.rows // 10))
 
 
+def show_errors(environment: Environment, **_: Any) -> None:
+    """The commonest failures, in words: the JSON report only counts them."""
+    for error in sorted(environment.stats.errors.values(), key=lambda error: -error.occurrences)[:5]:
+        print(f"{error.occurrences:,} x {error.name}: {error.error}")
+
+
 def judge_split(environment: Environment, **_: Any) -> None:
     """After an ``ab_split`` run: print the shares, and fail the run when one is off."""
     if ab_split not in environment.user_classes:
@@ -195,4 +201,5 @@ def _weights(environment: Environment) -> dict[str, float]:
 
 
 events.init_command_line_parser.add_listener(add_options)  # type: ignore[no-untyped-call]  # locust's own
-events.quitting.add_listener(judge_split)  # type: ignore[no-untyped-call]
+for judge in (show_errors, judge_split):
+    events.quitting.add_listener(judge)  # type: ignore[no-untyped-call]
