@@ -177,13 +177,15 @@ def _folder_bytes(root: Path) -> int:
 
 def _script_frameworks(root: Path) -> frozenset[str]:
     texts = [root / "inference.py", *sorted((root / "code").glob("*.py"))]
-    read = [text.open("rb").read(_IMPORTS_READ) for text in texts if text.is_file()]
-    named = {
-        match.decode()
-        for text in read
-        for match in re.findall(rb"^[ \t]*(?:import|from)[ \t]+(\w+)", text, re.MULTILINE)
-    }
+    named = {name for text in texts if text.is_file() for name in _imported(text)}
     return _installed(name for name in _KNOWN if name in named)
+
+
+def _imported(text: Path) -> set[str]:
+    """Top-level modules that a Python file imports by name; by its text, not by running or parsing it."""
+    with text.open("rb") as file:
+        read = file.read(_IMPORTS_READ)
+    return {name.decode() for name in re.findall(rb"^[ \t]*(?:import|from)[ \t]+(\w+)", read, re.MULTILINE)}
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
