@@ -14,18 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from serving.cli import program, settings_table
 from serving.client import Answer, Server, base_url, healthy, timing
 from serving.config import SETTINGS, Settings
 from serving.errors import ConfigError
+from tests.toys import COLUMNS, ROW, write_script_model, write_sum_model
 
 ROOT = Path(__file__).resolve().parent.parent
-COLUMNS = 30
-ROW = ",".join(["1"] * COLUMNS)
 CALM = {name: value for name, value in os.environ.items() if not name.startswith(("SERVING_", "AWS_"))}
 
 
@@ -33,29 +30,6 @@ def serving(*arguments: str, stdin: bytes = b"", **env: str) -> subprocess.Compl
     """Run a command to its end."""
     command = [sys.executable, "-m", "serving", *arguments]
     return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, env=CALM | env, timeout=90, check=False)
-
-
-def write_sum_model(path: Path) -> Path:
-    """A model that answers the sum of its 30 columns."""
-    weights = numpy_helper.from_array(np.ones((COLUMNS, 1), np.float32), "w")
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "sum",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, COLUMNS])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
-        [weights],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, str(path))
-    return path
-
-
-def write_script_model(folder: Path, code: str) -> Path:
-    """A model that is code."""
-    (folder / "code").mkdir(parents=True)
-    (folder / "code" / "inference.py").write_text(code)
-    return folder
 
 
 @contextmanager
@@ -115,8 +89,9 @@ def test_up_with_a_folder_is_a_multi_model_endpoint(models: Path, tmp_path: Path
     with server(str(models), "--data-dir", str(tmp_path)) as (address, lines, _):
         assert "X-Amzn-SageMaker-Target-Model" in lines[-1]
         for model in ("sum.onnx", "team/packed.tar.gz"):
-            done = serving("invoke", "default", "--body", ROW, "--target-model", model, "--url", address)
-            assert b"30" == done.stdout.strip().removesuffix(b".0"), done.stderr
+            call = ["invoke", "default", "--body", ROW, "--accept", "text/csv", "--url", address]
+            done = serving(*call, "--target-model", model)
+            assert 30.0 == float(done.stdout), done.stderr
 
 
 def test_up_with_nothing_is_an_empty_server(tmp_path: Path) -> None:
@@ -267,17 +242,14 @@ def test_the_command_line_signs_with_the_servers_keys(models: Path, tmp_path: Pa
         )
     )
     usual = {"AWS_ACCESS_KEY_ID": "CALLER", "AWS_SECRET_ACCESS_KEY": secret}
-    with server(str(models / "sum.onnx"), "--data-dir", str(tmp_path / "d"), SERVING_ACCESS_KEYS=str(keys)) as (
-        at,
-        _,
-        _,
-    ):
-        call = ["invoke", "default", "--body", ROW, "--url", at]
+    file = {"SERVING_ACCESS_KEYS": str(keys)}
+    with server(str(models / "sum.onnx"), "--data-dir", str(tmp_path / "data"), **file) as (address, _, _):
+        call, listing = ["invoke", "default", "--body", ROW, "--url", address], ["endpoints", "--url", address]
         statuses = [
-            serving(*call, SERVING_ACCESS_KEYS=str(keys)).returncode,
+            serving(*call, **file).returncode,
             serving(*call, **usual).returncode,
-            serving("endpoints", "--url", at, SERVING_ACCESS_KEYS=str(keys)).returncode,
-            serving("endpoints", "--url", at, **usual).returncode,
+            serving(*listing, **file).returncode,
+            serving(*listing, **usual).returncode,
             serving(*call).returncode,
         ]
     assert [0, 0, 0, 1, 1] == statuses

@@ -1,0 +1,254 @@
+"""The README tells the truth: its commands exist and run, its table of settings is the table of settings.
+
+Fenced blocks are told apart by what stands behind their opening fence:
+
+* ``bash``: commands are looked up (``serving COMMAND --option``), not run;
+* ``bash run``: run too, all of them in order, as one session in an empty folder that has the project's ``models`` and
+  ``loadtests``. Port 8080 becomes a free one. A line that starts a server in the background (``serving up ... &``) is
+  waited for until the server is ready; it is stopped at the end;
+* ``bash test``: the test command, which ``.ci/run`` runs word for word.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import typer.main
+
+from serving.cli import program, settings_table
+from serving.config import PREFIX, SETTINGS
+from tests.toys import write_sum_model
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = typer.main.get_command(program).commands  # type: ignore[attr-defined]  # a group, as it has commands
+
+#: Variables the README may name that are no settings of the server: none so far.
+OTHER_VARIABLES: frozenset[str] = frozenset()
+
+
+class Block(NamedTuple):
+    """A fenced block: what stands behind the fence, and the text inside."""
+
+    kind: str
+    text: str
+
+
+def blocks(markdown: str) -> list[Block]:
+    """The fenced blocks, in order."""
+    return [Block(*found) for found in re.findall(r"^```([^\n]*)\n(.*?)^```$", markdown, re.MULTILINE | re.DOTALL)]
+
+
+def commands(block: str) -> Iterator[list[str]]:
+    """Each ``serving ...`` command of a shell block, as words; comments and continued lines as a shell has them."""
+    lexer = shlex.shlex(block.replace("\\\n", " ").replace("\n", " ; "), posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    words: list[str] = []
+    for word in [*without_comments(lexer), ";"]:
+        if re.fullmatch(r"[;&|()<>]+", word):
+            yield from ([words[1:]] if words[:1] == ["serving"] else [])
+            words = []
+            continue
+        words.append(Path(word).name if not words else word)
+        if words[1:] == ["-m", "serving"] and words[0].startswith("python"):
+            words = ["serving"]
+        if re.fullmatch(r"\w+=.*", words[0]):
+            words = []  # a variable set for the command that follows
+
+
+def without_comments(words: Iterator[str]) -> Iterator[str]:
+    """What a shell reads: nothing from ``#`` to the end of the line."""
+    silent = False
+    for word in words:
+        silent = (silent or word.startswith("#")) and word != ";"
+        if not silent:
+            yield word
+
+
+SHELL = [block for block in blocks(README) if block.kind.split(" ")[0] in ("bash", "sh", "console")]
+WRITTEN = [words for block in SHELL for words in commands(block.text)]
+
+
+def faults(words: list[str]) -> Iterator[str]:
+    """What is wrong with a command's words, by the command line's own definition."""
+    if not words or words[0] == "--help":
+        return
+    if words[0] not in COMMANDS:
+        yield f"there is no command {words[0]!r}"
+        return
+    options = {
+        name
+        for parameter in COMMANDS[words[0]].params
+        for name in (*parameter.opts, *parameter.secondary_opts)
+        if name.startswith("-")
+    }
+    for word in words[1:]:
+        name = word.partition("=")[0]
+        if name.startswith("--") and name not in options | {"--help"}:
+            yield f"serving {words[0]} has no option {name}"
+
+
+@pytest.mark.parametrize("words", WRITTEN, ids=" ".join)
+def test_a_command_of_the_readme_exists(words: list[str]) -> None:
+    """With the options it is written with."""
+    assert [] == list(faults(words))
+
+
+def test_every_command_is_in_the_readme() -> None:
+    """An undocumented command fails the build."""
+    assert set() == set(COMMANDS) - {words[0] for words in WRITTEN if words}
+
+
+def test_the_readme_has_the_table_of_settings() -> None:
+    """Row by row as ``serving settings --markdown`` prints it: every setting, nothing else."""
+    written = [line for line in README.splitlines() if line.startswith(f"| `{PREFIX}")]
+    assert settings_table().splitlines()[2:] == written
+
+
+def test_every_variable_in_the_readme_is_a_setting() -> None:
+    """In prose and examples too."""
+    known = {row.env for row in SETTINGS} | OTHER_VARIABLES
+    assert set() == set(re.findall(rf"\b{PREFIX}[A-Z0-9_]*[A-Z0-9]", README)) - known
+
+
+def test_there_is_one_test_command() -> None:
+    """The one that ``.ci/run`` reads off the README."""
+    assert 1 == sum(block.kind == "bash test" for block in blocks(README))
+    assert "```bash test" in (ROOT / ".ci" / "run").read_text()
+
+
+# --- running it -----------------------------------------------------------------------------------------------------
+
+PRELUDE = """
+cleanup() { jobs -p | while read -r job; do kill "$job" 2>/dev/null || true; done; wait; }
+trap cleanup EXIT
+"""
+
+#: Returns when the server answers /readyz, or fails when its process has gone or a minute is over.
+WAIT = """
+import http.client, os, sys, threading, time
+port, process, pause, end = int(sys.argv[1]), int(sys.argv[2]), threading.Event(), time.monotonic() + 60
+while time.monotonic() < end:
+    os.kill(process, 0)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        if connection.getresponse().status == 200:
+            sys.exit(0)
+    except OSError:
+        pass
+    finally:
+        connection.close()
+    pause.wait(0.02)
+sys.exit("the server did not become ready within a minute")
+"""
+
+
+def session(texts: list[str], port: int) -> str:
+    """One script of all blocks: each line is echoed before it runs, and the first that fails ends it."""
+    lines = "\n".join(texts).replace("\\\n", " ").replace("8080", str(port)).splitlines()
+    script = ["set -euo pipefail", PRELUDE, "set -v"]
+    for line in lines:
+        script.append(line)
+        if re.search(r"\bserving\s+up\b.*&\s*(#.*)?$", line):
+            script.append(f"python wait.py {port} $!")
+    return "\n".join([*script, ""])
+
+
+def run(texts: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run shell blocks as a reader would, who has installed the project: ``serving`` and ``python`` are on the path."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shims = folder / ".bin"
+    shims.mkdir()
+    for name, arguments in (("serving", "-m serving"), ("python", ""), ("python3", "")):
+        (shims / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+        (shims / name).chmod(0o755)
+    for name in ("models", "loadtests"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "wait.py").write_text(WAIT)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "AWS_"))}
+    own = {"PATH": f"{shims}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT), f"{PREFIX}PORT": str(port)}
+    # Standard error joins standard output: the echoed lines and what they print stay in order.
+    return subprocess.run(
+        ["bash", "-c", session(texts, port)],
+        cwd=folder,
+        env=inherited | own,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(320)
+def test_the_readmes_commands_run(tmp_path: Path) -> None:
+    """All blocks marked ``bash run``, in order."""
+    texts = [block.text for block in blocks(README) if block.kind == "bash run"]
+    assert texts, "README.md has no block marked ```bash run"
+    done = run(texts, tmp_path)
+    assert 0 == done.returncode, done.stdout
+
+
+# --- the test of these tests ----------------------------------------------------------------------------------------
+
+SAMPLE = """
+Text with ```inline``` ticks.
+```bash
+serving up models --port 8080 &   # comment --with option
+python -m serving version && SERVING_PORT=1 .venv/bin/serving invoke e \\
+    --body '1;2' | cat
+echo serving is no command here
+```
+```python
+serving = 1
+```
+"""
+
+
+def test_commands_are_found_as_a_shell_finds_them() -> None:
+    """Behind variables, paths and modules; over continued lines; not in comments, arguments or other languages."""
+    (shell, other) = blocks(SAMPLE)
+    expected = [["up", "models", "--port", "8080"], ["version"], ["invoke", "e", "--body", "1;2"]]
+    assert (expected, "python") == (list(commands(shell.text)), other.kind)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["up", "--prot", "1"], ["serving up has no option --prot"]),
+        (["fly"], ["there is no command 'fly'"]),
+        (["up", "m", "--port=1"], []),
+    ],
+)
+def test_a_wrong_command_is_found(words: list[str], expected: list[str]) -> None:
+    """These tests can fail."""
+    assert expected == list(faults(words))
+
+
+def test_blocks_run_in_one_session_with_a_ready_server(tmp_path: Path) -> None:
+    """A server started by one block answers the next, on whatever port; it is gone at the end."""
+    write_sum_model(tmp_path / "sum.onnx")
+    done = run(["serving up sum.onnx &\n", "curl -sf http://127.0.0.1:8080/ping\nserving endpoints --json\n"], tmp_path)
+    assert 0 == done.returncode, done.stdout
+    assert '{"Endpoints": [{"EndpointName": "default"' in done.stdout
+
+
+def test_a_failing_line_fails_its_session(tmp_path: Path) -> None:
+    """Also in the middle, also in a pipe."""
+    done = run(["true\n", "serving fly | cat\necho reached\n"], tmp_path)
+    assert 0 != done.returncode
+    assert "\nreached" not in done.stdout
