@@ -355,21 +355,22 @@ async def _front(plan: Mapping[str, Any]) -> None:
         server.should_exit = True
 
     sock = socket.socket(fileno=plan["fd"])
+    front.clock = asyncio.get_running_loop().time()
     tasks = [
         asyncio.create_task(link.hear(run_dir / "control.sock", plan["number"], front, stop)),
         asyncio.create_task(directory.sweep_forever()),
-        asyncio.create_task(_sweep_connections(server)),
+        asyncio.create_task(_sweep_connections(server, front)),
     ]
     await server.serve(sockets=[sock])
     for task in tasks:
         task.cancel()
 
 
-async def _sweep_connections(server: Any) -> None:
+async def _sweep_connections(server: Any, front: Front) -> None:
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(1.0)  # the sweep's clock
-        now = loop.time()
+        front.clock = now = loop.time()
         for connection in list(server.server_state.connections):
             connection.sweep(now)
 

@@ -20,25 +20,6 @@ from serving.watch.metrics import Registry
 from serving.workers.pool import SWEEP_SECONDS, Address, Call, Done, Pool
 
 
-class Ticket:
-    """An accepted call, for the caller who may want to leave."""
-
-    __slots__ = ("_call", "_pool")
-
-    def __init__(self, pool: Pool, call: Call) -> None:
-        self._pool = pool
-        self._call = call
-
-    @property
-    def variant(self) -> str:
-        """Who was chosen to answer."""
-        return self._pool.variant
-
-    def cancel(self) -> None:
-        """The caller has left. Does nothing once the call is answered."""
-        self._pool.cancel(self._call)
-
-
 class Endpoint:
     """One endpoint as a front sees it: its variants' pools and how calls are split over them."""
 
@@ -71,7 +52,7 @@ class Endpoint:
         self._usable_weights = [weight for _, weight in ready]
         self._split = Split(self._usable_weights)
 
-    def invoke(self, invocation: Invocation, done: Done) -> Ticket:
+    def invoke(self, invocation: Invocation, done: Done) -> Call:
         """Accept a call and answer it later: ``done`` gets a ``Reply`` or a ``ServingError``, once. A refusal is raised
         here and now, and then ``done`` is never called."""
         pool = self._pool(invocation)
@@ -82,7 +63,7 @@ class Endpoint:
             raise ValidationError(
                 f"Endpoint {self.name} is not a multi-model endpoint and does not support target model header."
             )
-        return Ticket(pool, pool.submit(invocation, done))
+        return pool.submit(invocation, done)
 
     def _pool(self, invocation: Invocation) -> Pool:
         if invocation.target_variant:

@@ -73,10 +73,19 @@ class Timing(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A model's answer to one call. ``headers`` holds only what the container contract lets a model set."""
+    """A model's answer to one call. ``headers`` holds only what the container contract lets a model set; ``total`` and
+    ``spent`` (queue, load, decode, predict, encode, batch) are the receipt's numbers as they came, read by few."""
 
     body: bytes
     content_type: str
     variant: str
-    timing: Timing
+    total: float
+    spent: tuple[int, ...]
+    hit: bool
     headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def timing(self) -> Timing:
+        """The receipt."""
+        queue, load, decode, predict, encode, batch = self.spent
+        return Timing(int(self.total * 1e6), queue, load, decode, predict, encode, batch, self.hit)

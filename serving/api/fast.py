@@ -23,15 +23,22 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.api import failures, invocations
 from serving.api.front import Front
-from serving.endpoint import Ticket
 from serving.errors import ServingError
 from serving.types import Reply
+from serving.workers.pool import Call
 
 _KEEP_ALIVE_SECONDS = 75.0
 _LINGER_SECONDS = 3.0
 _MOST_PIPELINED = 8
 #: Chunk heads and extensions may cost this much more than the body itself.
 _CHUNK_SLACK = 64 * 1024
+#: A head is learned when it has only headers that clients repeat from call to call.
+_LEARNED = frozenset(
+    b"accept accept-encoding accept-language connection content-length content-type host origin referer user-agent "
+    b"x-amzn-sagemaker-target-model x-amzn-sagemaker-target-variant x-serving-timing".split()
+)
+_LONGEST_LEARNED = 2048
+_MOST_LEARNED = 1024
 _SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization"})
 _PHRASES = {
     200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 406: "Not Acceptable", 408: "Request Timeout",
@@ -52,14 +59,12 @@ class _Message:
 
     __slots__ = (
         "body",
-        "complete",
         "fields",
         "headers",
         "keep_alive",
         "method",
         "route",
         "size",
-        "upgrade",
         "url",
         "version",
     )
@@ -73,8 +78,6 @@ class _Message:
         self.body: list[bytes] = []
         self.size = 0
         self.keep_alive = True
-        self.upgrade = False
-        self.complete = False
         self.route: invocations.Route | None = None
 
     # The parser's questions that uvicorn's code asks, answered as they stood when this message was read.
@@ -97,19 +100,25 @@ class FastProtocol(HttpToolsProtocol):
     front: ClassVar[Front]
     _routes: ClassVar[dict[bytes, invocations.Route | None]]
     _heads: ClassVar[dict[tuple[str, str], bytes]]
+    _known: ClassVar[dict[bytes, tuple[invocations.Head, int]]]
     _date_line: ClassVar[tuple[Any, bytes]] = (None, b"")
 
     @classmethod
     def bind(cls, front: Front) -> type[FastProtocol]:
         """A class uvicorn can instantiate with its own three arguments."""
-        return cast("type[FastProtocol]", type("BoundProtocol", (cls,), {"front": front, "_routes": {}, "_heads": {}}))
+        return cast(
+            "type[FastProtocol]",
+            type("BoundProtocol", (cls,), {"front": front, "_routes": {}, "_heads": {}, "_known": {}}),
+        )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._message: _Message | None = None
         self._to_asgi = False
-        self._current: _Message | None = None
-        self._ticket: Ticket | None = None
+        self._current: invocations.Head | None = None
+        self._last: _Message | None = None
+        self._on_answer = self._answered
+        self._ticket: Call | None = None
         self._request_id = ""
         self._waiting: deque[_Message] = deque()
         self._head_bytes = 0
@@ -138,11 +147,42 @@ class FastProtocol(HttpToolsProtocol):
         if ticket is not None:
             ticket.cancel()
         self._waiting.clear()
-        self._current = None
+        self._current = self._last = None
+        del self._on_answer  # it holds this connection
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
+        end = data.find(b"\r\n\r\n") + 4
+        between = self._message is None and not self._busy and not self._waiting
+        if between and end > 3:
+            known = self._known.get(data[:end])
+            if known is not None and known[1] == len(data) - end and not self._lingering_until:
+                self._since = self.front.clock
+                self._serve(known[0], data[end:])
+                return
+        self._parse(data)
+        if between and end > 3 and self._last is not None:
+            self._learn(data[:end], len(data) - end)
+
+    def _learn(self, head: bytes, size: int) -> None:
+        """Remember what a head meant: the same bytes mean the same again, and need no parser (a third of the front's
+        work). Heads that never repeat (signed ones) and those whose body does not end with the read are not learned."""
+        message, self._last = self._last, None
+        assert message is not None
+        fields = message.fields
+        if size != message.size or len(head) > _LONGEST_LEARNED or not _LEARNED.issuperset(fields):
+            return
+        if b"content-length" not in fields or self.front.keys is not None or message.route is None:
+            return
+        if len(self._known) >= _MOST_LEARNED:
+            self._known.clear()
+        try:
+            self._known[head] = (invocations.read_head(message.route, fields, message.keep_alive), size)
+        except ServingError:
+            return  # it was refused, and will be again
+
+    def _parse(self, data: bytes) -> None:
         if self._lingering_until:
             self._linger(len(data))
             return
@@ -284,7 +324,6 @@ class FastProtocol(HttpToolsProtocol):
         message = self._message
         assert message is not None
         self._message = None
-        message.complete = True
         if self._to_asgi:
             self._with_parser(message, super().on_message_complete)
         elif self._busy or self._waiting:
@@ -292,7 +331,7 @@ class FastProtocol(HttpToolsProtocol):
             if len(self._waiting) >= _MOST_PIPELINED:
                 self.flow.pause_reading()
         else:
-            self._serve(message)
+            self._begin(message)
 
     # -- answering ------------------------------------------------------------------------------------------------
 
@@ -301,39 +340,59 @@ class FastProtocol(HttpToolsProtocol):
         """Is an answer on this connection still to come?"""
         return self._current is not None or (self.cycle is not None and not self.cycle.response_complete)
 
-    def _serve(self, message: _Message) -> None:
-        route = message.route
+    def _begin(self, message: _Message) -> None:
+        """A whole request, whose turn it is."""
+        route, front = message.route, self.front
         if route is None:
             self._replay(message)
             return
-        front = self.front
-        self._current = message
-        self._request_id = request_id = front.next_request_id()
         body = message.body[0] if len(message.body) == 1 else b"".join(message.body)
+        head = invocations.Head(route, "", "", {}, False, message.keep_alive)
         try:
             if front.keys is not None:
                 invocations.authorise(front, route, "POST", message.url, message.headers, body, time.time())
-            endpoint = front.directory.get(route.endpoint)
-            invocation = invocations.build(front, route.endpoint, message.fields, body, request_id, time.monotonic())
-            self._ticket = endpoint.invoke(invocation, self._answered)
+            head = invocations.read_head(route, message.fields, message.keep_alive)
         except Exception as error:
-            refused = failures.as_serving_error(error, request_id)
-            front.registry.counter("sagemaker_rejected_requests_total", refused.code).add()
-            self._answered(refused)
+            self._current, self._request_id = head, front.next_request_id()
+            self._reject(error)
+        else:
+            self._last = message
+            self._serve(head, body)
+
+    def _serve(self, head: invocations.Head, body: bytes) -> None:
+        """An invocation: hand it to the hallway."""
+        front = self.front
+        self._current = head
+        self._request_id = request_id = front.next_request_id()
+        try:
+            endpoint = front.directory.get(head.route.endpoint)
+            invocation = invocations.build(front, head, body, request_id, time.monotonic())
+            self._ticket = endpoint.invoke(invocation, self._on_answer)
+        except Exception as error:
+            self._reject(error)
+
+    def _reject(self, error: Exception) -> None:
+        """The current request never reaches a variant."""
+        refused = failures.as_serving_error(error, self._request_id)
+        self.front.registry.counter("sagemaker_rejected_requests_total", refused.code).add()
+        self._answered(refused)
 
     def _answered(self, result: Reply | ServingError) -> None:
         """The answer has come: one write, then the next request of this connection, if any."""
-        message, ticket = self._current, self._ticket
-        assert message is not None
+        head, ticket = self._current, self._ticket
+        assert head is not None
         self._current = self._ticket = None
-        data = self._reply(message, result) if isinstance(result, Reply) else self._failure(message, result, ticket)
-        if self.transport.is_closing():
+        transport = self.transport
+        if transport.is_closing():
             return
-        self.transport.write(data)
-        if not message.keep_alive or self._closing:
-            self.transport.close()
+        if isinstance(result, Reply):
+            transport.write(self._reply(head, result))
+        else:
+            transport.write(self._failure(head, result, ticket))
+        if not head.keep_alive or self._closing:
+            transport.close()
             return
-        self._since = self.loop.time()
+        self._since = self.front.clock
         if self._waiting:
             self._next()
 
@@ -346,40 +405,38 @@ class FastProtocol(HttpToolsProtocol):
             type(self)._date_line = (headers, line)
         return line
 
-    def _reply(self, message: _Message, reply: Reply) -> bytes:
-        if reply.headers or invocations.TIMING in message.fields:
-            headers = invocations.reply_headers(reply, self._request_id, invocations.TIMING in message.fields)
-            return self._dressed(message, 200, headers, reply.body)
+    def _reply(self, head: invocations.Head, reply: Reply) -> bytes:
+        if reply.headers or head.timed or not head.keep_alive or self._closing:
+            headers = invocations.reply_headers(reply, self._request_id, head.timed)
+            return self._dressed(head, 200, headers, reply.body)
         kind = (reply.content_type, reply.variant)
-        head = self._heads.get(kind)
-        if head is None:
+        first = self._heads.get(kind)
+        if first is None:
             if len(self._heads) > 1024:
                 self._heads.clear()
             plain = invocations.reply_headers(reply, "", False)
             lines = [f"{name}: {value}\r\n" for name, value in plain if name != "x-amzn-RequestId"]
-            head = self._heads[kind] = ("HTTP/1.1 200 OK\r\n" + "".join(lines)).encode("latin-1")
-        keep = b"" if message.keep_alive and not self._closing else b"connection: close\r\n"
-        return b"%b%bx-amzn-RequestId: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
-            head,
+            first = self._heads[kind] = ("HTTP/1.1 200 OK\r\n" + "".join(lines)).encode("latin-1")
+        request_id, body = self._request_id.encode(), reply.body
+        return b"%b%bx-amzn-RequestId: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+            first,
             self._date(),
-            self._request_id.encode(),
-            keep,
-            len(reply.body),
-            reply.body,
+            request_id,
+            len(body),
+            body,
         )
 
-    def _failure(self, message: _Message, error: ServingError, ticket: Ticket | None) -> bytes:
-        settings, route = self.front.settings, message.route
-        assert route is not None
+    def _failure(self, head: invocations.Head, error: ServingError, ticket: Call | None) -> bytes:
+        settings, route = self.front.settings, head.route
         status, headers, body = failures.dress(
             error, route.container, self._request_id, settings.account_id, route.endpoint, settings.region
         )
         if ticket is not None:
             headers.append(("x-Amzn-Invoked-Production-Variant", ticket.variant))
-        return self._dressed(message, status, headers, body)
+        return self._dressed(head, status, headers, body)
 
-    def _dressed(self, message: _Message, status: int, headers: list[tuple[str, str]], body: bytes) -> bytes:
-        keep = "" if message.keep_alive and not self._closing else "connection: close\r\n"
+    def _dressed(self, head: invocations.Head, status: int, headers: list[tuple[str, str]], body: bytes) -> bytes:
+        keep = "" if head.keep_alive and not self._closing else "connection: close\r\n"
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
         first = f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode()
         rest = f"{lines}{keep}content-length: {len(body)}\r\n\r\n".encode("latin-1", "replace")
@@ -391,7 +448,7 @@ class FastProtocol(HttpToolsProtocol):
             message = self._waiting.popleft()
             if not self._waiting:
                 self.flow.resume_reading()
-            self._serve(message)
+            self._begin(message)
 
     # -- the ASGI side --------------------------------------------------------------------------------------------
 
@@ -420,7 +477,7 @@ class FastProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """ASGI has answered."""
         super().on_response_complete()
-        self._since = self.loop.time()
+        self._since = self.front.clock
         if self._closing and not self._waiting:
             self.transport.close()
         else:

@@ -28,7 +28,8 @@ def _request_ids() -> Callable[[], str]:
 
 @dataclass(eq=False, slots=True)
 class Front:
-    """Settings, endpoints, keys and the way to ask the control process. ``keys`` None = no authentication."""
+    """Settings, endpoints, keys and the way to ask the control process. ``keys`` None = no authentication; ``clock`` is
+    the loop's time as of the last sweep, for what needs no better."""
 
     settings: Settings
     directory: Directory
@@ -37,4 +38,5 @@ class Front:
     ask: Ask
     keys: Mapping[str, AccessKey] | None = None
     draining: bool = False
+    clock: float = 0.0
     next_request_id: Callable[[], str] = field(default_factory=_request_ids)

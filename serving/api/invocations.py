@@ -62,10 +62,19 @@ def route(url: bytes, default_endpoint: str) -> Route | None:
     return Route(name.decode() if _ENDPOINT.fullmatch(name) else "", False)
 
 
-def build(
-    front: Front, endpoint: str, headers: Mapping[bytes, bytes], body: bytes, request_id: str, now: float
-) -> Invocation:
-    """The invocation a request asks for. ``headers``: lower-case names. Raises ``ValidationError``."""
+class Head(NamedTuple):
+    """All that an invocation request's head says; the same for every request with the same head."""
+
+    route: Route
+    content_type: str
+    accept: str
+    extras: Mapping[str, str]
+    timed: bool
+    keep_alive: bool = True
+
+
+def read_head(route: Route, headers: Mapping[bytes, bytes], keep_alive: bool = True) -> Head:
+    """What the headers of a request to ``route`` say. ``headers``: lower-case names. Raises ``ValidationError``."""
     extras: dict[str, str] = {}
     for name in headers:
         if name.startswith(_PREFIXES):
@@ -74,15 +83,24 @@ def build(
     accept = headers.get(b"accept", b"")
     if len(content_type) > 1024 or len(accept) > 1024 or b"\0" in content_type or b"\0" in accept:
         raise ValidationError("Content-Type and Accept must be at most 1024 characters.")
-    deadline = now + front.settings.invocation_timeout_seconds
+    if extras:
+        extras.setdefault("affinity_key", extras.get("session_id", ""))
     kind, wanted = content_type.decode("latin-1"), accept.decode("latin-1")
+    return Head(route, kind, wanted, extras, TIMING in headers, keep_alive)
+
+
+def build(front: Front, head: Head, body: bytes, request_id: str, now: float) -> Invocation:
+    """The invocation of a request with this head and body. ``now``: monotonic seconds."""
+    deadline = now + front.settings.invocation_timeout_seconds
+    extras = head.extras
     if not extras:
-        return Invocation(endpoint, body, kind, wanted, request_id, deadline)
-    extras.setdefault("affinity_key", extras.get("session_id", ""))
+        return Invocation(head.route.endpoint, body, head.content_type, head.accept, request_id, deadline)
     target = extras.get("target_model")
     if target is not None:
-        extras["target_model"] = front.directory.table.get("aliases", {}).get(target, target)
-    return Invocation(endpoint, body, kind, wanted, request_id, deadline, **extras)
+        aliases = front.directory.table.get("aliases")
+        if aliases and target in aliases:
+            extras = {**extras, "target_model": aliases[target]}
+    return Invocation(head.route.endpoint, body, head.content_type, head.accept, request_id, deadline, **extras)
 
 
 def _read(name: bytes, value: bytes, into: dict[str, str]) -> None:

@@ -103,10 +103,9 @@ async def _invoke(
     full = request.scope["raw_path"] + (b"?" + request.url.query.encode() if request.url.query else b"")
     invocations.authorise(front, route, "POST", full, headers, body, time.time())
     endpoint = front.directory.get(route.endpoint)
-    fields = dict(headers)
-    invocation = invocations.build(front, route.endpoint, fields, body, request_id, time.monotonic())
-    reply = await answer(endpoint, invocation)
-    made = invocations.reply_headers(reply, request_id, invocations.TIMING in fields)
+    head = invocations.read_head(route, dict(headers))
+    reply = await answer(endpoint, invocations.build(front, head, body, request_id, time.monotonic()))
+    made = invocations.reply_headers(reply, request_id, head.timed)
     return Response(reply.body, 200, dict(made))
 
 

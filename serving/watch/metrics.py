@@ -130,6 +130,10 @@ class Histogram:
         self._bounds = bounds
         self._sum = at + len(bounds) + 1
 
+    def none(self) -> None:
+        """Count one value of 0."""
+        self._cells[self._at] += 1.0
+
     def observe(self, value: float) -> None:
         """Count one value."""
         cells = self._cells

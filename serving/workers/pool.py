@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, cast
 
 from serving import errors
 from serving.errors import InvocationTimedOut, ServiceUnavailable, ServingError, Throttled, WorkerDied
-from serving.types import Invocation, Reply, RoutingStrategy, Timing
+from serving.types import Invocation, Reply, RoutingStrategy
 from serving.watch.metrics import Registry
 from serving.workers import cells, placement, wire
 
@@ -55,9 +55,10 @@ class Address(NamedTuple):
 class Call:
     """One accepted call until its answer."""
 
-    __slots__ = ("channel", "done", "id", "invocation", "model_key", "parked", "sent", "started", "strikes")
+    __slots__ = ("channel", "done", "id", "invocation", "parked", "pool", "sent", "started", "strikes")
 
-    def __init__(self, id: int, invocation: Invocation, done: Done, started: float) -> None:
+    def __init__(self, pool: Pool, id: int, invocation: Invocation, done: Done, started: float) -> None:
+        self.pool = pool
         self.id = id
         self.invocation = invocation
         self.done: Done | None = done
@@ -66,7 +67,15 @@ class Call:
         self.strikes = 0
         self.channel: Channel | None = None
         self.parked = False
-        self.model_key = 0
+
+    @property
+    def variant(self) -> str:
+        """Who was chosen to answer."""
+        return self.pool.variant
+
+    def cancel(self) -> None:
+        """The caller has left. Does nothing once the call is answered."""
+        self.pool.cancel(self)
 
 
 class Channel(asyncio.Protocol):
@@ -80,6 +89,7 @@ class Channel(asyncio.Protocol):
         self.stalled = False
         self.lost = False
         self.outstanding = 0
+        self.read_at = 0.0
         self._pool = pool
         self._loop = pool.loop
         self._reader = wire.AnswerReader()
@@ -105,6 +115,7 @@ class Channel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answers: each goes to its caller; one broken caller must not cost the others theirs."""
+        self.read_at = time.monotonic()
         try:
             self._reader.feed(data, self._take)
         except wire.BrokenFrame as error:
@@ -263,7 +274,7 @@ class Pool:
         parked, self._parked = self._parked, deque()
         for call in parked:
             call.parked = False
-            self._place(call)
+            self._place(call, time.monotonic())
 
     def _leave(self, channel: Channel) -> None:
         if channel in self.ready:
@@ -291,7 +302,7 @@ class Pool:
         now = time.monotonic()
         if self.pending >= 64 or self._bytes:
             self._admit(invocation, now)
-        call = Call(next(self._ids), invocation, done, now)
+        call = Call(self, next(self._ids), invocation, done, now)
         if self._quarantine:
             self._check_quarantine(invocation, now)
         self._metrics.invocations.add()
@@ -301,7 +312,7 @@ class Pool:
         if self.multi_model:
             model = invocation.target_model
             self._model_pending[model] = self._model_pending.get(model, 0) + 1
-        self._place(call)
+        self._place(call, now)
         return call
 
     def _admit(self, invocation: Invocation, now: float) -> None:
@@ -321,7 +332,7 @@ class Pool:
             name = f"Model {invocation.target_model!r}" if invocation.target_model else "The model"
             raise WorkerDied(f"{name} keeps ending its worker and is refused for another {until - now:.0f} s.")
 
-    def _place(self, call: Call) -> None:
+    def _place(self, call: Call, now: float) -> None:
         """Send a call to a worker, or park it, or fail it."""
         ready = self.ready
         if not ready:
@@ -329,7 +340,7 @@ class Pool:
             return
         channel = ready[0] if len(ready) == 1 else self._choose(ready, call.invocation)
         call.channel = channel
-        call.sent = time.monotonic()
+        call.sent = now
         channel.pending[call.id] = call
         channel.outstanding += 1
         channel.send(self._frame(call))
@@ -388,10 +399,13 @@ class Pool:
 
     def on_answer(self, channel: Channel, call: Call, answer: wire.Answer) -> None:
         """A worker's answer has come."""
-        now = time.monotonic()
+        now = channel.read_at
         metrics = self._metrics
         metrics.model_latency.observe(now - call.sent)
-        metrics.overhead.observe(call.sent - call.started)
+        if call.sent == call.started:
+            metrics.overhead.none()
+        else:
+            metrics.overhead.observe(call.sent - call.started)
         if self.multi_model:
             self._note_warm(channel, call)
         if answer.load:
@@ -400,11 +414,9 @@ class Pool:
             self._finish(call, _error(answer))
             return
         content_type, headers = _reply_head(answer.meta)
-        timing = Timing(
-            int((now - call.started) * 1e6), answer.queue, answer.load, answer.decode, answer.predict, answer.encode,
-            answer.batch, bool(answer.flags & wire.HIT),
-        )  # fmt: skip
-        self._finish(call, Reply(answer.body, content_type, self.variant, timing, headers))
+        hit = bool(answer.flags & wire.HIT)
+        reply = Reply(answer.body, content_type, self.variant, now - call.started, answer[3:9], hit, headers)
+        self._finish(call, reply)
 
     def _note_warm(self, channel: Channel, call: Call) -> None:
         if len(self.ready) < 2:
@@ -426,7 +438,7 @@ class Pool:
                 )
             else:
                 self._metrics.retried.add()
-                self._place(call)
+                self._place(call, time.monotonic())
 
     def cancel(self, call: Call) -> None:
         """The caller has left: its slot is free now, and the worker need not bother."""
@@ -502,7 +514,7 @@ class Pool:
         for call in list(channel.pending.values()):
             if cells.model_key(call.invocation.target_model) not in running:
                 channel.withdraw(call)
-                self._place(call)
+                self._place(call, now)
 
     def _time_out(self, call: Call) -> None:
         done = call.done
