@@ -69,7 +69,8 @@ def run(bench: Bench, names: Sequence[str]) -> list[Figure]:
         try:
             figures += WORKLOADS[name](bench)
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-            bench.console.print(f"{name} broke: {error}", style="red", markup=False)
+            told = "\n".join([f"{name} broke: {error}", *getattr(error, "__notes__", ())])
+            bench.console.print(told, style="red", markup=False)
             figures.append(Figure(name, "could not be measured", "-", "-", 0.0, 0.0, note=str(error)[:200], failures=1))
     return figures
 

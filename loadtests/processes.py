@@ -160,7 +160,11 @@ def our_server(
         command = python("serving", "up", *arguments, "--port", str(port), "--data-dir", data)
         with running(command, port, environment) as server:
             server.wait_ready("/readyz", seconds)
-            yield server
+            try:
+                yield server
+            except Exception as error:
+                error.add_note(f"the server's log ends with:\n{server.log_tail()}")
+                raise
 
 
 def _stat(pid: int) -> list[str]:
@@ -200,6 +204,12 @@ def process_tree(root: int) -> list[int]:
 def tree_bytes(root: int) -> int:
     """Resident bytes of a process tree: the sum of proportional set sizes, so pages shared by fork count once."""
     return sum(_proportional_bytes(pid) for pid in process_tree(root))
+
+
+def tree_cpu_seconds(root: int) -> float:
+    """Processor time of a process tree so far, user and system, children that have ended included."""
+    ticks = sum(int(field) for pid in process_tree(root) for field in _stat(pid)[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _proportional_bytes(pid: int) -> int:

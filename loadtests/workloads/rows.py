@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -13,7 +13,7 @@ from loadtests.client import Count
 from loadtests.figures import median_ratio
 from loadtests.generator import Call
 from loadtests.inprocess import measure
-from loadtests.processes import Running, cores, free_port, our_server, python, running
+from loadtests.processes import Running, cores, free_port, our_server, python, running, tree_cpu_seconds
 from loadtests.report import Figure
 from loadtests.workloads.base import Bench, Card, failures, is_right, microseconds, per_second
 
@@ -62,36 +62,63 @@ def _wrong(bench: Bench, sides: Sequence[Running]) -> int:
     return wrong
 
 
+class _Sides:
+    """The servers that take turns, what came of it, and what processor time a call cost each of them."""
+
+    def __init__(self, bench: Bench, sides: Mapping[str, Running]) -> None:
+        self._bench = bench
+        self._call = one_row_call(bench)
+        self._sides = sides
+        self.cpu_us: dict[str, list[float]] = {name: [] for name in sides}
+
+    def _load(self, name: str, connections: int) -> Count:
+        side = self._sides[name]
+        before = tree_cpu_seconds(side.pid)
+        count = self._bench.load(side.port, [self._call], connections)
+        if connections > 1:
+            self.cpu_us[name].append((tree_cpu_seconds(side.pid) - before) * 1e6 / max(count.calls, 1))
+        return count
+
+    def warm(self) -> None:
+        """Connections, allocators, the engine chosen."""
+        for side in self._sides.values():
+            self._bench.load(side.port, [self._call], 64, 2)
+
+    def rounds(self, names: Iterable[str], connections: int) -> dict[str, list[Count]]:
+        """Turns of the named sides."""
+        return self._bench.take_turns({name: partial(self._load, name, connections) for name in names})
+
+
 def one_row(bench: Bench) -> list[Figure]:
     """Ours, the floor and the plain app in turns, with 64 connections; ours and the floor with one."""
-    call = one_row_call(bench)
-
-    def rounds(names: Sequence[str], connections: int) -> dict[str, list[Count]]:
-        return bench.take_turns({n: partial(bench.load, sides[n].port, [call], connections) for n in names})
-
     with contextlib.ExitStack() as stack:
-        sides = _start_sides(stack, bench.artifacts / MODEL)
-        wrong = _wrong(bench, list(sides.values()))
-        for side in sides.values():  # warm: connections, allocators, the engine chosen
-            bench.load(side.port, [call], 64, 2)
-        many, one = rounds(list(sides), 64), rounds(["ours", "floor"], 1)
-    return _one_row_figures(many, one, wrong + failures(*many.values(), *one.values()))
+        servers = _start_sides(stack, bench.artifacts / MODEL)
+        wrong = _wrong(bench, list(servers.values()))
+        sides = _Sides(bench, servers)
+        sides.warm()
+        many, one = sides.rounds(servers, 64), sides.rounds(["ours", "floor"], 1)
+    cost = {name: median(values) for name, values in sides.cpu_us.items()}
+    return _one_row_figures(many, one, cost, wrong + failures(*many.values(), *one.values()))
 
 
-def _one_row_figures(many: Mapping[str, list[Count]], one: Mapping[str, list[Count]], failed: int) -> list[Figure]:
+def _one_row_figures(
+    many: Mapping[str, list[Count]], one: Mapping[str, list[Count]], cost: Mapping[str, float], failed: int
+) -> list[Figure]:
     rate = {name: median(count.per_second for count in counts) for name, counts in many.items()}
     tail = {name: median(count.p99_us for count in counts) for name, counts in many.items()}
     alone = {name: median(count.p50_us for count in counts) for name, counts in one.items()}
-    tuned = f"with OMP_NUM_THREADS=1 it reaches {per_second(rate[_TUNED])}: {rate['ours'] / rate[_TUNED]:.1f} x"
+    best = max((_PLAIN, _TUNED), key=rate.__getitem__)  # the stronger of the two is the one to beat
+    spent = f"processor time a call: {cost['ours']:.0f} µs, floor {cost['floor']:.0f} µs"
+    plain = f"the better of {per_second(rate[_PLAIN])} by default and {per_second(rate[_TUNED])} with OMP_NUM_THREADS=1"
     return [
         Figure("one row, 64 connections", "throughput / floor's", per_second(rate["ours"]), per_second(rate["floor"]),
-               rate["ours"] / rate["floor"], 0.7, failures=failed),
+               rate["ours"] / rate["floor"], 0.7, note=spent, failures=failed),
         Figure("one row, 64 connections", "p99 / floor's", microseconds(tail["ours"]), microseconds(tail["floor"]),
                tail["ours"] / tail["floor"], 2.0, "<=", failures=failed),
         Figure("one row, 1 connection", "p50 above floor's", microseconds(alone["ours"]),
                microseconds(alone["floor"]), alone["ours"] - alone["floor"], 100.0, "<=", "µs", failures=failed),
-        Figure("plain Starlette app", "our throughput / its", per_second(rate["ours"]), per_second(rate[_PLAIN]),
-               rate["ours"] / rate[_PLAIN], 5.0, note=tuned, failures=failed),
+        Figure("plain Starlette app", "our throughput / its", per_second(rate["ours"]), per_second(rate[best]),
+               rate["ours"] / rate[best], 5.0, note=plain, failures=failed),
     ]  # fmt: skip
 
 
