@@ -12,6 +12,7 @@ from serving.errors import LoadFailed, ServingError
 from serving.runtimes.formats import check_allowed, recognise
 from serving.storage import open_store
 from serving.types import EndpointSpec, ModelSpec
+from serving.watch.logs import printable
 from serving.workers.trial import Trial, attempt
 
 _ARCHIVES = (".tar.gz", ".tgz")
@@ -96,7 +97,11 @@ def tried(subject: Subject, settings: Settings) -> Trial:
 
 
 def told(trial: Trial) -> str:
-    """A trial for a person."""
+    """A trial for a person. A model's own words reach the terminal escaped."""
+    return "\n".join(printable(line) for line in _lines(trial))
+
+
+def _lines(trial: Trial) -> list[str]:
     lines = [f"{trial.artifact}: {'would not load' if trial.error else 'loads'}"]
     if trial.format:
         engine = f" through {trial.engine}" if trial.engine else ""
@@ -104,17 +109,15 @@ def told(trial: Trial) -> str:
     if trial.inputs:
         lines.append(f"  input   {'; '.join(trial.inputs)}")
     if trial.error:
-        return "\n".join([*lines, f"  why     {trial.error}"])
+        return [*lines, f"  why     {trial.error}"]
     frameworks = " + ".join(trial.frameworks) or "Python"
-    return "\n".join(
-        [
-            *lines,
-            f"  memory  {_bytes_text(trial.memory_bytes)}, and {_bytes_text(trial.framework_bytes)} for {frameworks} "
-            "once in each worker",
-            f"  disk    {_bytes_text(trial.artifact_bytes)}",
-            f"  time    {trial.load_seconds * 1e3:.0f} ms to load",
-        ]
-    )
+    return [
+        *lines,
+        f"  memory  {_bytes_text(trial.memory_bytes)}, and {_bytes_text(trial.framework_bytes)} for {frameworks} "
+        "once in each worker",
+        f"  disk    {_bytes_text(trial.artifact_bytes)}",
+        f"  time    {trial.load_seconds * 1e3:.0f} ms to load",
+    ]
 
 
 def _bytes_text(size: float) -> str:

@@ -56,6 +56,10 @@ def main() -> None:
 
 
 def _complain(text: str) -> None:
+    """One line, whatever a server or model put into it."""
+    from serving.watch.logs import printable
+
+    text = printable(text)
     red = wants_colour(sys.stderr.isatty())
     print(f"\x1b[31mError:\x1b[0m {text}" if red else f"Error: {text}", file=sys.stderr)
 

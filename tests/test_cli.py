@@ -11,7 +11,6 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -430,6 +429,19 @@ def test_a_receipt_is_read_leniently() -> None:
 
 
 def test_health_is_asked_where_the_settings_say(url: str) -> None:
-    """As the Dockerfile does."""
-    port: Any = int(url.rpartition(":")[2])
-    assert (True, False) == (healthy(Settings(port=port)), healthy(Settings(port=1)))
+    """As the Dockerfile does: exit status 0 or 1."""
+    port = url.rpartition(":")[2]
+    assert (True, False) == (healthy(Settings(port=int(port))), healthy(Settings(port=1)))
+    command = [sys.executable, "-m", "serving.client"]
+    statuses = [
+        subprocess.run(command, cwd=ROOT, env=CALM | {"SERVING_PORT": asked}, check=False).returncode
+        for asked in (port, "1")
+    ]
+    assert [0, 1] == statuses
+
+
+def test_a_models_words_cannot_drive_the_terminal(tmp_path: Path) -> None:
+    """Escape sequences in an error are shown, not obeyed."""
+    folder = write_script_model(tmp_path / "m", "def model_fn(model_dir): raise RuntimeError('\\x1b[2J gone')")
+    done = serving("check", str(folder), "--allow-code")
+    assert (1, True, False) == (done.returncode, b"gone" in done.stdout, b"\x1b" in done.stdout)
