@@ -263,7 +263,9 @@ def _compressed_format(name: str, head: bytes) -> str:
         except zlib.error as error:
             raise LoadFailed(f"the model file {name!r} is damaged") from error
         if inner[257:262] == b"ustar":
-            raise _Refused(f"the artifact {name!r} is an archive inside a model: unpack it, or name it model.tar.gz")
+            raise _Refused(
+                f"the artifact {name!r} is an archive: serve it under a name like model.tar.gz, or unpack it"
+            )
         if not inner.startswith(b"\x80"):
             raise LoadFailed(f"the model file {name!r} is of no format that is recognised")
     return "pickle"

@@ -129,5 +129,7 @@ class ScriptImports:
             module = self._modules[name if fromlist else root]
             if all(hasattr(module, part) for part in fromlist or ()):
                 return module
+        if self._active:  # also for threads that model_fn starts and waits for
+            return builtins.__import__(name, globals, locals, fromlist, level)
         with self.visible():
             return builtins.__import__(name, globals, locals, fromlist, level)

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,6 +44,20 @@ def locate(prefix: Path, target_model: str) -> Path:
     raise UnknownModel(f"Failed to download model data (bucket: {prefix.name}, key: {target_model}).")
 
 
+class _Held:
+    """A file lock, let go of with ``release`` or with the last reference (a thread's end, say)."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def release(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    __del__ = release
+
+
 class ArtifactCache:
     """Unpacked archives on disk, by content, bounded in bytes, shared by all workers of a machine.
 
@@ -63,18 +78,22 @@ class ArtifactCache:
         self._limits = limits or UnpackLimits(total_bytes=min(budget, UnpackLimits().total_bytes))
         self._home = folder / _boot()
         self._here = threading.local()
-        self._pins: dict[Path, list[int]] = {}
+        self._pins: dict[Path, list[_Held]] = {}
         self._lock = threading.Lock()
         self._opened = False
 
     def fetch(self, source: Path) -> Path:
-        """A folder or plain file as it is; a ``.tar.gz`` as the folder of its content, unpacked once.
+        """A folder or plain file as it is; a ``.tar.gz`` as the folder of its content, unpacked once. A folder that
+        holds a ``model.tar.gz``, as SageMaker's training jobs leave it, stands for that archive.
 
         What a thread fetched last is in use until the thread fetches again: nothing evicts it while it loads. Raises
         LoadFailed for an archive that cannot be unpacked, ModelNotReady when all that is on the disk is in use.
         """
         self._forget_last()
-        if not source.name.endswith(_ARCHIVES) or source.is_dir():
+        if source.is_dir():
+            archive = source / "model.tar.gz"
+            return self.fetch(archive) if archive.is_file() else source
+        if not source.name.endswith(_ARCHIVES):
             return source
         for _ in range(_ATTEMPTS):
             try:
@@ -101,7 +120,7 @@ class ArtifactCache:
         with self._lock:
             held = self._pins.get(path)
             if held:
-                os.close(held.pop())
+                held.pop().release()
             if not held:
                 self._pins.pop(path, None)
 
@@ -111,29 +130,31 @@ class ArtifactCache:
         with self._lock:
             for held in self._pins.values():
                 for lock in held:
-                    os.close(lock)
+                    lock.release()
             self._pins.clear()
 
     # -- in use --------------------------------------------------------------------------------------------------------
 
-    def _hold(self, digest: str) -> int | None:
-        """A shared lock on an entry, as its open file; None when the entry is gone. Marks it as used now."""
+    def _hold(self, digest: str) -> _Held | None:
+        """A shared lock on an entry; None when the entry is gone. Marks it as used now."""
         use = self._home / "uses" / digest
         try:
-            held = os.open(use, os.O_RDWR | os.O_CLOEXEC)
+            file = os.open(use, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        fcntl.flock(held, fcntl.LOCK_SH)
-        if os.fstat(held).st_nlink == 0 or not self._entry(digest).is_dir():  # evicted before we had the lock
-            os.close(held)
+        held = _Held(file)
+        fcntl.flock(file, fcntl.LOCK_SH)
+        if os.fstat(file).st_nlink == 0 or not self._entry(digest).is_dir():  # evicted before we had the lock
+            held.release()
             return None
-        os.utime(held)
+        now = time.time_ns()  # by itself the kernel would use a clock of some milliseconds
+        os.utime(file, ns=(now, now))
         return held
 
     def _forget_last(self) -> None:
-        held = getattr(self._here, "held", None)
+        held: _Held | None = getattr(self._here, "held", None)
         if held is not None:
-            os.close(held)
+            held.release()
             self._here.held = None
 
     # -- in ------------------------------------------------------------------------------------------------------------

@@ -404,6 +404,21 @@ def test_a_late_import_does_not_wait_for_another_models_load(write: Write) -> No
             os.close(pipe)
 
 
+def test_model_fn_may_import_on_threads_of_its_own(write: Write) -> None:
+    """Loading in parallel must not wait for itself."""
+    script = """
+        from concurrent.futures import ThreadPoolExecutor
+        def late():
+            import helper
+            return helper.NAME
+        def model_fn(model_dir):
+            with ThreadPoolExecutor(1) as pool:
+                return pool.submit(late).result()
+        def transform_fn(model, body, content_type, accept): return model
+    """
+    assert b"here" == ask(load(write(script, helper="NAME = 'here'")), b"{}").body
+
+
 def test_a_pickle_finds_the_scripts_own_classes(write: Write) -> None:
     """Objects pickled beside the script name its modules."""
     path = write(

@@ -149,6 +149,12 @@ def test_an_archive_is_unpacked_once(tmp_path: Path, cache: ArtifactCache, name:
     assert first == ArtifactCache(tmp_path / "cache", 2500).fetch(source)
 
 
+def test_a_folder_with_a_model_archive_stands_for_it(tmp_path: Path, cache: ArtifactCache) -> None:
+    """``.../output/model.tar.gz`` is where training jobs put it; the folder's own name is what people call it."""
+    archive(tmp_path / "output" / "model.tar.gz")
+    assert b"m" * 1000 == (cache.fetch(tmp_path / "output") / "model.txt").read_bytes()
+
+
 def test_a_replaced_archive_is_another_artifact(tmp_path: Path, cache: ArtifactCache) -> None:
     """Known by path, time, size and inode; kept by content."""
     first = cache.fetch(archive(tmp_path / "m.tar.gz", fill=b"1"))
@@ -284,8 +290,9 @@ def test_processes_that_race_see_whole_artifacts(tmp_path: Path, budget: int) ->
     assert total <= budget
 
 
-def test_threads_of_one_process_may_fetch_together(tmp_path: Path) -> None:
-    """One unpacking, the same folder for all."""
+def test_threads_of_one_process_may_fetch_together(tmp_path: Path, count_open: Callable[[], int]) -> None:
+    """One unpacking, the same folder for all; with each thread goes its hold on what it fetched."""
+    before = count_open()
     cache, source = ArtifactCache(tmp_path / "cache", 5000), archive(tmp_path / "a.tar.gz")
     found: list[Path] = []
     threads = [threading.Thread(target=lambda: found.append(cache.fetch(source))) for _ in range(8)]
@@ -295,6 +302,7 @@ def test_threads_of_one_process_may_fetch_together(tmp_path: Path) -> None:
         thread.join()
     assert 8 == len(found)
     assert 1 == len(set(found))
+    assert before == count_open()
 
 
 def test_closing_lets_go_of_everything(tmp_path: Path, cache: ArtifactCache, count_open: Callable[[], int]) -> None:
