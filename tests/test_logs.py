@@ -99,12 +99,12 @@ def test_not_a_number_is_still_json() -> None:
 def test_a_traceback_cannot_forge_an_entry() -> None:
     """Lines of an exception's own text stand behind a bar like the rest of the traceback."""
     try:
-        raise ValueError("bad\n1970-01-01T00:00:00.000Z ERROR   serving: forged")
+        raise ValueError("bad\x1b[2J\n1970-01-01T00:00:00.000Z ERROR   serving: forged")
     except ValueError:
         entry = record("failed", logging.ERROR)
         entry.exc_info = sys.exc_info()
     lines = TextFormatter().format(entry).split("\n")
-    assert all(line.startswith("  | ") for line in lines[1:])
+    assert all(line.startswith("  | ") and line.isprintable() for line in lines[1:])
     assert "forged" in lines[-1]
 
 
