@@ -37,6 +37,7 @@ from serving.storage import DataLock, open_store
 from serving.types import EndpointSpec
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
+from serving.workers import memory
 from serving.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -406,6 +407,7 @@ def front_main() -> None:
     settings = plan["settings"]
     configure_logs(settings["log_format"], settings["log_level"])
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its life is ours to tell
+    memory.quiet_collector()
     uvloop.run(_front(plan))
     os._exit(0)
 

@@ -55,7 +55,8 @@ class Endpoint:
     def invoke(self, invocation: Invocation, done: Done) -> Call:
         """Accept a call and answer it later: ``done`` gets a ``Reply`` or a ``ServingError``, once. A refusal is raised
         here and now, and then ``done`` is never called."""
-        pool = self._pool(invocation)
+        usable = self._usable
+        pool = usable[0] if len(usable) == 1 and not invocation.target_variant else self._pool(invocation)
         if pool.multi_model:
             if not invocation.target_model:
                 raise ValidationError(f"Request {invocation.request_id} is missing a target model header.")
@@ -74,8 +75,6 @@ class Endpoint:
         usable = self._usable
         if not usable:
             raise ValidationError(f"All variants of endpoint {self.name} have weight 0; name one with TargetVariant.")
-        if len(usable) == 1:
-            return usable[0]
         if invocation.affinity_key:
             names = [pool.variant for pool in usable]
             return usable[sticky(invocation.affinity_key, names, self._usable_weights)]

@@ -154,7 +154,7 @@ class FastProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         end = data.find(b"\r\n\r\n") + 4
-        between = self._message is None and not self._busy and not self._waiting
+        between = self._current is None and self._message is None and not self._waiting and not self._busy
         if between and end > 3:
             known = self._known.get(data[:end])
             if known is not None and known[1] == len(data) - end and not self._lingering_until:

@@ -381,13 +381,14 @@ class Worker:
 
     def _finish(self, line: Line, entry: Entry, batch: list[Call], frames: list[tuple[Call, bytes]]) -> None:
         """Send the answers and put the model back in order."""
-        by_channel: dict[Connection, list[bytes]] = {}
-        hits = 0
-        for call, frame in frames:
-            hits += call.hit
-            if call.channel.calls.pop(call.id, None) is not None and not call.cancelled:
-                by_channel.setdefault(call.channel, []).append(frame)
-        for connection, out in by_channel.items():
+        hits, at = 0, 0
+        while at < len(frames):  # runs of one front's calls, mostly a single run
+            connection, out = frames[at][0].channel, []
+            while at < len(frames) and (call := frames[at][0]).channel is connection:
+                hits += call.hit
+                if connection.calls.pop(call.id, None) is not None and not call.cancelled:
+                    out.append(frames[at][1])
+                at += 1
             connection.send(out, self._wait_writable)
         self._hits.add(hits)
         self._misses.add(len(batch) - hits)
@@ -510,14 +511,14 @@ def _tensor_answers(model: TensorModel, batch: list[Call], began: float) -> list
     outcome = pipeline.run(model, meta.content_type, meta.accept, [call.body for call in batch])
     reply_meta = outcome.content_type.encode("latin-1")
     decode, predict, encode = map(wire.micros, (outcome.decode, outcome.predict, outcome.encode))
-    frames, calls = [], len(batch)
+    frames, calls, pack, micros = [], len(batch), wire.pack_answer, wire.micros
     for call, answer in zip(batch, outcome.answers, strict=True):
         if isinstance(answer, bytes):
-            times = (wire.micros(began - call.sent - call.load), wire.micros(call.load), decode, predict, encode)
-            frame = wire.pack_answer(wire.REPLY, wire.HIT if call.hit else 0, call.id, times, calls, reply_meta, answer)
+            load = call.load
+            spent = (micros(began - call.sent - load), micros(load) if load else 0, decode, predict, encode)
+            frames.append((call, pack(wire.REPLY, call.hit, call.id, spent, calls, reply_meta, answer)))
         else:
-            frame = _error_frame(call, answer)
-        frames.append((call, frame))
+            frames.append((call, _error_frame(call, answer)))
     return frames
 
 

@@ -20,7 +20,7 @@ import traceback
 from typing import NoReturn
 
 from serving.runtimes import registry as runtimes
-from serving.workers import child
+from serving.workers import child, memory
 from serving.workers.plan import WorkerPlan
 
 
@@ -91,8 +91,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     frameworks = [name for name in sys.argv[2].split(",") if name]
     runtimes.preload(frameworks)
-    gc.collect()
-    gc.freeze()  # children share these pages: no collection may write to them
+    memory.quiet_collector()  # and children share these pages: no collection may write to them
     gc.disable()
     server = Forkserver(control)
     server.say({"warm": True})

@@ -414,9 +414,8 @@ class Pool:
             self._finish(call, _error(answer))
             return
         content_type, headers = _reply_head(answer.meta)
-        hit = bool(answer.flags & wire.HIT)
-        reply = Reply(answer.body, content_type, self.variant, now - call.started, answer[3:9], hit, headers)
-        self._finish(call, reply)
+        spent, hit = answer[3:9], bool(answer.flags & wire.HIT)
+        self._finish(call, Reply(answer.body, content_type, self.variant, now - call.started, spent, hit, headers))
 
     def _note_warm(self, channel: Channel, call: Call) -> None:
         if len(self.ready) < 2:

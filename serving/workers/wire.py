@@ -24,8 +24,6 @@ from typing import NamedTuple
 REQUEST, CANCEL, CONTROL, REPLY, ERROR = 1, 2, 3, 4, 5
 #: Reply flag: the model was in memory when the call arrived.
 HIT = 1
-#: Reply flag: the call is no longer in this worker for a reason that is not the call's fault; place it again.
-MOVED = 2
 
 _LENGTH = struct.Struct("<I")
 _IN = struct.Struct("<IBBHQdd")
@@ -35,6 +33,8 @@ OUT_HEADER = _OUT.size
 #: A frame over this is a broken peer, not a big body (bodies are bounded by ``max_body_bytes`` long before).
 MAX_FRAME = 2**31 - 1
 _U32 = 2**32 - 1
+#: Half the cost of calling a NamedTuple's own constructor.
+_new = tuple.__new__
 
 
 class BrokenFrame(Exception):
@@ -89,20 +89,6 @@ def micros(seconds: float) -> int:
     return 0 if seconds <= 0 else min(int(seconds * 1e6), _U32)
 
 
-def _read_request(data: bytes, at: int) -> Request:
-    size, kind, _, meta_len, id, deadline, sent = _IN.unpack_from(data, at)
-    start = at + IN_HEADER
-    return Request(kind, id, deadline, sent, data[start : start + meta_len], data[start + meta_len : at + 4 + size])
-
-
-def _read_answer(data: bytes, at: int) -> Answer:
-    size, kind, flags, meta_len, id, queue, load, decode, predict, encode, batch = _OUT.unpack_from(data, at)
-    start = at + OUT_HEADER
-    meta = data[start : start + meta_len]
-    body = data[start + meta_len : at + 4 + size]
-    return Answer(kind, flags, id, queue, load, decode, predict, encode, batch, meta, body)
-
-
 class _Splitter:
     """Cuts a byte stream into frames. Whole frames in one read are cut straight from it; a frame that spans reads is
     gathered in parts and joined once, so a large body is copied twice in all."""
@@ -155,12 +141,16 @@ class RequestReader(_Splitter):
         if whole is None:
             return
         at, end = 0, len(whole)
-        while end - at >= 4:
-            size = self.size(whole, at)
-            if end - at < size:
+        while end - at >= IN_HEADER:
+            size, kind, _, meta_len, id, deadline, sent = _IN.unpack_from(whole, at)
+            if not IN_HEADER - 4 <= size <= MAX_FRAME:
+                raise BrokenFrame(f"a frame of {size} bytes")
+            after = at + 4 + size
+            if after > end:
                 break
-            take(_read_request(whole, at))
-            at += size
+            body_at = at + IN_HEADER + meta_len
+            take(_new(Request, (kind, id, deadline, sent, whole[at + IN_HEADER : body_at], whole[body_at:after])))
+            at = after
         if at < end:
             self.keep(whole, at)
 
@@ -179,12 +169,18 @@ class AnswerReader(_Splitter):
         if whole is None:
             return
         at, end = 0, len(whole)
-        while end - at >= 4:
-            size = self.size(whole, at)
-            if end - at < size:
+        while end - at >= OUT_HEADER:
+            fields = _OUT.unpack_from(whole, at)
+            size = fields[0]
+            if not OUT_HEADER - 4 <= size <= MAX_FRAME:
+                raise BrokenFrame(f"a frame of {size} bytes")
+            after = at + 4 + size
+            if after > end:
                 break
-            take(_read_answer(whole, at))
-            at += size
+            body_at = at + OUT_HEADER + fields[3]
+            meta, body = whole[at + OUT_HEADER : body_at], whole[body_at:after]
+            take(_new(Answer, (fields[1], fields[2], *fields[4:], meta, body)))
+            at = after
         if at < end:
             self.keep(whole, at)
 
