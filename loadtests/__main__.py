@@ -33,8 +33,8 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, l
     parser = argparse.ArgumentParser(
         prog="python -m loadtests",
         description=f"{__doc__}\n\nscenarios:\n{lines}",
-        epilog="Other options are the scenario's own; see loadtests/locustfile.py: --endpoint, --ab-endpoint, "
-        "--weights, --zoo-endpoint, --zoo-names, --zoo-models, --zoo-exponent, --rows.",
+        epilog="Other options are the scenario's own; see loadtests/locustfile.py: --endpoint, "
+        "--content-type, --ab-endpoint, --weights, --zoo-endpoint, --zoo-names, --zoo-models, --zoo-exponent, --rows.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("scenario", choices=list(SCENARIOS), metavar="SCENARIO")
@@ -42,6 +42,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, l
     parser.add_argument("--users", type=int, default=16, help="callers at once (default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=30, help="length of the run (default: %(default)s)")
     parser.add_argument("--reports", type=Path, default=REPORTS, help="folder of the HTML and JSON report")
+    parser.add_argument("--body", type=Path, help="file to send instead of a row of 30 columns; with --content-type")
     return parser.parse_known_args(arguments)
 
 
@@ -52,6 +53,7 @@ def locust_command(options: argparse.Namespace, rest: Sequence[str], report: Pat
         *("--host", options.host.rstrip("/"), "--users", str(options.users), "--spawn-rate", str(options.users)),
         *("--run-time", f"{options.seconds}s", "--stop-timeout", "30"),
         *("--html", f"{report}.html", "--json-file", str(report)),  # locust adds .json itself
+        *(("--body", str(options.body.resolve())) if options.body else ()),
         *rest,
         options.scenario,
     ]
@@ -70,7 +72,7 @@ def verdict(entries: Sequence[dict[str, Any]], exit_status: int) -> list[str]:
     return faults
 
 
-def _percentile_ms(entry: dict[str, Any], q: float) -> float:
+def percentile_ms(entry: dict[str, Any], q: float) -> float:
     """A percentile from Locust's histogram of rounded milliseconds."""
     left = q / 100 * entry["num_requests"]
     for milliseconds, count in sorted((float(k), n) for k, n in entry["response_times"].items()):
@@ -91,7 +93,7 @@ def summary(options: argparse.Namespace, entries: Sequence[dict[str, Any]]) -> T
             f"{entry['num_requests']:,}",
             f"{entry['num_failures']:,}",
             f"{entry['num_requests'] / seconds:,.1f}",
-            *(f"{_percentile_ms(entry, q):,.0f}" for q in (50, 95, 99)),
+            *(f"{percentile_ms(entry, q):,.0f}" for q in (50, 95, 99)),
             f"{entry['max_response_time']:,.0f}",
         )
     return grid
@@ -103,9 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     report = options.reports.resolve() / f"{options.scenario}-{time.strftime('%Y%m%d-%H%M%S')}"
     report.parent.mkdir(parents=True, exist_ok=True)
-    run = subprocess.run(
-        locust_command(options, rest, report), cwd=ROOT, timeout=options.seconds + _GRACE_SECONDS, check=False
-    )
+    try:
+        run = subprocess.run(
+            locust_command(options, rest, report), cwd=ROOT, timeout=options.seconds + _GRACE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        console.print(f"locust did not end {_GRACE_SECONDS} s after its time", style="bold red")
+        return 1
     results = report.with_suffix(".json")
     if not results.exists():
         console.print(f"locust did not run (exit status {run.returncode})", style="bold red")

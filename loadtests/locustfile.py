@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 from collections import Counter
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from locust import FastHttpUser, constant, events, task
@@ -27,6 +30,9 @@ DIABETES_ROW = "41.0,2.0,21.2,102.0,184.0,100.4,64.0,3.0,4.585,79.0\n"
 VARIANT = "x-amzn-invoked-production-variant"
 TARGET = "X-Amzn-SageMaker-Target-Model"
 
+# Request ids in failures' texts: with them no two failures would be alike.
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 #: Calls that each variant answered in this run; a run is a process.
 ANSWERED: Counter[str] = Counter()
 
@@ -39,6 +45,8 @@ def add_options(parser: LocustArgumentParser) -> None:
         parser.add_argument(f"--{name}", env_var=variable, type=type(default), default=default, help=text)
 
     option("endpoint", "default", "endpoint of a model of 30 columns (one_model, big_payload, mixed)")
+    option("body", "", "file sent instead of a row of 30 columns")
+    option("content-type", "text/csv", "what is in that file")
     option("ab-endpoint", "breast-cancer-ab", "endpoint of several variants, of 30 columns (ab_split, mixed)")
     option("weights", "", "promised shares, A=0.9,B=0.1; default: what GET /endpoints says (ab_split)")
     option("zoo-endpoint", "zoo", "multi-model endpoint, of 10 columns (multi_model_zipf, mixed)")
@@ -46,6 +54,11 @@ def add_options(parser: LocustArgumentParser) -> None:
     option("zoo-models", 490, "how many target models there are")
     option("zoo-exponent", 1.1, "exponent of Zipf's law over them")
     option("rows", 10_000, "rows of a big payload")
+
+
+@cache
+def _content(file: str) -> bytes:
+    return Path(file).read_bytes()
 
 
 class Caller(FastHttpUser):
@@ -60,24 +73,33 @@ class Caller(FastHttpUser):
         """The parsed command line."""
         return self.environment.parsed_options
 
-    def invoke(self, endpoint: str, body: str, name: str, headers: dict[str, str] | None = None) -> Any:
-        """POST a CSV ``body``; the response, already judged. ``name`` is its line in the report."""
+    def invoke(self, endpoint: str, body: str | bytes, name: str, headers: dict[str, str] | None = None) -> Any:
+        """POST a ``body``, CSV unless ``headers`` say otherwise; the response, already judged. ``name`` is its line in
+        the report."""
         path = f"/endpoints/{endpoint}/invocations"
         sent = {"Content-Type": "text/csv", **(headers or {})}
-        with self.client.post(path, data=body, headers=sent, name=name, catch_response=True) as response:
+        data: Any = body  # bytes pass through, though locust declares text only
+        with self.client.post(path, data=data, headers=sent, name=name, catch_response=True) as response:
             if response.status_code != 200:
-                response.failure(f"{response.status_code}: {(response.text or str(response.error or ''))[:200]}")
+                said = response.text or str(response.error or "")
+                response.failure(f"{response.status_code}: {_ID.sub('<id>', said)[:200]}")
             elif not response.content:
                 response.failure("an empty answer")
         return response
 
+    def single(self, endpoint: str, name: str) -> Any:
+        """A row of 30 columns, or the file the user named, to ``endpoint``."""
+        if file := self.options.body:
+            return self.invoke(endpoint, _content(file), name, {"Content-Type": self.options.content_type})
+        return self.invoke(endpoint, TUMOUR_ROW, name)
+
     def one_row(self) -> None:
         """A row to the single model."""
-        self.invoke(self.options.endpoint, TUMOUR_ROW, "one row")
+        self.single(self.options.endpoint, "one row")
 
     def ab_row(self) -> str:
         """A row to the endpoint of several variants; the variant that answered."""
-        response = self.invoke(self.options.ab_endpoint, TUMOUR_ROW, "a/b row")
+        response = self.single(self.options.ab_endpoint, "a/b row")
         return str(response.headers.get(VARIANT, "")) if response.status_code == 200 else ""
 
     def zoo_row(self, law: Zipf) -> None:
@@ -146,7 +168,7 @@ class mixed(Caller):
         self.law = self.zipf()
 
     @task(60)
-    def single(self) -> None:
+    def row(self) -> None:
         """A row."""
         self.one_row()
 

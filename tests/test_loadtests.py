@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.__main__ import verdict
+from loadtests.__main__ import main as run_scenario
+from loadtests.__main__ import percentile_ms, verdict
 from loadtests.chaos import declaration
 from loadtests.client import Plan, decode_plan, encode_plan, parse_head, request_bytes, run_plan, send
 from loadtests.figures import Zipf, median_ratio, parse_weights, percentile, split_faults, split_shares
@@ -126,6 +127,12 @@ def test_a_locust_run_passes_only_with_calls_and_without_failures() -> None:
     assert ["no calls were made"] == verdict([], 0)
     assert ["3 of 20 calls failed"] == verdict([good, {"num_requests": 10, "num_failures": 3}], 1)
     assert ["the scenario's own check failed (exit status 1)"] == verdict([good], 1)
+
+
+def test_percentiles_of_a_report_are_read_off_locusts_histogram() -> None:
+    """Rounded milliseconds and how many calls took each."""
+    entry = {"num_requests": 10, "response_times": {"1": 8, "250": 1, "20.0": 1}}
+    assert [1.0, 20.0, 250.0] == [percentile_ms(entry, q) for q in (50, 90, 95)]
 
 
 @pytest.mark.parametrize(
@@ -318,3 +325,23 @@ def test_a_server_that_ends_early_shows_its_log() -> None:
     command = python("loadtests.floor", "--model", "absent", "--port", str(port))
     with running(command, port) as server, pytest.raises(RuntimeError, match="server ended with 1"):
         server.wait_ready()
+
+
+# --- scenarios ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scenario", "options", "expected"), [("one_model", [], 0), ("ab_split", ["--weights", "A=1"], 1)]
+)
+def test_a_scenario_passes_by_what_it_saw(
+    booster: tuple[Path, Any], tmp_path: Path, scenario: str, options: list[str], expected: int
+) -> None:
+    """The floor answers every call, and no answer of its names a variant. Both ways a report is left."""
+    port = free_port()
+    body = tmp_path / "row.csv"
+    body.write_text("1,2,3")
+    common = ["--host", f"http://127.0.0.1:{port}", "--users", "2", "--seconds", "1", "--reports", str(tmp_path / "r")]
+    with running(python("loadtests.floor", "--model", str(booster[0]), "--port", str(port)), port) as server:
+        server.wait_ready()
+        assert expected == run_scenario([scenario, *common, "--body", str(body), *options])
+    assert [".html", ".json"] == sorted(file.suffix for file in (tmp_path / "r").iterdir())
