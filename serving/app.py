@@ -124,6 +124,7 @@ class _Control:
             self._supervisor.start()
             for _ in range(settings.fronts):
                 self._start_front()
+            self._changed()  # an empty server has a table too
             for spec in endpoints:
                 self._endpoints.deploy(spec)
             await self._until_ready()
@@ -269,8 +270,7 @@ def _plain(settings: Settings) -> dict[str, Any]:
 def _settings(plain: Mapping[str, Any]) -> Settings:
     """The reverse of ``_plain``."""
     paths = {name: Path(plain[name]) for name in ("data_dir", "settings_file", "access_keys") if plain[name]}
-    tuples = {"file_roots": tuple(map(Path, plain["file_roots"])), "notify_hosts": tuple(plain["notify_hosts"])}
-    return Settings(**{**plain, **paths, **tuples})
+    return Settings(**{**plain, **paths, "file_roots": tuple(map(Path, plain["file_roots"]))})
 
 
 # --- front ----------------------------------------------------------------------------------------------------------

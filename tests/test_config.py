@@ -54,7 +54,7 @@ def test_every_setting_has_its_documented_default() -> None:
         "SERVING_WORKER_RECYCLE": "0",
         "SERVING_ALLOW_CODE": "false",
         "SERVING_THREADS": "0",
-        "SERVING_MAX_BATCH_ROWS": "4096",
+        "SERVING_MAX_BATCH_CALLS": "256",
         "SERVING_MAX_QUEUE": "1024",
         "SERVING_MAX_CONNECTIONS": "4096",
         "SERVING_MAX_BODY": "6MiB",
@@ -68,8 +68,6 @@ def test_every_setting_has_its_documented_default() -> None:
         "SERVING_ACCESS_KEYS": "",
         "SERVING_S3": "local",
         "SERVING_FILE_ROOTS": "",
-        "SERVING_NOTIFY_HOSTS": "",
-        "SERVING_METRICS_MODELS": "0",
         "SERVING_LOG_FORMAT": "text",
         "SERVING_LOG_LEVEL": "info",
     }
@@ -118,8 +116,8 @@ def test_paths_in_a_file_are_meant_from_its_folder(tmp_path: Path) -> None:
 
 def test_lists_are_separated_by_commas(tmp_path: Path) -> None:
     """In the environment; a file has real lists."""
-    got = settings(tmp_path, "", {"SERVING_NOTIFY_HOSTS": "a.example,b.example"})
-    assert ("a.example", "b.example") == got.notify_hosts
+    got = settings(tmp_path, "", {"SERVING_FILE_ROOTS": "/models,/more"})
+    assert (Path("/models"), Path("/more")) == got.file_roots
 
 
 def test_settings_cannot_change() -> None:

@@ -122,7 +122,8 @@ def authorise(
     identity = identify(front, method, url, headers, body, now)
     if identity is None:
         return
-    target = next((value.decode("latin-1") for name, value in headers if name == b"x-amzn-sagemaker-target-model"), "")
+    named = next((value.decode("latin-1") for name, value in headers if name == b"x-amzn-sagemaker-target-model"), "")
+    target = front.directory.table.get("aliases", {}).get(named, named)  # what is invoked, whatever it is called
     if not auth.permits(identity, "invoke", route.endpoint, target):
         raise AccessDenied(f"This key may not invoke endpoint {route.endpoint}.")
 

@@ -41,6 +41,8 @@ _IDLE_TICK = 0.1
 #: Threads that may run slow batches at once, beside the leader.
 _MOST_RUNNERS = 24
 _MOST_METAS = 4096
+#: What the work on models may take beside them, before a worker counts as not returning memory.
+_SLACK = 64 * 2**20
 
 log = logging.getLogger("serving.worker")
 
@@ -216,7 +218,7 @@ class Worker:
 
     def _look_at_memory(self) -> None:
         """Ask to be replaced when freed memory does not come back (allocators fragment, models leak)."""
-        allowed = self.cache.budget * 1.1 + 64 * 2**20
+        allowed = self.plan.recycle or self.cache.budget * 1.1 + _SLACK
         if self._bloated or memory.held().resident - self.baseline.resident <= allowed:
             return
         memory.give_back(collect=True)

@@ -26,6 +26,7 @@ class WorkerPlan:
     disk_budget: int
     budget: int
     memory_cap: int
+    recycle: int
     allow_code: bool
     threads: int
     max_batch_calls: int
