@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,7 @@ class LoadSettings:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-class TensorModel:
+class TensorModel(ABC):
     """A model from arrays to arrays. Rows are independent: the batcher may stack the rows of several calls into one
     ``predict`` and split the answer, unless ``batchable`` is False (fixed row axis, or state).
 
@@ -54,19 +55,19 @@ class TensorModel:
     max_batch_rows: int | None = None
     engine: str = ""
 
+    @abstractmethod
     def predict(self, inputs: np.ndarray | dict[str, np.ndarray]) -> Outputs:
         """Predict rows. Raises ``BadInput`` for what the model refuses, ``PredictionFailed`` otherwise."""
-        raise NotImplementedError("a runtime supplies this")
 
     def optimise(self) -> bool:
         """Find the fastest engine that gives the same numbers. Slow; called off the invocation path once the model
         has earned it. True when something changed. Safe while ``predict`` runs on another thread."""
         return False
 
-    def set_threads(self, threads: int) -> None:
+    def set_threads(self, threads: int) -> None:  # noqa: B027  # most have nothing to do
         """Native threads may change while the model is loaded (workers come and go)."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # most have nothing to do
         """Release native memory now. ``predict`` is not called again."""
 
 
@@ -93,19 +94,19 @@ class ScriptReply(NamedTuple):
     chunks: Iterator[bytes] | None = None
 
 
-class ScriptModel:
+class ScriptModel(ABC):
     """A model from bytes to bytes: user code that decodes and encodes for itself. Never batched."""
 
     engine: str = "script"
 
+    @abstractmethod
     def transform(self, call: ScriptCall) -> ScriptReply:
         """Answer one call. Raises ``ModelError`` with the status the script chose, or 500."""
-        raise NotImplementedError("a runtime supplies this")
 
-    def set_threads(self, threads: int) -> None:
+    def set_threads(self, threads: int) -> None:  # noqa: B027  # most have nothing to do
         """Native threads may change while the model is loaded."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # most have nothing to do
         """Drop the model."""
 
 

@@ -565,8 +565,8 @@ def _error_bytes(id: int, error: ServingError, flags: int = 0) -> bytes:
 
 def run(plan: WorkerPlan) -> None:
     """A forked process's whole life as a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # may reach every process of ours; the supervisor decides who goes
+        signal.signal(number, signal.SIG_IGN)
     configure_logs(plan.log_format, plan.log_level)
     memory.cap(plan.memory_cap)
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

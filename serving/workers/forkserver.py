@@ -87,7 +87,8 @@ class Forkserver:
 
 def main() -> None:
     """``python -m serving.workers.forkserver FD FRAMEWORK,FRAMEWORK``."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: control alone decides who ends when
+        signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))
     frameworks = [name for name in sys.argv[2].split(",") if name]
     runtimes.preload(frameworks)
