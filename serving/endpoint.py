@@ -149,8 +149,11 @@ class Directory:
             self._leaving = [pool for pool in self._leaving if pool.pending]
 
 
-async def answer(endpoint: Endpoint, invocation: Invocation) -> Reply:
-    """``Endpoint.invoke`` for a caller that can await. Raises the ``ServingError``; leaving cancels the call."""
+async def answer(
+    endpoint: Endpoint, invocation: Invocation, on_accepted: Callable[[Call], None] = lambda _: None
+) -> Reply:
+    """``Endpoint.invoke`` for a caller that can await. Raises the ``ServingError``; leaving cancels the call.
+    ``on_accepted`` hears of the call as soon as a variant has it."""
     future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
     def done(result: Reply | ServingError) -> None:
@@ -162,6 +165,7 @@ async def answer(endpoint: Endpoint, invocation: Invocation) -> Reply:
             future.set_result(result)
 
     ticket = endpoint.invoke(invocation, done)
+    on_accepted(ticket)
     try:
         return await future
     except asyncio.CancelledError:

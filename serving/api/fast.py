@@ -6,8 +6,8 @@ raw ASGI's cost). Connections, keep-alive, shutdown and all other routes stay uv
 ``routes.py`` for other ASGI servers and pass the same tests.
 
 Also here, for every request, because nothing below checks it: how long a client may take to send, how large head and
-body may be, and framing that two readers could read differently (RFC 9112, 6.3). What is refused is answered and the
-connection closed, after a moment of reading on so that the answer is not lost to a reset.
+body may be, and framing that two readers could read differently (``framing.py``). What is refused is answered, in its
+turn, and the connection closed, after a moment of reading on so that the answer is not lost to a reset.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from collections import deque
 from typing import Any, ClassVar, cast
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.api import failures, invocations
+from serving.api import failures, framing, invocations
+from serving.api.framing import Message, Refused
 from serving.api.front import Front
 from serving.errors import ServingError
 from serving.types import Reply
@@ -29,9 +31,11 @@ from serving.workers.pool import Call
 
 _KEEP_ALIVE_SECONDS = 75.0
 _LINGER_SECONDS = 3.0
+#: Requests of one connection that wait for an earlier answer: from so many on, or behind so large a body, nothing more
+#: is read; as many as one read can hold beyond that are kept, then the connection is refused.
 _MOST_PIPELINED = 8
-#: Chunk heads and extensions may cost this much more than the body itself.
-_CHUNK_SLACK = 64 * 1024
+_LARGE_BODY = 64 * 1024
+_MOST_WAITING = 256
 #: A head is learned when it has only headers that clients repeat from call to call.
 _LEARNED = frozenset(
     b"accept accept-encoding accept-language connection content-length content-type host origin referer user-agent "
@@ -39,59 +43,18 @@ _LEARNED = frozenset(
 )
 _LONGEST_LEARNED = 2048
 _MOST_LEARNED = 1024
-_SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization"})
-_PHRASES = {
-    200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 406: "Not Acceptable", 408: "Request Timeout",
-    413: "Content Too Large", 415: "Unsupported Media Type", 424: "Failed Dependency", 429: "Too Many Requests",
-    431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
-    503: "Service Unavailable", 507: "Insufficient Storage",
-}  # fmt: skip
 
 log = logging.getLogger("serving.front")
 
 
-class _Refused(Exception):
-    """Stop reading this connection: (status, sentence)."""
+class _Flow(FlowControl):
+    """Reading stays paused while ``full``, whoever resumes it: uvicorn does so after each of its answers."""
 
+    full = False
 
-class _Message:
-    """One request as it arrives; also what the ASGI side needs to be told if it had to wait for its turn."""
-
-    __slots__ = (
-        "body",
-        "fields",
-        "headers",
-        "keep_alive",
-        "method",
-        "route",
-        "size",
-        "url",
-        "version",
-    )
-
-    def __init__(self) -> None:
-        self.url = b""
-        self.method = b""
-        self.version = "1.1"
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.fields: dict[bytes, bytes] = {}
-        self.body: list[bytes] = []
-        self.size = 0
-        self.keep_alive = True
-        self.route: invocations.Route | None = None
-
-    # The parser's questions that uvicorn's code asks, answered as they stood when this message was read.
-    def get_http_version(self) -> str:
-        return self.version
-
-    def get_method(self) -> bytes:
-        return self.method
-
-    def should_keep_alive(self) -> bool:
-        return self.keep_alive
-
-    def should_upgrade(self) -> bool:
-        return False
+    def resume_reading(self) -> None:
+        if not self.full and not self.write_paused:
+            super().resume_reading()
 
 
 class FastProtocol(HttpToolsProtocol):
@@ -113,19 +76,20 @@ class FastProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._message: _Message | None = None
+        self._message: Message | None = None
         self._to_asgi = False
         self._current: invocations.Head | None = None
-        self._last: _Message | None = None
+        self._last: Message | None = None
         self._on_answer = self._answered
         self._ticket: Call | None = None
         self._request_id = ""
-        self._waiting: deque[_Message] = deque()
-        self._head_bytes = 0
+        self._waiting: deque[Message] = deque()
+        self._turning = False
         self._raw_bytes = 0
         self._since = 0.0
         self._arriving = False
         self._write_paused_since = 0.0
+        self._refusal: tuple[int, str] | None = None
         self._lingering_until = 0.0
         self._lingered = 0
         self._closing = False
@@ -135,8 +99,11 @@ class FastProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
+        self.flow = self._reading = _Flow(transport)
         self._since = self.loop.time()
         if len(self.connections) > self.front.settings.max_connections:
+            self.connections.discard(self)  # it must not keep others out while it lingers
+            self.loop.call_later(_LINGER_SECONDS, transport.abort)
             self._refuse(503, "Too many connections are open. Please try again.")
         elif self._closing or self.front.draining:
             self.shutdown()
@@ -157,10 +124,11 @@ class FastProtocol(HttpToolsProtocol):
         between = self._current is None and self._message is None and not self._waiting and not self._busy
         if between and end > 3:
             known = self._known.get(data[:end])
-            if known is not None and known[1] == len(data) - end and not self._lingering_until:
+            if known is not None and known[1] == len(data) - end and self._refusal is None:
                 self._since = self.front.clock
                 self._serve(known[0], data[end:])
                 return
+        self._last = None  # a request that waited leaves its own here: this head does not mean that
         self._parse(data)
         if between and end > 3 and self._last is not None:
             self._learn(data[:end], len(data) - end)
@@ -183,30 +151,36 @@ class FastProtocol(HttpToolsProtocol):
             return  # it was refused, and will be again
 
     def _parse(self, data: bytes) -> None:
-        if self._lingering_until:
+        if self._refusal is not None:
             self._linger(len(data))
             return
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
         self._raw_bytes += len(data)
+        rest = data
+        while rest and self._refusal is None:
+            rest = self._feed(rest)
+        self._account()
+
+    def _feed(self, data: bytes) -> bytes:
+        """Let the parser read. Returns what it left: a client may offer another protocol (stock Java clients offer
+        h2c), which we may ignore (RFC 9110, 7.8), but the parser stops there and a fresh one must read on."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._after_upgrade(data, upgrade)
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+            return data[upgrade.args[0] :]
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
-            if not isinstance(cause, _Refused):
+            if isinstance(cause, Refused):
+                self._refuse(*cause.args)
+            else:
                 log.error("reading a request failed", exc_info=cause)
                 self._refuse(500, "An internal failure occurred.")
-                return
-            self._refuse(*cause.args)
-            return
         except httptools.HttpParserError:
             self._refuse(400, "The request is not valid HTTP.")
-            return
-        self._account(len(data))
+        return b""
 
-    def _account(self, count: int) -> None:
+    def _account(self) -> None:
         """Time and size limits for what has arrived only in part."""
         message = self._message
         if message is None:
@@ -214,28 +188,19 @@ class FastProtocol(HttpToolsProtocol):
             return
         if not self._arriving:
             self._arriving, self._since = True, self.loop.time()
-        if not message.method:
-            self._head_bytes += count
-            if self._head_bytes > self.front.settings.max_header_bytes:
-                self._refuse(431, "The request's head is too large.")
-        elif self._raw_bytes > 2 * self.front.settings.max_body_bytes + _CHUNK_SLACK:
-            self._refuse(400, "The request's chunks carry more framing than content.")
-
-    def _after_upgrade(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
-        """A client offered another protocol (stock Java clients offer h2c). RFC 9110, 7.8: we may ignore that and
-        answer in HTTP/1.1; the parser stops there, so a fresh one reads on."""
-        rest = data[upgrade.args[0] :]
-        self.parser = httptools.HttpRequestParser(self)
-        if rest and not self._lingering_until:
-            self._raw_bytes -= len(rest)
-            self.data_received(rest)
+        try:
+            framing.check_partial(message, self._raw_bytes, self.front.settings)
+        except Refused as refused:
+            self._refuse(*refused.args)
 
     # -- the parser's callbacks -----------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._message = _Message()
-        self._head_bytes = 0
+        if self.transport.is_closing():
+            raise Refused(400, "The connection was to end with the request before.")
+        self._message = Message()
+        self._to_asgi = False
         self._raw_bytes = 0
 
     def on_url(self, url: bytes) -> None:
@@ -245,66 +210,46 @@ class FastProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
-        message = self._message
-        assert message is not None
-        name = name.lower()
-        self._head_bytes += len(name) + len(value)
-        if name in message.fields and name in _SINGLE:
-            raise _Refused(400, f"The header {name.decode('latin-1')} is given twice.")
-        message.fields[name] = value
-        message.headers.append((name, value))
+        assert self._message is not None
+        self._message.add(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is complete: decide who answers."""
         message = self._message
         assert message is not None
-        parser = self.parser
+        parser, settings = self.parser, self.front.settings
         message.method = parser.get_method()
         message.version = parser.get_http_version()
         message.keep_alive = parser.should_keep_alive() and message.version != "1.0"
-        fields = message.fields
-        if self._head_bytes + len(message.url) > self.front.settings.max_header_bytes:
-            raise _Refused(431, "The request's head is too large.")
-        self._check_framing(message, fields)
-        if message.method == b"POST" and self.front.settings.fast_path:
+        framing.check(message, settings)
+        if message.method == b"POST" and settings.fast_path:
             message.route = self._route(message.url)
-        waiting = self._busy
-        self._to_asgi = message.route is None and not waiting
-        if b"expect" in fields:
-            self._continue(message, waiting)
+        if message.route is None:
+            framing.check_target(message.url)
+        self._to_asgi = message.route is None and not self._busy and not self._waiting
         if self._to_asgi:
             self._replay_head(message)
+        elif b"expect" in message.fields and message.version != "1.0":
+            message.expects = message.fields[b"expect"].lower() == b"100-continue"
+            self._invite()
 
-    def _check_framing(self, message: _Message, fields: dict[bytes, bytes]) -> None:
-        if b"transfer-encoding" in fields:
-            if b"content-length" in fields:
-                raise _Refused(400, "Content-Length and Transfer-Encoding together are ambiguous.")
-            if fields[b"transfer-encoding"].strip().lower() != b"chunked" or message.version == "1.0":
-                raise _Refused(501, "The only transfer coding understood is chunked.")
-        if b"host" not in fields and message.version != "1.0":
-            raise _Refused(400, "The Host header is missing.")
-        if b"content-encoding" in fields and fields[b"content-encoding"].lower() != b"identity":
-            raise _Refused(415, "Compressed bodies are not accepted.")
-        length = fields.get(b"content-length")
-        if length is not None and (not length.isdigit() or int(length) > self.front.settings.max_body_bytes):
-            self._too_large()
-
-    def _too_large(self) -> None:
-        limit = self.front.settings.max_body_bytes
-        raise _Refused(413, f"The body is larger than {limit} bytes.")
-
-    def _continue(self, message: _Message, waiting: bool) -> None:
-        """The client waits for leave to send its body; uvicorn does this for its own."""
-        if message.fields[b"expect"].lower() == b"100-continue" and not self._to_asgi and not waiting:
+    def _invite(self) -> None:
+        """The client waits for leave to send its body (RFC 9110, 10.1.1): it has it once all earlier answers are out.
+        uvicorn does this for its own."""
+        message = self._message
+        if message is not None and message.expects and not self._busy and not self._waiting:
+            message.expects = False
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _route(self, url: bytes) -> invocations.Route | None:
         routes = self._routes
         if url in routes:
             return routes[url]
-        if len(routes) > 1024:
-            routes.clear()
-        found = routes[url] = invocations.route(url, self.front.settings.default_endpoint)
+        found = invocations.route(url, self.front.settings.default_endpoint)
+        if len(url) <= _LONGEST_LEARNED:
+            if len(routes) >= _MOST_LEARNED:
+                routes.clear()
+            routes[url] = found
         return found
 
     def on_body(self, body: bytes) -> None:
@@ -313,7 +258,7 @@ class FastProtocol(HttpToolsProtocol):
         assert message is not None
         message.size += len(body)
         if message.size > self.front.settings.max_body_bytes:
-            self._too_large()
+            raise framing.too_large(self.front.settings)
         if self._to_asgi:
             self._with_parser(message, super().on_body, body)
         else:
@@ -327,11 +272,18 @@ class FastProtocol(HttpToolsProtocol):
         if self._to_asgi:
             self._with_parser(message, super().on_message_complete)
         elif self._busy or self._waiting:
-            self._waiting.append(message)
-            if len(self._waiting) >= _MOST_PIPELINED:
-                self.flow.pause_reading()
+            self._wait(message)
         else:
             self._begin(message)
+
+    def _wait(self, message: Message) -> None:
+        waiting = self._waiting
+        waiting.append(message)
+        if len(waiting) >= _MOST_PIPELINED or message.size > _LARGE_BODY:
+            self._reading.full = True
+            self._reading.pause_reading()
+        if len(waiting) >= _MOST_WAITING:
+            raise Refused(429, "Too many requests wait for their answers on this connection.")
 
     # -- answering ------------------------------------------------------------------------------------------------
 
@@ -340,7 +292,7 @@ class FastProtocol(HttpToolsProtocol):
         """Is an answer on this connection still to come?"""
         return self._current is not None or (self.cycle is not None and not self.cycle.response_complete)
 
-    def _begin(self, message: _Message) -> None:
+    def _begin(self, message: Message) -> None:
         """A whole request, whose turn it is."""
         route, front = message.route, self.front
         if route is None:
@@ -350,7 +302,7 @@ class FastProtocol(HttpToolsProtocol):
         head = invocations.Head(route, "", "", {}, False, message.keep_alive)
         try:
             if front.keys is not None:
-                invocations.authorise(front, route, "POST", message.url, message.headers, body, time.time())
+                invocations.authorise(front, route, message.url, message.headers, body)
             head = invocations.read_head(route, message.fields, message.keep_alive)
         except Exception as error:
             self._current, self._request_id = head, front.next_request_id()
@@ -367,7 +319,9 @@ class FastProtocol(HttpToolsProtocol):
         try:
             endpoint = front.directory.get(head.route.endpoint)
             invocation = invocations.build(front, head, body, request_id, time.monotonic())
-            self._ticket = endpoint.invoke(invocation, self._on_answer)
+            ticket = endpoint.invoke(invocation, self._on_answer)
+            if self._current is head:  # else it was answered at once, and another's turn may have come
+                self._ticket = ticket
         except Exception as error:
             self._reject(error)
 
@@ -385,16 +339,21 @@ class FastProtocol(HttpToolsProtocol):
         transport = self.transport
         if transport.is_closing():
             return
+        last = not head.keep_alive or (self._closing and self._idle)
         if isinstance(result, Reply):
-            transport.write(self._reply(head, result))
+            transport.write(self._reply(head, result, last))
         else:
-            transport.write(self._failure(head, result, ticket))
-        if not head.keep_alive or self._closing:
-            transport.close()
-            return
+            transport.write(self._failure(head, result, ticket, last))
         self._since = self.front.clock
-        if self._waiting:
+        if last:
+            transport.close()
+        elif self._waiting or self._refusal is not None or self._message is not None:
             self._next()
+
+    @property
+    def _idle(self) -> bool:
+        """Has nothing more been read from this connection?"""
+        return not self._waiting and self._message is None and self._refusal is None
 
     def _date(self) -> bytes:
         """The Date line; uvicorn renews the header once a second."""
@@ -405,10 +364,10 @@ class FastProtocol(HttpToolsProtocol):
             type(self)._date_line = (headers, line)
         return line
 
-    def _reply(self, head: invocations.Head, reply: Reply) -> bytes:
-        if reply.headers or head.timed or not head.keep_alive or self._closing:
+    def _reply(self, head: invocations.Head, reply: Reply, last: bool) -> bytes:
+        if reply.headers or head.timed or last:
             headers = invocations.reply_headers(reply, self._request_id, head.timed)
-            return self._dressed(head, 200, headers, reply.body)
+            return framing.answer(200, self._date(), headers, reply.body, last)
         kind = (reply.content_type, reply.variant)
         first = self._heads.get(kind)
         if first is None:
@@ -426,33 +385,39 @@ class FastProtocol(HttpToolsProtocol):
             body,
         )
 
-    def _failure(self, head: invocations.Head, error: ServingError, ticket: Call | None) -> bytes:
+    def _failure(self, head: invocations.Head, error: ServingError, ticket: Call | None, last: bool) -> bytes:
         settings, route = self.front.settings, head.route
         status, headers, body = failures.dress(
             error, route.container, self._request_id, settings.account_id, route.endpoint, settings.region
         )
         if ticket is not None:
-            headers.append(("x-Amzn-Invoked-Production-Variant", ticket.variant))
-        return self._dressed(head, status, headers, body)
-
-    def _dressed(self, head: invocations.Head, status: int, headers: list[tuple[str, str]], body: bytes) -> bytes:
-        keep = "" if head.keep_alive and not self._closing else "connection: close\r\n"
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-        first = f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode()
-        rest = f"{lines}{keep}content-length: {len(body)}\r\n\r\n".encode("latin-1", "replace")
-        return first + self._date() + rest + body
+            headers.append((invocations.VARIANT, ticket.variant))
+        return framing.answer(status, self._date(), headers, body, last)
 
     def _next(self) -> None:
-        """The next request that waited on this connection."""
-        if self._waiting and not self._busy and not self.transport.is_closing():
-            message = self._waiting.popleft()
-            if not self._waiting:
-                self.flow.resume_reading()
-            self._begin(message)
+        """The requests that waited on this connection, each in its turn; then whatever waited for them."""
+        if self._turning:
+            return  # answered at once: the loop below goes on
+        self._turning = True
+        try:
+            while self._waiting and not self._busy and not self._write_paused_since and not self.transport.is_closing():
+                message = self._waiting.popleft()
+                if not self._waiting:
+                    self._reading.full = False
+                    self._reading.resume_reading()
+                self._begin(message)
+        finally:
+            self._turning = False
+        if self._waiting or self._busy:
+            return
+        if self._refusal is not None:
+            self._part(*self._refusal)
+        else:
+            self._invite()
 
     # -- the ASGI side --------------------------------------------------------------------------------------------
 
-    def _with_parser(self, message: _Message, call: Any, *args: Any) -> None:
+    def _with_parser(self, message: Message, call: Any, *args: Any) -> None:
         """Run uvicorn's own callback with the parser's answers as they stood for this message."""
         parser, self.parser = self.parser, cast("Any", message)
         try:
@@ -460,16 +425,17 @@ class FastProtocol(HttpToolsProtocol):
         finally:
             self.parser = parser
 
-    def _replay_head(self, message: _Message) -> None:
+    def _replay_head(self, message: Message) -> None:
         super().on_message_begin()
         super().on_url(message.url)
         for name, value in message.headers:
             super().on_header(name, value)
         self._with_parser(message, super().on_headers_complete)
 
-    def _replay(self, message: _Message) -> None:
+    def _replay(self, message: Message) -> None:
         """A whole request that waited: give it to ASGI now."""
         self._replay_head(message)
+        self.cycle.waiting_for_100_continue = False
         for chunk in message.body:
             self._with_parser(message, super().on_body, chunk)
         self._with_parser(message, super().on_message_complete)
@@ -477,30 +443,45 @@ class FastProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """ASGI has answered."""
         super().on_response_complete()
+        self._unset_keepalive_if_required()  # ours is in ``sweep``: this one would not see later calls
         self._since = self.front.clock
-        if self._closing and not self._waiting:
+        if self._closing and self._idle:
             self.transport.close()
         else:
             self._next()
 
+    def _forget_cycle(self) -> bool:
+        """Its request will never be whole: ASGI is told that the client has left, and the answer is ours to give. False
+        when ASGI has begun to answer."""
+        cycle = self.cycle
+        if cycle.response_started:
+            return False
+        cycle.disconnected = True
+        cycle.message_event.set()
+        self.cycle = cast("Any", None)
+        return True
+
     # -- refusing, waiting, leaving -------------------------------------------------------------------------------
 
     def _refuse(self, status: int, sentence: str) -> None:
-        """Answer a connection that cannot be read on, then read and discard for a moment so that it sees the answer."""
+        """This connection cannot be read on: say so once all that was read before has been answered."""
+        if self._refusal is not None or self.transport.is_closing():
+            return
+        self._refusal = (status, sentence)
+        message, self._message = self._message, None
+        if message is not None and self._to_asgi and not self._forget_cycle():
+            self.transport.close()
+        elif not self._busy and not self._waiting:
+            self._part(status, sentence)
+
+    def _part(self, status: int, sentence: str) -> None:
+        """Answer what was refused, then read and discard for a moment so that the client sees the answer."""
         if self._lingering_until or self.transport.is_closing():
             return
-        code = "ThrottlingException" if status == 503 else "ValidationException"
-        body = b'{"__type":"%b","Message":"%b"}' % (code.encode(), sentence.encode())
-        self.front.registry.counter("sagemaker_rejected_requests_total", code).add()
-        head = (
-            f"HTTP/1.1 {status} {_PHRASES[status]}\r\ncontent-type: application/json\r\nx-amzn-ErrorType: {code}\r\n"
-            f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
-        if self._busy:  # an earlier request's answer must not be mistaken for this one's
-            self.transport.close()
-            return
-        self._message = None
-        self.transport.write(head.encode() + body)
+        front = self.front
+        front.registry.counter("sagemaker_rejected_requests_total", framing.code_of(status)).add()
+        headers, body = framing.refusal(status, sentence, front.next_request_id())
+        self.transport.write(framing.answer(status, self._date(), headers, body, last=True))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._lingering_until = self.loop.time() + _LINGER_SECONDS
@@ -513,16 +494,17 @@ class FastProtocol(HttpToolsProtocol):
     def sweep(self, now: float) -> None:
         """Once a second: cut those who take too long to send, to read, or to go. ``now``: the loop's time."""
         limit = self.front.settings.receive_timeout_seconds
-        if self.transport is None or self.transport.is_closing():
-            return
-        if self._lingering_until:
+        if self.transport.is_closing():
+            if now - self._since > limit:  # its last answer is not being read
+                self.transport.abort()
+        elif self._lingering_until:
             if now > self._lingering_until:
                 self.transport.abort()
         elif self._write_paused_since:
             if now - self._write_paused_since > limit:
                 self.transport.abort()
         elif self._arriving:
-            if now - self._since > limit:
+            if now - self._since > limit and not self.flow.read_paused:
                 self._refuse(408, "The request did not arrive in time.")
         elif not self._busy and now - self._since > _KEEP_ALIVE_SECONDS:
             self.transport.close()
@@ -538,6 +520,8 @@ class FastProtocol(HttpToolsProtocol):
         super().resume_writing()
         self._write_paused_since = 0.0
         self.flow.resume_reading()
+        if self._waiting or self._refusal is not None:
+            self._next()
 
     def eof_received(self) -> None:
         """The client has finished sending; asyncio closes the transport, which cancels what is in flight."""
@@ -548,7 +532,7 @@ class FastProtocol(HttpToolsProtocol):
         self._closing = True
         if not self._busy:
             self.loop.call_later(0.2, self._close_if_idle)
-        elif self._current is None:
+        elif self._current is None and self._idle:
             super().shutdown()
 
     def _close_if_idle(self) -> None:

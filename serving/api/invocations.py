@@ -4,6 +4,7 @@ and the ASGI routes. Header names and limits: SageMaker Runtime, InvokeEndpoint.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -38,7 +39,12 @@ _REFUSED: dict[bytes, str] = {
 }
 _PREFIXES = (b"x-amzn-sagemaker-", b"x-serving-affinity")
 TIMING = b"x-serving-timing"
+VARIANT = "x-Amzn-Invoked-Production-Variant"
+#: The session id of a call that asks the model to open a session: it names none, so nothing sticks to it.
+_NEW_SESSION = "NEW_SESSION"
 _PRINTABLE = re.compile(rb"[\x21-\x7e\x80-\xff][\x20-\x7e\x80-\xff]*")
+#: What goes on to the model as text of its own, and may come back as a header (``reliability.md``, headers).
+_ASCII = frozenset({b"x-amzn-sagemaker-custom-attributes", b"x-amzn-sagemaker-session-id"})
 #: What a model may set in its answer (container contract).
 _SETTABLE = re.compile(r"x-amzn-sagemaker-[a-z-]+|x-serving-[a-z-]+", re.IGNORECASE)
 
@@ -83,8 +89,9 @@ def read_head(route: Route, headers: Mapping[bytes, bytes], keep_alive: bool = T
     accept = headers.get(b"accept", b"")
     if len(content_type) > 1024 or len(accept) > 1024 or b"\0" in content_type or b"\0" in accept:
         raise ValidationError("Content-Type and Accept must be at most 1024 characters.")
-    if extras:
-        extras.setdefault("affinity_key", extras.get("session_id", ""))
+    session = extras.get("session_id", "")
+    if session and session != _NEW_SESSION:
+        extras.setdefault("affinity_key", session)
     kind, wanted = content_type.decode("latin-1"), accept.decode("latin-1")
     return Head(route, kind, wanted, extras, TIMING in headers, keep_alive)
 
@@ -109,21 +116,28 @@ def _read(name: bytes, value: bytes, into: dict[str, str]) -> None:
     field = FIELDS.get(name)
     if field is None or not value:
         return
-    if len(value) > field[1] or not _PRINTABLE.fullmatch(value):
+    if len(value) > field[1] or not _PRINTABLE.fullmatch(value) or (name in _ASCII and not value.isascii()):
         raise ValidationError(f"{name.decode()} must be at most {field[1]} printable characters.")
     into[field[0]] = value.decode("latin-1")
 
 
 def authorise(
-    front: Front, route: Route, method: str, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes, now: float
+    front: Front,
+    route: Route,
+    url: bytes,
+    headers: list[tuple[bytes, bytes]],
+    body: bytes,
+    target: str | None = None,
 ) -> None:
-    """Where keys are configured: who calls, and may they invoke this? ``now``: seconds since 1970. Raises
-    ``AccessDenied`` or ``InvalidSignature``."""
-    identity = identify(front, method, url, headers, body, now)
+    """Where keys are configured: who sent this POST, and may they invoke that? ``target``: the model, where the path
+    and not a header names it. Raises ``AccessDenied`` or ``InvalidSignature``."""
+    identity = identify(front, "POST", url, headers, body, time.time())
     if identity is None:
         return
-    named = next((value.decode("latin-1") for name, value in headers if name == b"x-amzn-sagemaker-target-model"), "")
-    target = front.directory.table.get("aliases", {}).get(named, named)  # what is invoked, whatever it is called
+    if target is None:
+        named = (value.decode("latin-1") for name, value in headers if name == b"x-amzn-sagemaker-target-model")
+        target = next(named, "")
+    target = front.directory.table.get("aliases", {}).get(target, target)  # what is invoked, whatever it is called
     if not auth.permits(identity, "invoke", route.endpoint, target):
         raise AccessDenied(f"This key may not invoke endpoint {route.endpoint}.")
 
@@ -151,7 +165,7 @@ def reply_headers(reply: Reply, request_id: str, timed: bool) -> list[tuple[str,
     headers = [
         ("content-type", clean(reply.content_type) or "application/octet-stream"),
         ("x-amzn-RequestId", request_id),
-        ("x-Amzn-Invoked-Production-Variant", reply.variant),
+        (VARIANT, reply.variant),
     ]
     if timed:
         headers.append(("X-Serving-Timing", receipt(reply.timing)))

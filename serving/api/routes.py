@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeGuard
 
 import orjson
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -17,18 +19,32 @@ from serving.api.front import Front
 from serving.endpoint import Endpoint, answer
 from serving.errors import AccessDenied, ServingError, UnknownEndpoint, UnknownOperation, ValidationError
 from serving.fleet.table import describe
+from serving.types import Reply
 from serving.watch import metrics
+from serving.workers.pool import Call
 
 Handler = Callable[[Front, Request], Awaitable[Response]]
 
 _LOAD_SECONDS = 60.0
 _MOST_LISTED = 1000
+#: Names and URLs in a body, in characters (SageMaker: TargetModel 1,024; a path, 4,096).
+_LONGEST_NAME, _LONGEST_URL = 1024, 4096
+_MOST_VARIANTS = 10
+_PAGE_TOKEN = re.compile(r"[0-9]{1,9}")
+_LEFT = 499
 
 
 def build(front: Front) -> Starlette:
     """The ASGI application of one front."""
     routes = [Route(path, _door(front, action, handler), methods=[method]) for method, path, action, handler in ROUTES]
-    return Starlette(routes=routes, exception_handlers={404: _no_route, 405: _no_route})
+
+    async def no_route(request: Request, _: Exception) -> Response:
+        request.state.request_id = front.next_request_id()
+        return _failure(front, request, UnknownOperation(f"There is no {request.method} on this path."))
+
+    app = Starlette(routes=routes, exception_handlers={404: no_route, 405: no_route})
+    app.router.redirect_slashes = False  # it would send the caller to whatever the Host header says
+    return app
 
 
 def _door(front: Front, action: auth.Action | None, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -36,13 +52,17 @@ def _door(front: Front, action: auth.Action | None, handler: Handler) -> Callabl
 
     async def endpoint(request: Request) -> Response:
         request.state.request_id = request_id = front.next_request_id()
+        request.state.variant = ""
         try:
             if action is not None:
                 await _authorise(front, request, action)
             response = await handler(front, request)
+        except ClientDisconnect:
+            return Response(status_code=_LEFT)  # nobody reads it
         except Exception as error:
             known = failures.as_serving_error(error, request_id)
-            front.registry.counter("sagemaker_rejected_requests_total", known.code).add()
+            if not request.state.variant:
+                front.registry.counter("sagemaker_rejected_requests_total", known.code).add()
             return _failure(front, request, known)
         response.headers["x-amzn-RequestId"] = request_id
         return response
@@ -53,28 +73,34 @@ def _door(front: Front, action: auth.Action | None, handler: Handler) -> Callabl
 async def _authorise(front: Front, request: Request, action: auth.Action) -> None:
     if front.keys is None:
         return
-    url = request.scope["raw_path"] + (b"?" + request.url.query.encode() if request.url.query else b"")
-    headers = [(name.lower(), value) for name, value in request.scope["headers"]]
-    body = await request.body()
-    identity = invocations.identify(front, request.method, url, headers, body, time.time())
+    body = await _body(front, request)
+    identity = invocations.identify(front, request.method, _target(request), _headers(request), body, time.time())
     if action == "invoke":
         return  # decided with the endpoint and model at hand, by the handler
     if identity is not None and not auth.permits(identity, action):
         raise AccessDenied(f"This key lacks the permission {action!r}.")
 
 
+def _target(request: Request) -> bytes:
+    """The request target as it was routed. Never ``request.url``, which is put together with the Host header."""
+    query: bytes = request.scope["query_string"]
+    path: bytes = request.scope["raw_path"]
+    return path + b"?" + query if query else path
+
+
+def _headers(request: Request) -> list[tuple[bytes, bytes]]:
+    return [(name.lower(), value) for name, value in request.scope["headers"]]
+
+
 def _failure(front: Front, request: Request, error: ServingError) -> Response:
     settings = front.settings
-    name = request.path_params.get("name", "") if request.url.path.startswith("/endpoints/") else ""
+    name = request.path_params.get("name", "")
     status, headers, body = failures.dress(
         error, not name, request.state.request_id, settings.account_id, name, settings.region
     )
-    return Response(body, status, dict(headers))
-
-
-async def _no_route(request: Request, _: Exception) -> Response:
-    error = UnknownOperation(f"There is no {request.method} on this path.")
-    status, headers, body = failures.dress(error, True, "")
+    variant = getattr(request.state, "variant", "")
+    if variant:
+        headers.append((invocations.VARIANT, variant))
     return Response(body, status, dict(headers))
 
 
@@ -91,22 +117,43 @@ async def invoke(front: Front, request: Request) -> Response:
     route = invocations.route(url, front.settings.default_endpoint)
     if route is None:
         raise UnknownOperation("There is no such path.")
-    headers = [(name.lower(), value) for name, value in request.scope["headers"]]
-    return await _invoke(front, request, route, headers)
+    headers, body = _headers(request), await _body(front, request)
+    invocations.authorise(front, route, _target(request), headers, body)
+    return await _invoke(front, request, route, headers, body)
 
 
 async def _invoke(
-    front: Front, request: Request, route: invocations.Route, headers: list[tuple[bytes, bytes]]
+    front: Front, request: Request, route: invocations.Route, headers: list[tuple[bytes, bytes]], body: bytes
 ) -> Response:
-    body = await _body(front, request)
     request_id = request.state.request_id
-    full = request.scope["raw_path"] + (b"?" + request.url.query.encode() if request.url.query else b"")
-    invocations.authorise(front, route, "POST", full, headers, body, time.time())
-    endpoint = front.directory.get(route.endpoint)
     head = invocations.read_head(route, dict(headers))
-    reply = await answer(endpoint, invocations.build(front, head, body, request_id, time.monotonic()))
+    endpoint = front.directory.get(route.endpoint)
+    invocation = invocations.build(front, head, body, request_id, time.monotonic())
+
+    def accepted(call: Call) -> None:
+        request.state.variant = call.variant
+
+    reply = await _while_there(request, answer(endpoint, invocation, accepted))
     made = invocations.reply_headers(reply, request_id, head.timed)
     return Response(reply.body, 200, dict(made))
+
+
+async def _while_there(request: Request, work: Coroutine[Any, Any, Reply]) -> Reply:
+    """Await ``work``, but only as long as the client does. Raises ``ClientDisconnect`` when it leaves first."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.create_task(work), asyncio.create_task(gone())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
 
 
 async def _body(front: Front, request: Request) -> bytes:
@@ -199,8 +246,8 @@ async def control(front: Front, request: Request) -> Response:
     wanted = _mapping(await _body(front, request))
     name = wanted.get("EndpointName")
     rows = wanted.get("DesiredWeightsAndCapacities")
-    if not isinstance(name, str) or not isinstance(rows, list) or not rows:
-        raise ValidationError("EndpointName and DesiredWeightsAndCapacities are required.")
+    if not _is_text(name, _LONGEST_NAME) or not isinstance(rows, list) or not 0 < len(rows) <= _MOST_VARIANTS:
+        raise ValidationError("EndpointName and 1 to 10 DesiredWeightsAndCapacities are required.")
     await front.ask("update", {"endpoint": name, "changes": dict(_change(row) for row in rows)})
     settings = front.settings
     arn = f"arn:aws:sagemaker:{settings.region}:{settings.account_id}:endpoint/{name.lower()}"
@@ -208,7 +255,7 @@ async def control(front: Front, request: Request) -> Response:
 
 
 def _change(row: object) -> tuple[str, dict[str, float]]:
-    if not isinstance(row, dict) or not isinstance(row.get("VariantName"), str):
+    if not isinstance(row, dict) or not _is_text(row.get("VariantName"), _LONGEST_NAME):
         raise ValidationError("Each of DesiredWeightsAndCapacities needs a VariantName.")
     change: dict[str, float] = {}
     weight, count = row.get("DesiredWeight"), row.get("DesiredInstanceCount")
@@ -230,8 +277,8 @@ async def load_model(front: Front, request: Request) -> Response:
     """POST /models: 200 loaded, 404 no such artifact, 409 already loaded, 507 no memory."""
     wanted = _mapping(await _body(front, request))
     name, url = wanted.get("model_name"), wanted.get("url")
-    if not isinstance(name, str) or not isinstance(url, str) or not name or not url:
-        raise ValidationError("model_name and url are required.")
+    if not _is_text(name, _LONGEST_NAME) or not _is_text(url, _LONGEST_URL):
+        raise ValidationError("model_name (at most 1024 characters) and url (at most 4096) are required.")
     endpoint = _multi(front)
     try:
         target = await front.ask("name_model", {"endpoint": endpoint.name, "name": name, "url": url})
@@ -247,7 +294,7 @@ async def list_models(front: Front, request: Request) -> Response:
     """GET /models: what is in memory, by name, in pages."""
     rows = await _loaded(front)
     start = request.query_params.get("next_page_token", "0")
-    if not start.isdigit():
+    if not _PAGE_TOKEN.fullmatch(start):
         raise ValidationError("next_page_token is not one of ours.")
     page = rows[int(start) : int(start) + _MOST_LISTED]
     listed: dict[str, Any] = {"models": page}
@@ -280,12 +327,14 @@ async def unload_model(front: Front, request: Request) -> Response:
 async def invoke_model(front: Front, request: Request) -> Response:
     """POST /models/{name}/invoke: 404 when it is not in memory."""
     name = request.path_params["model"]
+    route = invocations.Route(front.settings.default_endpoint, True)
+    headers, body = _headers(request), await _body(front, request)
+    invocations.authorise(front, route, _target(request), headers, body, name)
     if not any(row["modelName"] == name for row in await _loaded(front)):
         return _json({"Message": f"Model {name} is not loaded."}, 404)
-    headers = [(key.lower(), value) for key, value in request.scope["headers"]]
     headers = [pair for pair in headers if pair[0] != b"x-amzn-sagemaker-target-model"]
-    headers.append((b"x-amzn-sagemaker-target-model", name.encode("utf-8", "replace")))
-    return await _invoke(front, request, invocations.Route(front.settings.default_endpoint, True), headers)
+    headers.append((b"x-amzn-sagemaker-target-model", name.encode("latin-1", "replace")))
+    return await _invoke(front, request, route, headers, body)
 
 
 async def _loaded(front: Front) -> list[dict[str, Any]]:
@@ -312,6 +361,10 @@ def _multi(front: Front) -> Endpoint:
     if not all(pool.multi_model for pool in endpoint.pools.values()):
         raise ValidationError(f"Endpoint {endpoint.name} is not a multi-model endpoint.")
     return endpoint
+
+
+def _is_text(value: object, longest: int) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= longest
 
 
 def _mapping(body: bytes) -> dict[str, Any]:

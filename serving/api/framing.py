@@ -1,0 +1,155 @@
+"""One request as it arrives on a connection, and the framing no server should accept.
+
+``check`` refuses what two readers could read differently (RFC 9112, 6.3 and 11.2), what is too large, and what nobody
+here understands. What is refused in this way ends its connection: where the next request begins is anybody's guess.
+"""
+
+from __future__ import annotations
+
+import httptools
+import orjson
+
+from serving.api.invocations import Route
+from serving.config import Settings
+
+#: Chunk heads, their extensions and trailers may cost this much more than twice the largest body.
+_CHUNK_SLACK = 64 * 1024
+_SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization"})
+#: A header's ": " and line end.
+_HEADER_EXTRA = 4
+_PHRASES = {
+    200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 406: "Not Acceptable", 408: "Request Timeout",
+    413: "Content Too Large", 415: "Unsupported Media Type", 424: "Failed Dependency", 429: "Too Many Requests",
+    431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
+    503: "Service Unavailable", 505: "HTTP Version Not Supported", 507: "Insufficient Storage",
+}  # fmt: skip
+_CODES = {429: "ThrottlingException", 500: "InternalFailure", 503: "ServiceUnavailable"}
+
+
+class Refused(Exception):
+    """Stop reading this connection: (status, sentence)."""
+
+
+class Message:
+    """One request as it arrives; also what the ASGI side needs to be told if it had to wait for its turn."""
+
+    __slots__ = (
+        "body",
+        "expects",
+        "fields",
+        "head_bytes",
+        "headers",
+        "keep_alive",
+        "method",
+        "route",
+        "size",
+        "url",
+        "version",
+    )
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.method = b""
+        self.version = "1.1"
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.fields: dict[bytes, bytes] = {}
+        self.head_bytes = 0
+        self.body: list[bytes] = []
+        self.size = 0
+        self.keep_alive = True
+        self.expects = False
+        self.route: Route | None = None
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """One header. Raises ``Refused`` when one that must be single comes again."""
+        if self.method:
+            return  # a trailer: none means anything here, and none may pass for a header (RFC 9110, 6.5.1)
+        name = name.lower()
+        self.head_bytes += len(name) + len(value) + _HEADER_EXTRA
+        if name in self.fields and name in _SINGLE:
+            raise Refused(400, f"The header {name.decode('latin-1')} is given twice.")
+        self.fields[name] = value
+        self.headers.append((name, value))
+
+    # The parser's questions that uvicorn's code asks, answered as they stood when this message was read.
+    def get_http_version(self) -> str:
+        """Such as ``1.1``."""
+        return self.version
+
+    def get_method(self) -> bytes:
+        """Such as ``POST``."""
+        return self.method
+
+    def should_keep_alive(self) -> bool:
+        """Whether another request may follow."""
+        return self.keep_alive
+
+    def should_upgrade(self) -> bool:
+        """Never: RFC 9110, 7.8 lets a server ignore the offer."""
+        return False
+
+
+def check(message: Message, settings: Settings) -> None:
+    """Refuse a complete head. Raises ``Refused``."""
+    fields, version = message.fields, message.version
+    if message.head_bytes + len(message.url) > settings.max_header_bytes:
+        raise Refused(431, "The request's head is too large.")
+    if version != "1.1" and version != "1.0":
+        raise Refused(505, "The only versions spoken here are HTTP/1.1 and HTTP/1.0.")
+    if b"transfer-encoding" in fields:
+        if b"content-length" in fields:
+            raise Refused(400, "Content-Length and Transfer-Encoding together are ambiguous.")
+        if fields[b"transfer-encoding"].strip().lower() != b"chunked" or version == "1.0":
+            raise Refused(501, "The only transfer coding understood is chunked.")
+    if b"host" not in fields and version == "1.1":
+        raise Refused(400, "The Host header is missing.")
+    if b"content-encoding" in fields and fields[b"content-encoding"].lower() != b"identity":
+        raise Refused(415, "Compressed bodies are not accepted.")
+    length = fields.get(b"content-length")
+    if length is not None and (not length.isdigit() or int(length) > settings.max_body_bytes):
+        raise too_large(settings)
+
+
+def check_target(url: bytes) -> None:
+    """Refuse a request target in which there is no path to route. Raises ``Refused``."""
+    try:
+        path = httptools.parse_url(url).path
+    except httptools.HttpParserInvalidURLError:
+        path = None
+    if not path or not path.isascii() or not path.startswith(b"/"):
+        raise Refused(400, "The request target is not a path of this server.")
+
+
+def check_partial(message: Message, received: int, settings: Settings) -> None:
+    """Refuse a message of which ``received`` bytes, those of its first read not counted, are too many for what they
+    say. Raises ``Refused``."""
+    if not message.method:
+        if received > settings.max_header_bytes:
+            raise Refused(431, "The request's head is too large.")
+    elif received > 2 * settings.max_body_bytes + _CHUNK_SLACK:
+        raise Refused(400, "The request's chunks carry more framing than content.")
+
+
+def too_large(settings: Settings) -> Refused:
+    """The refusal of a body over the limit."""
+    return Refused(413, f"The body is larger than {settings.max_body_bytes} bytes.")
+
+
+def code_of(status: int) -> str:
+    """The error code that goes with a refusal's status."""
+    return _CODES.get(status, "ValidationError")
+
+
+def refusal(status: int, sentence: str, request_id: str) -> tuple[list[tuple[str, str]], bytes]:
+    """Headers (without length) and body of the answer to what cannot be read on."""
+    code = code_of(status)
+    headers = [("content-type", "application/json"), ("x-amzn-RequestId", request_id), ("x-amzn-ErrorType", code)]
+    return headers, orjson.dumps({"__type": code, "Message": sentence})
+
+
+def answer(status: int, date: bytes, headers: list[tuple[str, str]], body: bytes, last: bool) -> bytes:
+    """A whole answer as bytes. ``date``: header lines common to all; ``last``: the connection ends with it."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    first = f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode()
+    end = "connection: close\r\n" if last else ""
+    return first + date + f"{lines}{end}content-length: {len(body)}\r\n\r\n".encode("latin-1", "replace") + body
