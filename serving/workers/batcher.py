@@ -67,6 +67,11 @@ class Lines:
         if line.calls and not line.busy:
             self._ready[line.model] = line
 
+    @property
+    def ready(self) -> bool:
+        """Can a line be served now?"""
+        return bool(self._ready)
+
     def next(self) -> Line | None:
         """The line whose turn it is, marked busy; None when nothing can be served."""
         if not self._ready:

@@ -28,7 +28,7 @@ from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
 from serving.workers import memory, pipeline, wire
 from serving.workers.batcher import Call, Line, Lines
-from serving.workers.cells import RUNNING, SLOTS, Cell, model_key
+from serving.workers.cells import RUNNING, SLOTS, Cell
 from serving.workers.loader import Loader
 from serving.workers.model_cache import FAILED, READY, Entry, ModelCache
 from serving.workers.plan import WorkerPlan
@@ -37,6 +37,8 @@ _READ = 256 * 1024
 #: A batch longer than this gives up the lead. Two ticks of the watch thread.
 _SLOW = 0.02
 _TICK = 0.01
+#: How long a batch should take at most, when calls wait: half of what costs the lead.
+_BATCH_SECONDS = 0.01
 _IDLE_TICK = 0.1
 #: Threads that may run slow batches at once, beside the leader.
 _MOST_RUNNERS = 24
@@ -147,41 +149,34 @@ class Worker:
 
     def _lead(self, token: int) -> None:
         """Wait, read, batch, run, answer; until promoted away or stopped."""
-        lock = self.lock
+        lock, more = self.lock, False
         with lock:
             slot = self.take_slot()
         try:
             while not self._stopped.is_set():
-                with lock:
-                    ready = self.lines.next()
-                events = self._epoll.poll(0 if ready else -1)
+                events = self._epoll.poll(0 if more else -1)
                 with lock:
                     for fd, event in events:
                         self._on_event(fd, event)
-                    line = ready or self.lines.next()
-                if line is not None and not self._run_line(line, slot, token):
-                    return
+                    line = self.lines.next()
+                    taken = self._begin(line) if line is not None else None
+                    more = self.lines.ready
+                    if line is None or taken is None:
+                        continue
+                    self._busy_since = time.monotonic()
+                frames = self._answers(*taken, slot)
+                with lock:
+                    self._finish(*taken, frames)
+                    if self._token == token:
+                        self._busy_since = 0.0
+                        self.lines.done(line)
+                        more = self.lines.ready
+                        continue
+                self._run_dry(line, slot)
+                return
         finally:
             with lock:
                 self.free_slot(slot)
-
-    def _run_line(self, line: Line, slot: int, token: int) -> bool:
-        """One batch of a line. False when the lead was taken away meanwhile: then the line has been run empty."""
-        with self.lock:
-            taken = self._begin(line)
-            if taken is None:
-                return True
-            self._busy_since = time.monotonic()
-        entry, batch = taken
-        frames = self._answers(entry, batch, slot)
-        with self.lock:
-            self._finish(line, entry, batch, frames)
-            if self._token == token:
-                self._busy_since = 0.0
-                self.lines.done(line)
-                return True
-        self._run_dry(line, slot)
-        return False
 
     def _run_dry(self, line: Line, slot: int) -> None:
         """Without the lead: go on as this line's own runner until nothing waits for it."""
@@ -193,10 +188,9 @@ class Worker:
                     self._runners -= 1
                     self.wake()
                     return
-            entry, batch = taken
-            frames = self._answers(entry, batch, slot)
+            frames = self._answers(*taken, slot)
             with self.lock:
-                self._finish(line, entry, batch, frames)
+                self._finish(*taken, frames)
 
     def _watch(self) -> None:
         """Promote a new leader when the old one is stuck in a batch; look after memory once a second."""
@@ -349,12 +343,22 @@ class Worker:
             if line.calls:
                 self._reload(line.model)
             return None
-        batch = self.lines.take(line, time.monotonic(), self.plan.max_batch_calls, self.plan.max_batch_bytes)
+        most = self._worth_batching(entry)
+        batch = self.lines.take(line, time.monotonic(), most, self.plan.max_batch_bytes)
         if not batch:
             self.lines.done(line)
             return None
         self.cache.pin(entry)
         return entry, batch
+
+    def _worth_batching(self, entry: Entry) -> int:
+        """Calls to predict together: as many as are answered in ``_BATCH_SECONDS`` at what a call of this model has
+        cost of late. A model that gains by batching earns larger ones; one that does not answers its callers one by one."""
+        model = entry.model
+        if not isinstance(model, TensorModel) or not model.batchable:
+            return 1
+        most = self.plan.max_batch_calls
+        return most if entry.cost * most <= _BATCH_SECONDS else max(1, int(_BATCH_SECONDS / entry.cost))
 
     def _reload(self, name: str) -> None:
         entry, start = self.cache.want(name, time.monotonic())
@@ -367,7 +371,7 @@ class Worker:
     def _answers(self, entry: Entry, batch: list[Call], slot: int) -> list[tuple[Call, bytes]]:
         """Run the model over a batch: a frame for each call."""
         began = time.monotonic()
-        self.cell.set(slot, RUNNING, model_key(entry.name), began)
+        self.cell.set(slot, RUNNING, entry.key, began)
         model = entry.model
         try:
             if isinstance(model, TensorModel):
@@ -380,8 +384,10 @@ class Worker:
             return [(call, _error_frame(call, failed)) for call in batch]
         finally:
             self.cell.clear(slot)
+            cost = (time.monotonic() - began) / len(batch)
+            entry.cost = 0.8 * entry.cost + 0.2 * cost if entry.cost else cost
 
-    def _finish(self, line: Line, entry: Entry, batch: list[Call], frames: list[tuple[Call, bytes]]) -> None:
+    def _finish(self, entry: Entry, batch: list[Call], frames: list[tuple[Call, bytes]]) -> None:
         """Send the answers and put the model back in order."""
         hits, at = 0, 0
         while at < len(frames):  # runs of one front's calls, mostly a single run
@@ -393,12 +399,15 @@ class Worker:
                 at += 1
             connection.send(out, self._wait_writable)
         self._hits.add(hits)
-        self._misses.add(len(batch) - hits)
+        if hits < len(batch):
+            self._misses.add(len(batch) - hits)
         self._batch.observe(len(batch))
         if self.cache.unpin(entry, len(batch)):
             self.loader.release([entry])
-        self.loader.consider(entry)
-        self.room.notify_all()
+        if not entry.improved:
+            self.loader.consider(entry)
+        if self.plan.multi_model:
+            self.room.notify_all()
         if self._draining:
             self._maybe_stop()
 

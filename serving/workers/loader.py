@@ -21,7 +21,7 @@ from serving.runtimes import registry as runtimes
 from serving.runtimes.base import Artifact, LoadSettings, Model, TensorModel
 from serving.watch.metrics import Registry
 from serving.workers import artifacts, memory
-from serving.workers.cells import LOADING, Cell, model_key
+from serving.workers.cells import LOADING, Cell
 from serving.workers.model_cache import Entry, ModelCache
 from serving.workers.pipeline import first_line
 from serving.workers.plan import WorkerPlan
@@ -103,7 +103,7 @@ class Loader:
         host, began = self._host, time.monotonic()
         with host.lock:
             slot = host.take_slot()
-        host.cell.set(slot, LOADING, model_key(entry.name), began)
+        host.cell.set(slot, LOADING, entry.key, began)
         try:
             artifact = self._artifact(entry)
             self._make_room(entry, artifact)

@@ -5,8 +5,8 @@
     ABSENT ──want──► LOADING ──loaded──► READY ──evict/unload──► ABSENT
                         └────failed────► FAILED (until retry_at) ──want──► LOADING
 
-A model in use is not in the eviction order at all: it leaves it when a batch begins and comes back, as the most recent,
-when the batch ends (``behaviour/01``: LRU by last invocation completion, pinned while in flight or loading).
+The order is that of the last batch's end, and a model in use is never taken (``behaviour/01``: LRU by last invocation
+completion, pinned while in flight or loading).
 All methods are called under the worker's lock; ``now`` is monotonic seconds.
 """
 
@@ -19,6 +19,7 @@ from cachetools import LRUCache
 
 from serving.errors import ServingError
 from serving.runtimes.base import Model
+from serving.workers.cells import model_key
 
 LOADING, READY, FAILED = "LOADING", "READY", "FAILED"
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 1.0, 60.0
@@ -27,7 +28,8 @@ _FIRST_BACKOFF, _LONGEST_BACKOFF = 1.0, 60.0
 @dataclass(slots=True, eq=False)
 class Entry:
     """One model. ``bytes`` is the reservation while it loads, the measurement after (``bytes_was``, once it
-    has left); ``pins`` count batches in it; ``source`` names its artifact's exact version."""
+    has left); ``pins`` count batches in it; ``cost`` is a call's share of a batch of late, in seconds; ``key`` its name
+    in the worker's cell; ``source`` names its artifact's exact version."""
 
     name: str
     state: str
@@ -41,6 +43,8 @@ class Entry:
     uses: int = 0
     doomed: bool = False
     improved: bool = False
+    cost: float = 0.0
+    key: int = 0
     source: str = ""
     bytes_was: int = 0
 
@@ -54,7 +58,7 @@ class ModelCache:
         self.keep = keep
         self.used = 0
         self._entries: dict[str, Entry] = {}
-        self._idle: LRUCache[str, Entry] = LRUCache(maxsize=math.inf)
+        self._order: LRUCache[str, Entry] = LRUCache(maxsize=math.inf)
         self._measured: LRUCache[str, int] = LRUCache(maxsize=100_000)
 
     def get(self, name: str) -> Entry | None:
@@ -65,7 +69,7 @@ class ModelCache:
         """The entry of a wanted model, and whether the caller must start its load (exactly one caller is told so)."""
         entry = self._entries.get(name)
         if entry is None:
-            entry = self._entries[name] = Entry(name, LOADING)
+            entry = self._entries[name] = Entry(name, LOADING, key=model_key(name))
             return entry, True
         if entry.state == FAILED and now >= entry.retry_at:
             entry.state = LOADING
@@ -82,11 +86,19 @@ class ModelCache:
 
     def victim(self) -> Entry | None:
         """Take the least recently used idle model out of the books; None when every model is in use."""
-        if not self._idle:
-            return None
-        name, entry = self._idle.popitem()
-        self._forget(name, entry)
-        return entry
+        passed: list[Entry] = []
+        victim = None
+        while self._order and victim is None:
+            entry = self._order.popitem()[1]
+            if entry.pins:
+                passed.append(entry)
+            else:
+                victim = entry
+        for entry in passed:  # in use: they will be the most recent anyway
+            self._order[entry.name] = entry
+        if victim is not None:
+            self._forget(victim)
+        return victim
 
     def reserve(self, entry: Entry, size: int) -> None:
         """Count ``size`` bytes for a load that begins now."""
@@ -100,8 +112,7 @@ class ModelCache:
             self._measured[entry.source] = size
         entry.state, entry.model, entry.error, entry.failures = READY, model, None, 0
         entry.load_seconds = seconds
-        if not entry.pins:
-            self._idle[entry.name] = entry
+        self._order[entry.name] = entry
 
     def failed(self, entry: Entry, error: ServingError, now: float) -> None:
         """The load has failed: the error is everybody's until ``retry_at`` (1 s, doubling to 60 s)."""
@@ -113,7 +124,6 @@ class ModelCache:
     def pin(self, entry: Entry) -> None:
         """A batch begins."""
         entry.pins += 1
-        self._idle.pop(entry.name, None)
 
     def unpin(self, entry: Entry, calls: int) -> bool:
         """A batch of ``calls`` has ended. True when the model is to be unloaded now."""
@@ -122,9 +132,10 @@ class ModelCache:
         if entry.pins:
             return False
         if entry.doomed or not self.keep:
-            self._forget(entry.name, entry)
+            self._forget(entry)
             return True
-        self._idle[entry.name] = entry
+        if self.budget != math.inf:
+            self._order.get(entry.name)  # a look makes it the most recent
         return False
 
     def unload(self, name: str) -> Entry | None:
@@ -135,13 +146,13 @@ class ModelCache:
         if entry.pins:
             entry.doomed = True
             return None
-        self._idle.pop(name, None)
-        self._forget(name, entry)
+        self._forget(entry)
         return entry
 
-    def _forget(self, name: str, entry: Entry) -> None:
-        if self._entries.get(name) is entry:
-            del self._entries[name]
+    def _forget(self, entry: Entry) -> None:
+        if self._entries.get(entry.name) is entry:
+            del self._entries[entry.name]
+            self._order.pop(entry.name, None)
         self.used -= entry.bytes
         entry.bytes_was, entry.bytes = entry.bytes, 0
 
