@@ -18,7 +18,7 @@ from rich.console import Console
 
 from loadtests import report
 from loadtests.generator import tool
-from loadtests.processes import ROOT, python
+from loadtests.processes import ROOT, exit_on_sigterm, python
 from loadtests.report import Figure
 from loadtests.workloads.base import Bench
 from loadtests.workloads.convnet import convnet
@@ -77,6 +77,7 @@ def run(bench: Bench, names: Sequence[str]) -> list[Figure]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench; 0 when every figure is reached."""
+    exit_on_sigterm()
     options = parse(arguments)
     progress, console = Console(stderr=True), Console(width=None if sys.stdout.isatty() else 160)
     _build_models(progress, options.artifacts)

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from loadtests.client import ClientProcess, Count, Plan, run_plan
 from loadtests.generator import Call
-from loadtests.processes import ROOT, Running, our_server
+from loadtests.processes import ROOT, Running, exit_on_sigterm, our_server
 from loadtests.scrape import metric, worker_pids
 from loadtests.workloads.base import Card, is_right
 
@@ -177,6 +177,7 @@ def show(console: Console, outcome: Outcome, seconds: float) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one trial; 0 when every promise was kept."""
+    exit_on_sigterm()
     options = parse(arguments)
     began = time.monotonic()
     outcome = TRIALS[options.trial](options)

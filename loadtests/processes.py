@@ -106,6 +106,11 @@ class Running:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
 
 
+def exit_on_sigterm() -> None:
+    """Let SIGTERM unwind the program like Ctrl-C does, so that every ``with`` ends what it started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 @contextlib.contextmanager
 def running(command: Sequence[str], port: int, environment: Mapping[str, str] | None = None) -> Iterator[Running]:
     """Run ``command`` from the project's root for the length of the ``with``; then end it and everything it started.
