@@ -353,7 +353,7 @@ class Worker:
 
     def _worth_batching(self, entry: Entry) -> int:
         """Calls to predict together: as many as are answered in ``_BATCH_SECONDS`` at what a call of this model has
-        cost of late. A model that gains by batching earns larger ones; one that does not answers its callers one by one."""
+        cost of late. A model that gains by batching earns larger ones; one that does not answers its callers singly."""
         model = entry.model
         if not isinstance(model, TensorModel) or not model.batchable:
             return 1

@@ -34,12 +34,19 @@ _STALLED_SECONDS = 1.0
 _MOST_METAS = 4096
 _MOST_ORDERS = 20_000
 _MOST_BYTES = 256 * 2**20
+#: Fewer calls than this in flight need no admission sums.
+_EASY = 64
+#: Bodies above this count against ``_MOST_BYTES``.
+_BIG = 64 * 1024
 _TIMED_OUT = (
     "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
     "each container in Amazon CloudWatch, resolve the issue, and try again."
 )
 
 log = logging.getLogger("serving.front")
+
+#: Half the cost of calling a NamedTuple's own constructor.
+_new = tuple.__new__
 
 Done = Callable[["Reply | ServingError"], None]
 
@@ -88,7 +95,6 @@ class Channel(asyncio.Protocol):
         self.retiring = False
         self.stalled = False
         self.lost = False
-        self.outstanding = 0
         self.read_at = 0.0
         self._pool = pool
         self._loop = pool.loop
@@ -102,16 +108,21 @@ class Channel(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one, though not by inheritance
         self._pool.on_connected(self)
 
-    def send(self, frame: bytes) -> None:
-        """Queue a frame for this tick's write."""
+    def send(self, *frame: bytes) -> None:
+        """Queue a frame, whole or in parts, for this tick's write."""
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(frame)
+        self._out += frame
 
     def _flush(self) -> None:
         out, self._out = self._out, []
         if self._transport is not None and not self.lost:
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            self._transport.write(b"".join(out))
+
+    @property
+    def outstanding(self) -> int:
+        """Calls in flight."""
+        return len(self.pending)
 
     def data_received(self, data: bytes) -> None:
         """Answers: each goes to its caller; one broken caller must not cost the others theirs."""
@@ -126,7 +137,6 @@ class Channel(asyncio.Protocol):
     def _take(self, answer: wire.Answer) -> None:
         call = self.pending.pop(answer.id, None)
         if call is not None:
-            self.outstanding -= 1
             self._pool.on_answer(self, call, answer)
             if self.retiring:
                 self.close_if_idle()
@@ -139,7 +149,6 @@ class Channel(asyncio.Protocol):
         """The call is no longer this worker's: its answer, if it comes, is thrown away."""
         if self.pending.pop(call.id, None) is None:
             return
-        self.outstanding -= 1
         if not self.lost:
             self.send(wire.pack_request(wire.CANCEL, call.id, 0.0, 0.0, b"", b""))
         if self.retiring:
@@ -163,7 +172,7 @@ class Channel(asyncio.Protocol):
         for waiting in self.operations.values():
             if not waiting.done():
                 waiting.set_exception(ServiceUnavailable("the worker ended"))
-        calls, self.pending, self.outstanding = list(self.pending.values()), {}, 0
+        calls, self.pending = list(self.pending.values()), {}
         self._pool.on_lost(self, calls, running)
 
 
@@ -300,14 +309,14 @@ class Pool:
         """Accept a call; ``done`` hears its answer once, unless it is cancelled. Raises ``Throttled`` when the queue is
         full or too slow for the call's deadline, ``WorkerDied`` for a quarantined model, ``ServiceUnavailable``."""
         now = time.monotonic()
-        if self.pending >= 64 or self._bytes:
+        if self.pending >= _EASY or self._bytes:
             self._admit(invocation, now)
-        call = Call(self, next(self._ids), invocation, done, now)
         if self._quarantine:
             self._check_quarantine(invocation, now)
+        call = Call(self, next(self._ids), invocation, done, now)
         self._metrics.invocations.add()
         self.pending += 1
-        if len(invocation.body) > 65536:
+        if len(invocation.body) > _BIG:
             self._bytes += len(invocation.body)
         if self.multi_model:
             model = invocation.target_model
@@ -338,12 +347,16 @@ class Pool:
         if not ready:
             self._park(call)
             return
-        channel = ready[0] if len(ready) == 1 else self._choose(ready, call.invocation)
-        call.channel = channel
+        invocation, id = call.invocation, call.id
+        channel = call.channel = ready[0] if len(ready) == 1 else self._choose(ready, invocation)
         call.sent = now
-        channel.pending[call.id] = call
-        channel.outstanding += 1
-        channel.send(self._frame(call))
+        channel.pending[id] = call
+        kind = (invocation.content_type, invocation.accept, invocation.target_model)
+        meta = self._metas.get(kind) or self._packed(kind)
+        if invocation.custom_attributes or invocation.inference_id or invocation.session_id:
+            meta = _with_extras(kind, invocation)
+        body = invocation.body
+        channel.send(wire.request_head(wire.REQUEST, id, invocation.deadline, now, len(meta), len(body)), meta, body)
 
     def _choose(self, ready: list[Channel], invocation: Invocation) -> Channel:
         key = invocation.affinity_key or invocation.target_model
@@ -362,23 +375,12 @@ class Pool:
             return placement.least_outstanding(ready, self._random)
         return ready[int(self._random() * len(ready))]
 
-    def _frame(self, call: Call) -> bytes:
-        invocation = call.invocation
-        kind = (invocation.content_type, invocation.accept, invocation.target_model)
-        meta = self._metas.get(kind)
-        if meta is None:
-            if len(self._metas) >= _MOST_METAS:
-                self._metas.clear()
-            meta = self._metas[kind] = wire.pack_meta(*kind)
-        if invocation.custom_attributes or invocation.inference_id or invocation.session_id:
-            extras = (
-                invocation.custom_attributes,
-                invocation.inference_id,
-                invocation.session_id,
-                invocation.request_id,
-            )
-            meta = wire.pack_meta(*kind, extras)
-        return wire.pack_request(wire.REQUEST, call.id, invocation.deadline, call.sent, meta, invocation.body)
+    def _packed(self, kind: tuple[str, str, str]) -> bytes:
+        """The meta of (content type, accept, model), kept for the next call of its kind."""
+        if len(self._metas) >= _MOST_METAS:
+            self._metas.clear()
+        meta = self._metas[kind] = wire.pack_meta(*kind)
+        return meta
 
     def _park(self, call: Call) -> None:
         if not self._expected:
@@ -414,8 +416,9 @@ class Pool:
             self._finish(call, _error(answer))
             return
         content_type, headers = _reply_head(answer.meta)
-        spent, hit = answer[3:9], bool(answer.flags & wire.HIT)
-        self._finish(call, Reply(answer.body, content_type, self.variant, now - call.started, spent, hit, headers))
+        spent, hit = answer[3:9], answer.flags == wire.HIT
+        total = now - call.started
+        self._finish(call, _new(Reply, (answer.body, content_type, self.variant, total, spent, hit, headers)))
 
     def _note_warm(self, channel: Channel, call: Call) -> None:
         if len(self.ready) < 2:
@@ -453,7 +456,7 @@ class Pool:
         call.done = None
         self.pending -= 1
         self._completed += 1
-        if len(call.invocation.body) > 65536:
+        if len(call.invocation.body) > _BIG:
             self._bytes -= len(call.invocation.body)
         if self.multi_model:
             model = call.invocation.target_model
@@ -548,6 +551,12 @@ class Pool:
                 raise _error(answer)
             answers.append(json.loads(answer.body))
         return answers
+
+
+def _with_extras(kind: tuple[str, str, str], invocation: Invocation) -> bytes:
+    """Meta with the headers that differ from call to call."""
+    attributes, inference, session = invocation.custom_attributes, invocation.inference_id, invocation.session_id
+    return wire.pack_meta(*kind, (attributes, inference, session, invocation.request_id))
 
 
 def _error(answer: wire.Answer) -> ServingError:

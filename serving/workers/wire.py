@@ -70,8 +70,12 @@ class Answer(NamedTuple):
 
 def pack_request(kind: int, id: int, deadline: float, sent: float, meta: bytes, body: bytes) -> bytes:
     """Header, meta and body as one frame."""
-    head = _IN.pack(IN_HEADER - 4 + len(meta) + len(body), kind, 0, len(meta), id, deadline, sent)
-    return head + meta + body
+    return request_head(kind, id, deadline, sent, len(meta), len(body)) + meta + body
+
+
+def request_head(kind: int, id: int, deadline: float, sent: float, meta_len: int, body_len: int) -> bytes:
+    """The header of a frame whose meta and body follow it in the same write."""
+    return _IN.pack(IN_HEADER - 4 + meta_len + body_len, kind, 0, meta_len, id, deadline, sent)
 
 
 def pack_answer(
