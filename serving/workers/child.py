@@ -266,7 +266,10 @@ class Worker:
         arrived = time.monotonic()
 
         def take(request: wire.Request) -> None:
-            self._take(connection, request, arrived)
+            if request.kind == wire.REQUEST:
+                self._admit(connection, request, arrived)
+            else:
+                self._take(connection, request)
 
         while True:
             try:
@@ -297,30 +300,26 @@ class Worker:
             call.cancelled = True
         self._maybe_stop()
 
-    def _take(self, connection: Connection, request: wire.Request, arrived: float) -> None:
+    def _take(self, connection: Connection, request: wire.Request) -> None:
         if request.kind == wire.CANCEL:
             call = connection.calls.get(request.id)
             if call is not None:
                 call.cancelled = True
         elif request.kind == wire.CONTROL:
             self._operate(connection, request)
-        else:
-            self._admit(connection, request, arrived)
 
-    def _meta(self, packed: bytes) -> wire.Meta:
-        meta = self._metas.get(packed)
-        if meta is None:
-            meta = wire.unpack_meta(packed)
-            if not meta.extras:  # extras differ from call to call: not worth keeping
-                if len(self._metas) >= _MOST_METAS:
-                    self._metas.clear()
-                self._metas[packed] = meta
+    def _unpacked(self, packed: bytes) -> wire.Meta:
+        meta = wire.unpack_meta(packed)
+        if not meta.extras:  # extras differ from call to call: not worth keeping
+            if len(self._metas) >= _MOST_METAS:
+                self._metas.clear()
+            self._metas[packed] = meta
         return meta
 
     def _admit(self, connection: Connection, request: wire.Request, arrived: float) -> None:
-        meta = self._meta(request.meta)
-        call = Call(connection, request.id, request.deadline, request.sent, arrived, meta, request.body)
-        connection.calls[request.id] = call
+        _, id, deadline, sent, packed, body = request
+        meta = self._metas.get(packed) or self._unpacked(packed)
+        call = connection.calls[id] = Call(connection, id, deadline, sent, arrived, meta, body)
         entry, start = self.cache.want(meta.model, arrived)
         if entry.state == READY:
             self.lines.offer(self.lines.add(call))

@@ -33,6 +33,7 @@ OUT_HEADER = _OUT.size
 #: A frame over this is a broken peer, not a big body (bodies are bounded by ``max_body_bytes`` long before).
 MAX_FRAME = 2**31 - 1
 _U32 = 2**32 - 1
+_MOST_SECONDS = _U32 / 1e6
 #: Half the cost of calling a NamedTuple's own constructor.
 _new = tuple.__new__
 
@@ -90,7 +91,7 @@ def pack_answer(
 
 def micros(seconds: float) -> int:
     """Seconds as a frame's whole microseconds, clamped to what the field holds."""
-    return 0 if seconds <= 0 else min(int(seconds * 1e6), _U32)
+    return int(seconds * 1e6) if 0.0 < seconds < _MOST_SECONDS else 0 if seconds <= 0 else _U32
 
 
 class _Splitter:
