@@ -29,6 +29,9 @@ from serving.runtimes.native import open_library
 
 _PREDICT = b'{"type":0,"training":false,"iteration_begin":0,"iteration_end":0,"missing":NaN,"strict_shape":false}'
 _DENSE = b'{"data":[%d,true],"shape":[%d,%d],"typestr":"<f4","version":3}'
+#: Fewer rows are one thread's work: XGBoost deals rows out in blocks of 64. Waking a second thread for them, or for a
+#: small model's load, doubles the time of both.
+_MANY_ROWS = 128
 #: Relative difference that two engines may show: float32 sums agree exactly, exponentials to the last bit or two.
 _SAME = 1e-6
 _PROBE_ROWS = 512
@@ -51,8 +54,9 @@ class _NativeError(Exception):
 class Booster:
     """A booster behind the C API. Not safe for two threads at once: the caller holds a lock."""
 
-    def __init__(self, threads: int) -> None:
-        """An empty booster; fill it with ``load``."""
+    def __init__(self) -> None:
+        """An empty booster of one thread; fill it with ``load``."""
+        self.linear = False
         self._lib = _library()
         self._handle, self._proxy = c_void_p(), c_void_p()
         self._shape, self._dims, self._result = POINTER(c_uint64)(), c_uint64(), c_void_p()
@@ -60,13 +64,14 @@ class Booster:
         self._check(self._lib.XGBoosterCreate(None, c_uint64(0), byref(self._handle)))
         # One proxy for all calls: making one each time costs as much again as the prediction.
         self._check(self._lib.XGProxyDMatrixCreate(byref(self._proxy)))
-        self.set("nthread", str(threads))
+        self.set("nthread", "1")
 
     def load(self, data: bytes) -> None:
         """Load JSON or UBJSON from memory: from a file, XGBoost would go by its name."""
         if not data.startswith((b'{"', b"{L")):  # somebody's editor has indented it
             data = orjson.dumps(orjson.loads(data))
         self._check(self._lib.XGBoosterLoadModelFromBuffer(self._handle, data, c_uint64(len(data))))
+        self.linear = b"gblinear" in data and self._is_linear()
 
     def set(self, name: str, value: str) -> None:
         """Set a parameter such as ``nthread``."""
@@ -78,12 +83,13 @@ class Booster:
         self._check(self._lib.XGBoosterGetNumFeature(self._handle, byref(count)))
         return count.value
 
-    def config(self) -> dict[str, object]:
-        """The booster's internal configuration, ``learner`` of ``XGBoosterSaveJsonConfig``."""
+    def _is_linear(self) -> bool:
+        """Asked only of a file that names the linear booster somewhere: writing its configuration down is a quarter of
+        a load's time, and the library keeps the text until the calling thread ends."""
         length, text = c_uint64(), c_char_p()
         self._check(self._lib.XGBoosterSaveJsonConfig(self._handle, byref(length), byref(text)))
-        learner: dict[str, object] = json.loads(text.value or b"{}")["learner"]
-        return learner
+        learner = json.loads(text.value or b"{}")["learner"]
+        return bool(learner["gradient_booster"]["name"] == "gblinear")
 
     def to_json(self) -> bytes:
         """The model in XGBoost's JSON schema."""
@@ -137,14 +143,12 @@ class XGBoostModel(TensorModel):
 
     def __init__(self, booster: Booster, threads: int) -> None:
         """Takes the booster over. Raises LoadFailed when it holds no model that can predict."""
-        learner = booster.config()
         self._booster = booster
         self._threads = threads
+        self._used = 1
         self._lock = threading.Lock()
         self._fast: _Fast | None = None
-        self._linear = '"name": "gblinear"' in json.dumps(learner.get("gradient_booster"))
-        self._predict = booster.predict_matrix if self._linear else booster.predict
-        self._shape = _answer_shape(learner)
+        self._predict = booster.predict_matrix if booster.linear else booster.predict
         columns = booster.columns()
         if columns < 1:
             raise LoadFailed("the booster knows of no features: it was saved before it was trained")
@@ -161,7 +165,7 @@ class XGBoostModel(TensorModel):
 
     def optimise(self) -> bool:
         """Build the ONNX form, keep it if it answers the same on probe rows, for as many rows as it is faster."""
-        fast = None if self._linear or self._fast is not None else self._faster()
+        fast = None if self._booster.linear or self._fast is not None else self._faster()
         if fast is None:
             return False
         self._fast = fast  # one assignment: a predict on another thread sees the old engine or the new
@@ -170,10 +174,7 @@ class XGBoostModel(TensorModel):
 
     def set_threads(self, threads: int) -> None:
         """Threads of the booster's own predictions; few-row calls use one in any case."""
-        with self._lock:
-            self._threads = threads
-            if self._booster is not None:
-                self._booster.set("nthread", str(threads))
+        self._threads = threads
 
     def close(self) -> None:
         """Free booster and session."""
@@ -183,14 +184,20 @@ class XGBoostModel(TensorModel):
 
     def _native(self, rows: np.ndarray) -> np.ndarray:
         if not len(rows):
-            return np.empty((0, *self._shape), np.float32)
+            return self._native(np.zeros((1, rows.shape[1]), np.float32))[:0]
         try:
             with self._lock:
+                self._use(self._threads if len(rows) >= _MANY_ROWS else 1)
                 return self._predict(rows)
         except _NativeError as error:
             if is_out_of_memory(error):
                 raise OutOfMemory("there is not enough memory for this prediction") from error
             raise PredictionFailed(f"XGBoost could not predict: {said(error)}") from error
+
+    def _use(self, threads: int) -> None:
+        if threads != self._used:
+            self._booster.set("nthread", str(threads))
+            self._used = threads
 
     def _faster(self) -> _Fast | None:
         """The ONNX engine, or None where there is none, it differs, or it is not faster."""
@@ -220,7 +227,7 @@ def load(artifact: Artifact, settings: LoadSettings) -> TensorModel:
 
 def from_bytes(data: bytes, threads: int) -> XGBoostModel:
     """A booster from its serialised form in memory, as ``Booster.save_raw`` writes it."""
-    booster = Booster(threads)
+    booster = Booster()
     try:
         booster.load(data)
         return XGBoostModel(booster, threads)
@@ -246,16 +253,6 @@ def _to_log(message: bytes) -> None:
 
 
 _TO_LOG = ctypes.CFUNCTYPE(None, c_char_p)(_to_log)  # kept: the library calls it as long as the process lives
-
-
-def _answer_shape(learner: dict[str, object]) -> tuple[int, ...]:
-    """Shape of one row's answer, for the one batch that needs no library: the empty one."""
-    parameters = learner["learner_model_param"]
-    objective = learner["objective"]
-    if not isinstance(parameters, dict) or not isinstance(objective, dict):
-        raise LoadFailed("the booster's configuration cannot be read")
-    width = max(int(parameters.get("num_class", 0)), int(parameters.get("num_target", 1)))
-    return () if width <= 1 or objective.get("name") == "multi:softmax" else (width,)
 
 
 # --- the other engine ------------------------------------------------------------------------------------------------

@@ -99,6 +99,15 @@ class Lines:
         self.waiting -= len(calls)
         return calls
 
+    def late(self, model: str, before: float) -> list[Call]:
+        """Remove and return the calls at the front of a model's line whose deadline is earlier than ``before``."""
+        line = self._lines.get(model)
+        late: list[Call] = []
+        while line is not None and line.calls and line.calls[0].deadline < before:
+            late.append(line.calls.popleft())
+        self.waiting -= len(late)
+        return late
+
     def line(self, model: str) -> Line | None:
         """The line of a model, if any call waits or runs."""
         return self._lines.get(model)

@@ -17,6 +17,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -33,6 +34,9 @@ from serving.workers.loader import Loader
 from serving.workers.model_cache import FAILED, READY, Entry, ModelCache
 from serving.workers.plan import WorkerPlan
 
+#: Python's own 5 ms is how long a thread that loads or improves a model may keep the one that answers waiting, each
+#: time the latter comes back from native code.
+_SWITCH_SECONDS = 0.0005
 _READ = 256 * 1024
 #: A batch longer than this gives up the lead. Two ticks of the watch thread.
 _SLOW = 0.02
@@ -40,6 +44,8 @@ _TICK = 0.01
 #: How long a batch should take at most, when calls wait: half of what costs the lead.
 _BATCH_SECONDS = 0.01
 _IDLE_TICK = 0.1
+#: A call that waits for a load hears so much before its time is up that it is still loading.
+_EXCUSE_SECONDS = 0.25
 #: Threads that may run slow batches at once, beside the leader.
 _MOST_RUNNERS = 24
 _MOST_METAS = 4096
@@ -101,6 +107,7 @@ class Worker:
         self._bloated = False
         self._stopped = threading.Event()
         self._waiters: dict[str, list[tuple[Connection, int]]] = {}
+        self._leaving: dict[Entry, list[tuple[Connection, int]]] = {}
         self._connections: dict[int, Connection] = {}
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK)
@@ -206,9 +213,18 @@ class Worker:
                     self._runners += 1
                     self._busy_since = 0.0
                     threading.Thread(target=self._lead, args=(self._token,), name="lead", daemon=True).start()
+            self._excuse_late(now)
             if now >= next_look:
                 next_look = now + 1.0
+                self.loader.tidy()
                 self._look_at_memory()
+
+    def _excuse_late(self, now: float) -> None:
+        """Calls whose time ends while their model loads are told to come back; the load goes on (``behaviour/01``)."""
+        with self.lock:
+            for name in self.cache.loading():
+                for call in self.lines.late(name, now + _EXCUSE_SECONDS):
+                    self._refuse(call, errors.ModelNotReady(f"Model {name!r} is still loading. Please try again."))
 
     def _look_at_memory(self) -> None:
         """Ask to be replaced when freed memory does not come back (allocators fragment, models leak)."""
@@ -360,6 +376,9 @@ class Worker:
         return most if entry.cost * most <= _BATCH_SECONDS else max(1, int(_BATCH_SECONDS / entry.cost))
 
     def _reload(self, name: str) -> None:
+        line = self.lines.line(name)
+        for call in line.calls if line is not None else ():
+            call.hit = False
         entry, start = self.cache.want(name, time.monotonic())
         if start:
             self.loader.submit(entry)
@@ -403,7 +422,7 @@ class Worker:
         self._batch.observe(len(batch))
         if self.cache.unpin(entry, len(batch)):
             self.loader.release([entry])
-        if not entry.improved:
+        if not entry.improved or not self.cache.fits(0):
             self.loader.consider(entry)
         if self.plan.multi_model:
             self.room.notify_all()
@@ -460,11 +479,7 @@ class Worker:
             ]
             self._reply_json(connection, request.id, {"models": models})
         elif operation == b"unload":
-            known = self.cache.get(name)
-            entry = self.cache.unload(name)
-            if entry is not None:
-                self.loader.release([entry])
-            self._reply_json(connection, request.id, {"unloaded": known is not None and known.state == READY})
+            self._unload(connection, request.id, name)
         elif operation == b"load":
             entry, start = self.cache.want(name, time.monotonic())
             if entry.state == READY:
@@ -475,6 +490,22 @@ class Worker:
                 self._waiters.setdefault(name, []).append((connection, request.id))
                 if start:
                     self.loader.submit(entry)
+
+    def _unload(self, connection: Connection, id: int, name: str) -> None:
+        """Answered when the model's memory is free: in use, it goes after its last batch (``behaviour/01``)."""
+        known = self.cache.get(name)
+        if known is None or known.state != READY:
+            self._reply_json(connection, id, {"unloaded": False})
+            return
+        self._leaving.setdefault(known, []).append((connection, id))
+        entry = self.cache.unload(name)
+        if entry is not None:
+            self.loader.release([entry], asked=True)
+
+    def on_closed(self, entry: Entry) -> None:
+        """A model's memory is free."""
+        for connection, id in self._leaving.pop(entry, ()):
+            self._reply_json(connection, id, {"unloaded": True})
 
     def _reply_json(self, connection: Connection, id: int, value: object) -> None:
         body = json.dumps(value).encode()
@@ -503,7 +534,7 @@ class Worker:
         elif order["op"] == "threads":
             self.loader.set_threads(int(str(order["threads"])))
         elif order["op"] == "budget":
-            self.cache.budget = float(str(order["bytes"]))
+            self.loader.set_budget(float(str(order["bytes"])) if self.plan.multi_model else math.inf)
 
     def _maybe_stop(self) -> None:
         """Drained: told to go, no front is connected and nothing runs."""
@@ -579,6 +610,7 @@ def run(plan: WorkerPlan) -> None:
     memory.cap(plan.memory_cap)
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     control.connect(str(plan.control))
+    sys.setswitchinterval(_SWITCH_SECONDS)
     worker = Worker(plan, control)
     worker.tell({"ev": "hello", "worker": plan.worker_id, "pid": os.getpid()})
     worker.serve()

@@ -1,7 +1,8 @@
 """Loading, releasing and improving models, on threads beside the invocation path.
 
 One load at a time is measured (resident growth means nothing when two overlap); a load that has to wait more than a
-second for its turn goes ahead unmeasured, on its guess, so that one slow artifact cannot hold up the others.
+second for its turn goes ahead on its guess, so that one slow artifact cannot hold up the others. Closing and improving
+have threads of their own: a load that waits for room must not hold up what would make room.
 """
 
 from __future__ import annotations
@@ -21,16 +22,29 @@ from serving.runtimes import registry as runtimes
 from serving.runtimes.base import Artifact, LoadSettings, Model, TensorModel
 from serving.watch.metrics import Registry
 from serving.workers import artifacts, memory
+from serving.workers.batcher import Lines
 from serving.workers.cells import LOADING, Cell
-from serving.workers.model_cache import Entry, ModelCache
+from serving.workers.model_cache import READY, Entry, ModelCache
 from serving.workers.pipeline import first_line
 from serving.workers.plan import WorkerPlan
 
 _LOADERS = 3
+#: With ModelCacheSetting Disabled every call loads: SageMaker raises the concurrency of loads then, and so do we.
+_LOADERS_WITHOUT_CACHE = 6
 _TURN_SECONDS = 1.0
-#: A model of many is improved once it has answered this many calls; a single model at once.
-_WORTH_IMPROVING = 64
+#: A model of many is improved once it has answered this many calls (it costs tens of milliseconds, and saves tens of
+#: microseconds a call), and only into memory that nobody else needs; a single model at once.
+_WORTH_IMPROVING = 512
+#: What an improvement takes, as a multiple of the model's own bytes, before any was measured.
+_IMPROVEMENT = 8.0
 _TRIM_SECONDS = 0.5
+#: Evicted models up to this many bytes are closed after the load that they made room for, larger ones before.
+_CLOSED_LATER = 4 * 2**20
+#: Physical memory is looked at again when so many bytes have been loaded.
+_CHECKED = 2**20
+#: A copy of an artifact up to this size is loaded first to keep a framework's one-time costs out of its measurement.
+_REHEARSED = 16 * 2**20
+_MOST_OVERHEAD = 256 * 2**20
 
 log = logging.getLogger("serving.worker")
 
@@ -41,6 +55,7 @@ class Host(Protocol):
     plan: WorkerPlan
     lock: threading.Lock
     room: threading.Condition
+    lines: Lines
     cache: ModelCache
     cell: Cell
     registry: Registry
@@ -48,6 +63,7 @@ class Host(Protocol):
 
     def on_loaded(self, entry: Entry, seconds: float) -> None: ...  # noqa: D102
     def on_load_failed(self, entry: Entry, error: ServingError) -> None: ...  # noqa: D102
+    def on_closed(self, entry: Entry) -> None: ...  # noqa: D102
     def book(self) -> None: ...  # noqa: D102
     def tell(self, event: dict[str, object]) -> None: ...  # noqa: D102
     def take_slot(self) -> int: ...  # noqa: D102
@@ -61,10 +77,18 @@ class Loader:
         self._host = host
         plan = host.plan
         labels = (plan.endpoint, plan.variant)
-        self._pool = ThreadPoolExecutor(max_workers=_LOADERS, thread_name_prefix="load")
+        loaders = _LOADERS if plan.keep else _LOADERS_WITHOUT_CACHE
+        self._pool = ThreadPoolExecutor(max_workers=loaders, thread_name_prefix="load")
+        self._closers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="close")
+        self._chores = ThreadPoolExecutor(max_workers=1, thread_name_prefix="improve")
         self._turn = threading.Lock()
+        self._scales = memory.Scales()
+        self._rehearsed: set[tuple[str, bool]] = set()
+        self._improvement = _IMPROVEMENT
         self._threads = plan.threads
-        self._last_trim = 0.0
+        self._unchecked = 0
+        self._trimmed_at = 0.0
+        self._untrimmed = False
         self._disk = artifacts.ArtifactCache(Path(plan.cache_dir), plan.disk_budget)
         self._download = host.registry.histogram("sagemaker_model_download_seconds", *labels)
         self._load_time = host.registry.histogram("sagemaker_model_load_seconds", *labels)
@@ -72,60 +96,91 @@ class Loader:
         self._failures = host.registry.counter("sagemaker_model_load_failures_total", *labels)
         self._evictions = host.registry.counter("sagemaker_model_evictions_total", *labels)
 
+    # -- orders, given with the lock held ---------------------------------------------------------------------------
+
     def submit(self, entry: Entry) -> None:
-        """Load a model soon; the host hears how it went. Called with the lock held."""
+        """Load a model soon; the host hears how it went."""
         self._pool.submit(self._load, entry)
 
-    def release(self, entries: Iterable[Entry]) -> None:
-        """Close models soon. Called with the lock held, for entries already out of the books."""
+    def release(self, entries: Iterable[Entry], asked: bool = False) -> None:
+        """Close models soon that are already out of the books; the host hears when each is closed. ``asked``: somebody
+        waits for their memory, so give it back at once."""
+        self._host.room.notify_all()
         for entry in entries:
-            self._pool.submit(self._close, entry)
+            self._closers.submit(self._close, entry, asked)
 
     def consider(self, entry: Entry) -> None:
-        """Improve a model once it has earned it. Called with the lock held, after each batch."""
-        if entry.improved or (self._host.plan.multi_model and entry.uses < _WORTH_IMPROVING):
+        """After each batch: hold the budget, if nothing could leave before; improve a model that has earned it."""
+        cache = self._host.cache
+        if not cache.fits(0):
+            self.release(self._overflow())
+        if entry.improved or entry.state != READY or entry.doomed or not isinstance(entry.model, TensorModel):
+            return
+        if self._host.plan.multi_model and (
+            entry.uses < _WORTH_IMPROVING or not cache.keep or not cache.fits(int(entry.bytes * self._improvement))
+        ):
             return
         entry.improved = True
-        if isinstance(entry.model, TensorModel):
-            self._host.cache.pin(entry)
-            self._pool.submit(self._improve, entry, entry.model)
+        cache.pin(entry)
+        self._chores.submit(self._improve, entry, entry.model)
 
     def set_threads(self, threads: int) -> None:
         """Native threads for models loaded from now on, and for those in memory that can change."""
         self._threads = threads
         for entry in self._host.cache.ready():
             if entry.model is not None:
-                self._pool.submit(entry.model.set_threads, threads)
+                self._chores.submit(entry.model.set_threads, threads)
 
-    # -- on a loading thread --------------------------------------------------------------------------------------
+    def set_budget(self, budget: float) -> None:
+        """The worker's share of the memory has changed."""
+        self._host.cache.budget = budget
+        self.release(self._overflow())
+
+    def tidy(self) -> None:
+        """Once a second, without the lock: give back what the last closed models have left."""
+        if self._untrimmed:
+            self._trim()
+
+    # -- on a loading thread ----------------------------------------------------------------------------------------
 
     def _load(self, entry: Entry) -> None:
-        host, began = self._host, time.monotonic()
+        host = self._host
         with host.lock:
             slot = host.take_slot()
-        host.cell.set(slot, LOADING, entry.key, began)
         try:
+            host.cell.set(slot, LOADING, entry.key, time.monotonic())
             artifact = self._artifact(entry)
+            host.cell.clear(slot)  # it may wait long for room, which must not look like a load that hangs
             self._make_room(entry, artifact)
             started = time.monotonic()
+            host.cell.set(slot, LOADING, entry.key, started)
             model, size = self._measured(entry, artifact)
         except BaseException as error:
             self._failed(entry, error)
         else:
-            seconds = time.monotonic() - started
-            with host.lock:
-                host.cache.loaded(entry, model, size, seconds)
-                victims = self._overflow()
-                self._load_time.observe(seconds)
-                host.on_loaded(entry, seconds)
-                self.consider(entry)
-            for victim in victims:
-                self._close(victim)
-            log.info("loaded %r: %s, %d bytes, %.0f ms", entry.name, model.engine, size, seconds * 1e3)
+            self._succeeded(entry, model, size, time.monotonic() - started)
         finally:
             host.cell.clear(slot)
             with host.lock:
                 host.free_slot(slot)
+
+    def _succeeded(self, entry: Entry, model: Model, size: int, seconds: float) -> None:
+        host = self._host
+        with host.lock:
+            host.cache.loaded(entry, model, size, seconds)
+            self.release(self._overflow())
+            self._load_time.observe(seconds)
+            host.on_loaded(entry, seconds)
+            if not host.plan.multi_model:
+                self.consider(entry)
+            self._unchecked += size
+            look = host.plan.multi_model and self._unchecked > _CHECKED
+            self._unchecked *= not look
+        # From here on the callers are being answered: whatever this thread does keeps the interpreter from them.
+        level = logging.DEBUG if host.plan.multi_model else logging.INFO
+        log.log(level, "loaded %r: %s, %d bytes, %.0f ms", entry.name, model.engine, size, seconds * 1e3)
+        if look:
+            self._hold_resident()
 
     def _failed(self, entry: Entry, error: BaseException) -> None:
         if isinstance(error, ServingError):
@@ -134,10 +189,13 @@ class Loader:
             clean = OutOfMemory(f"not enough memory to load model {entry.name!r}")
         else:
             log.error("loading %r failed", entry.name, exc_info=error)
-            clean = LoadFailed(f"model {entry.name!r} cannot be loaded: {type(error).__name__}: {first_line(error)}")
+            why = error.strerror if isinstance(error, OSError) else first_line(error)  # str() would name the path
+            clean = LoadFailed(f"model {entry.name!r} cannot be loaded: {type(error).__name__}: {why}")
+        self._unpin(entry)
         with self._host.lock:
             self._failures.add()
             self._host.cache.failed(entry, clean, time.monotonic())
+            self._host.room.notify_all()
             self._host.on_load_failed(entry, clean)
 
     def _artifact(self, entry: Entry) -> Artifact:
@@ -148,75 +206,154 @@ class Loader:
         status = path.stat()
         entry.source = f"{path}:{status.st_mtime_ns}:{status.st_size}"
         fetched = self._disk.fetch(path)
-        if fetched != path:
-            self._download.observe(time.monotonic() - began)
         artifact = artifacts.recognise(fetched)
         artifacts.check_allowed(artifact, plan.allow_code)
+        if fetched != path:
+            if artifact.format == "script":  # its code may open files of its folder at any time
+                self._disk.pin(fetched)
+                entry.pinned = fetched
+            with self._host.lock:
+                self._download.observe(time.monotonic() - began)
         return artifact
 
     def _make_room(self, entry: Entry, artifact: Artifact) -> None:
         """Evict idle models until the guess fits, waiting for busy ones if need be; then reserve it."""
         host = self._host
-        cache, patience = host.cache, time.monotonic() + host.plan.load_wait
+        cache, end = host.cache, time.monotonic() + host.plan.load_wait
         victims: list[Entry] = []
         with host.lock:
             guess = cache.guess(entry.source, artifact.bytes)
             if guess > cache.budget:
-                raise OutOfMemory(
-                    f"model {entry.name!r} needs {guess} bytes; this worker has {int(cache.budget)} for all its models"
-                )
+                raise self._too_large(entry, guess)
             while not cache.fits(guess):
-                victim = cache.victim()
+                victim = cache.victim(self._wanted)
                 if victim is not None:
                     self._journal(victim, "room for another model")
                     victims.append(victim)
-                elif not host.room.wait(patience - time.monotonic()):
+                    continue
+                self.release(victims)
+                victims = []
+                if not host.room.wait(end - time.monotonic()):
                     raise ModelNotReady(f"no memory for model {entry.name!r}: every loaded model is in use")
             cache.reserve(entry, guess)
+            if sum(victim.bytes_was for victim in victims) <= _CLOSED_LATER:
+                self.release(victims)
+                return
         for victim in victims:
             self._close(victim)
 
+    def _wanted(self, name: str) -> bool:
+        """Do calls wait for this model's turn?"""
+        line = self._host.lines.line(name)
+        return line is not None and bool(line.calls)
+
     def _measured(self, entry: Entry, artifact: Artifact) -> tuple[Model, int]:
-        """Load, and say how many bytes it took (the guess, if it could not be measured alone)."""
+        """Load, and say how many bytes it took (the guess, if something else was going on at the same time)."""
         host = self._host
         alone = self._turn.acquire(timeout=_TURN_SECONDS)
         try:
-            before = memory.held()
-            settings = LoadSettings(host.plan.allow_code, self._threads, host.plan.environment)
-            model = runtimes.load(artifact, settings)
-            if not host.plan.multi_model:
-                _warm(model)
-            size = memory.growth(before, memory.held()) if alone else entry.bytes
+            if alone and host.plan.multi_model:
+                self._rehearse(artifact)
+            weighing = self._scales.start()
+            try:
+                model = self._built(artifact)
+            finally:
+                grown = weighing.stop()
         finally:
             if alone:
                 self._turn.release()
+        if grown is None:
+            return model, entry.bytes
+        size = max(grown, artifact.bytes // 8)  # a load into space that others freed meanwhile may look like nothing
+        with host.lock:
+            host.cache.measured(entry.source, size)
         if size > host.cache.budget:
             model.close()
             memory.give_back(collect=True)
-            raise OutOfMemory(
-                f"model {entry.name!r} takes {size} bytes; this worker has {int(host.cache.budget)} for all its models"
-            )
+            raise self._too_large(entry, size)
         return model, size
 
+    def _built(self, artifact: Artifact) -> Model:
+        plan = self._host.plan
+        model = runtimes.load(artifact, LoadSettings(plan.allow_code, self._threads, plan.environment))
+        if not plan.multi_model:
+            _warm(model)
+        return model
+
+    def _too_large(self, entry: Entry, size: int) -> OutOfMemory:
+        budget = int(self._host.cache.budget)
+        return OutOfMemory(f"model {entry.name!r} takes {size} bytes; this worker has {budget} for all its models")
+
+    def _rehearse(self, artifact: Artifact, improve: bool = False) -> None:
+        """Once per format: load, use and close a copy. Libraries, thread pools and registries that come with a first
+        load are the worker's, not the model's: what is left of the copy counts to the baseline. Code is never run
+        twice, and a large model's own bytes drown the difference."""
+        step = (artifact.format, improve)
+        if step in self._rehearsed or artifact.executes_code or artifact.bytes > _REHEARSED:
+            return
+        before = memory.held()
+        try:
+            copy = self._built(artifact)
+            _warm(copy)
+            if improve and isinstance(copy, TensorModel):
+                copy.optimise()
+            copy.close()
+            del copy
+        except Exception:
+            return  # the load itself will say why
+        self._rehearsed.add(step)
+        memory.give_back()
+        overhead = min(max(0, memory.held().resident - before.resident), _MOST_OVERHEAD)
+        with self._host.lock:
+            base = self._host.baseline
+            self._host.baseline = memory.Held(base.resident + overhead, base.heap)
+        log.info("the first %r model brought %d bytes of libraries with it", artifact.format, overhead)
+
+    # -- what must go -----------------------------------------------------------------------------------------------
+
     def _overflow(self) -> list[Entry]:
-        """With the lock held: what must go because a load took more than guessed, or the system counts more than we."""
+        """With the lock held: idle models that must go because the books are over the budget."""
         cache, victims = self._host.cache, []
-        excess = memory.held().resident - self._host.baseline.resident - cache.budget
-        while not cache.fits(0) or (excess > 0 and len(cache.ready()) > 1):
-            victim = cache.victim()
+        while not cache.fits(0):
+            victim = cache.victim(self._wanted)
             if victim is None:
                 break
-            excess -= max(victim.bytes_was, 1)
             self._journal(victim, "over the memory budget")
             victims.append(victim)
         return victims
+
+    def _hold_resident(self) -> None:
+        """The books are estimates; physical memory is the promise. Where it is above the allowance although free memory
+        was given back, idle models go until their bytes make up for it."""
+        cache = self._host.cache
+        if self._excess() <= 0:
+            return
+        memory.give_back(collect=True)
+        victims, excess = [], self._excess()
+        with self._host.lock:
+            while excess > 0 and len(cache.ready()) > 1:
+                victim = cache.victim(self._wanted)
+                if victim is None:
+                    break
+                excess -= max(victim.bytes_was, 1)
+                self._journal(victim, "physical memory over the budget")
+                victims.append(victim)
+        for victim in victims:
+            self._close(victim)
+        if victims:
+            self._trim()
+
+    def _excess(self) -> float:
+        grown = memory.held().resident - self._host.baseline.resident
+        return grown - memory.allowance(self._host.cache.budget)
 
     def _journal(self, victim: Entry, why: str) -> None:
         self._evictions.add()
         event = {"ev": "evicted", "model": victim.name, "why": why, "bytes": victim.bytes_was}
         self._host.tell(event | {"reload_seconds": round(victim.load_seconds, 6), "uses": victim.uses})
 
-    def _close(self, entry: Entry) -> None:
+    def _close(self, entry: Entry, asked: bool = False) -> None:
+        """Free a model that is out of the books. ``asked``: give its pages back now, not within the next second."""
         began = time.monotonic()
         model, entry.model = entry.model, None
         if model is not None:
@@ -225,32 +362,56 @@ class Loader:
             except Exception:
                 log.exception("closing %r failed", entry.name)
         del model
-        if began - self._last_trim > _TRIM_SECONDS:
-            self._last_trim = began
-            memory.give_back()
-        self._unload_time.observe(time.monotonic() - began)
+        self._unpin(entry)
+        self._untrimmed = True
+        if asked or began - self._trimmed_at > _TRIM_SECONDS:
+            self._trim()
         with self._host.lock:
+            self._unload_time.observe(time.monotonic() - began)
             self._host.book()
+            self._host.on_closed(entry)
+
+    def _trim(self) -> None:
+        self._untrimmed, self._trimmed_at = False, time.monotonic()
+        memory.give_back()
+
+    def _unpin(self, entry: Entry) -> None:
+        pinned, entry.pinned = entry.pinned, None
+        if pinned is not None:
+            self._disk.unpin(pinned)
+
+    # -- on the thread for chores -----------------------------------------------------------------------------------
 
     def _improve(self, entry: Entry, model: TensorModel) -> None:
         """Let the model look for a faster engine; count what that costs in memory."""
-        host = self._host
+        host, grown = self._host, 0
         try:
-            with self._turn:
-                before = memory.held()
-                if model.optimise():
-                    log.info("model %r now answers with %s", entry.name, model.engine)
-                grown = memory.growth(before, memory.held())
+            if host.plan.multi_model:
+                self._rehearse(self._artifact(entry), improve=True)
+            grown = self._improved(entry, model)
         except Exception:
             log.exception("model %r stays with its own engine", entry.name)
-            grown = 0
         with host.lock:
             host.cache.reserve(entry, entry.bytes + grown)
             if host.cache.unpin(entry, 0):
                 self.release([entry])
-            for victim in self._overflow():
-                self.release([victim])
+            self.release(self._overflow())
             host.book()
+
+    def _improved(self, entry: Entry, model: TensorModel) -> int:
+        """Bytes the improvement took: measured, or by the last one that was when something else was going on."""
+        weighing = self._scales.start()
+        try:
+            changed = model.optimise()
+        finally:
+            grown = weighing.stop()
+        if changed:
+            log.info("model %r now answers with %s", entry.name, model.engine)
+        if grown is None:
+            return int(entry.bytes * self._improvement) if changed else 0
+        if changed and entry.bytes:
+            self._improvement = grown / entry.bytes
+        return grown
 
 
 def _warm(model: Model) -> None:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import ctypes
 import gc
 import mmap
+import os
 import resource
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 _PAGE = mmap.PAGESIZE
-_STATM = Path("/proc/self/statm")
+#: Bytes beside the models: request bodies, thread stacks, what the allocator keeps for reuse.
+SLACK = 32 * 2**20
 
 
 #: The C library's ``struct mallinfo2``, field by field.
@@ -44,8 +47,12 @@ class Held(NamedTuple):
 
 
 def held() -> Held:
-    """This process now. 10-100 µs."""
-    resident = int(_STATM.read_text().split()[1]) * _PAGE
+    """This process now. 10 µs, more where the heap is in many pieces."""
+    statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        resident = int(os.read(statm, 256).split()[1]) * _PAGE
+    finally:
+        os.close(statm)
     if _mallinfo2 is None:
         return Held(resident, 0)
     info = _mallinfo2()
@@ -55,6 +62,48 @@ def held() -> Held:
 def growth(before: Held, after: Held) -> int:
     """Bytes a load took: the larger of what physical memory and the heap's books say, at least 0."""
     return max(after.resident - before.resident, after.heap - before.heap, 0)
+
+
+class Weighing:
+    """One piece of work on the scales; ``stop`` is called once."""
+
+    def __init__(self, scales: Scales, number: int, alone: bool) -> None:
+        self._scales = scales
+        self._number = number
+        self._alone = alone
+        self._before = held()
+
+    def stop(self) -> int | None:
+        """Bytes the work took; None when other work overlapped it."""
+        after = held()
+        undisturbed = self._scales._stopped(self._number)
+        return growth(self._before, after) if self._alone and undisturbed else None
+
+
+class Scales:
+    """Measures what a piece of work takes in memory. When two pieces overlap nobody can tell whose bytes are whose."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = 0
+        self._started = 0
+
+    def start(self) -> Weighing:
+        """Begin a piece of work."""
+        with self._lock:
+            self._running += 1
+            self._started += 1
+            return Weighing(self, self._started, self._running == 1)
+
+    def _stopped(self, number: int) -> bool:
+        with self._lock:
+            self._running -= 1
+            return self._started == number
+
+
+def allowance(budget: float) -> float:
+    """How much more than at its start a worker with ``budget`` bytes of models may hold before models must leave."""
+    return budget * 1.1 + SLACK
 
 
 def give_back(collect: bool = False) -> None:

@@ -3,7 +3,8 @@
 ::
 
     ABSENT ──want──► LOADING ──loaded──► READY ──evict/unload──► ABSENT
-                        └────failed────► FAILED (until retry_at) ──want──► LOADING
+      ▲                 ├────failed────► FAILED (until retry_at) ──want──► LOADING
+      └─── nothing ─────┘
 
 The order is that of the last batch's end, and a model in use is never taken (``behaviour/01``: LRU by last invocation
 completion, pinned while in flight or loading).
@@ -13,23 +14,31 @@ All methods are called under the worker's lock; ``now`` is monotonic seconds.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from cachetools import LRUCache
 
-from serving.errors import ServingError
+from serving.errors import ModelNotReady, RequestRefused, ServingError
 from serving.runtimes.base import Model
 from serving.workers.cells import model_key
 
-LOADING, READY, FAILED = "LOADING", "READY", "FAILED"
+ABSENT, LOADING, READY, FAILED = "ABSENT", "LOADING", "READY", "FAILED"
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 1.0, 60.0
+#: Failures remembered at once: a folder may hold any number of damaged artifacts.
+_MOST_FAILURES = 10_000
+#: What is over at the next call if it is over at all: no such artifact (one may be put there), no room just now.
+_NOT_REMEMBERED = (RequestRefused, ModelNotReady)
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
     """One model. ``bytes`` is the reservation while it loads, the measurement after (``bytes_was``, once it
     has left); ``pins`` count batches in it; ``cost`` is a call's share of a batch of late, in seconds; ``key`` its name
-    in the worker's cell; ``source`` names its artifact's exact version."""
+    in the worker's cell; ``source`` names its artifact's exact version; ``pinned`` is the folder on disk that must stay
+    while the model lives."""
 
     name: str
     state: str
@@ -47,10 +56,11 @@ class Entry:
     key: int = 0
     source: str = ""
     bytes_was: int = 0
+    pinned: Path | None = None
 
 
 class ModelCache:
-    """The books of one worker's models."""
+    """The books of one worker's models: ``used`` is the sum of the entries' bytes."""
 
     def __init__(self, budget: float = math.inf, keep: bool = True) -> None:
         """``budget`` bytes for all models; ``keep`` False unloads a model after each use (ModelCacheSetting)."""
@@ -58,7 +68,9 @@ class ModelCache:
         self.keep = keep
         self.used = 0
         self._entries: dict[str, Entry] = {}
-        self._order: LRUCache[str, Entry] = LRUCache(maxsize=math.inf)
+        self._order: OrderedDict[str, Entry] = OrderedDict()
+        self._loading: dict[str, Entry] = {}
+        self._failed: OrderedDict[str, Entry] = OrderedDict()
         self._measured: LRUCache[str, int] = LRUCache(maxsize=100_000)
 
     def get(self, name: str) -> Entry | None:
@@ -69,10 +81,11 @@ class ModelCache:
         """The entry of a wanted model, and whether the caller must start its load (exactly one caller is told so)."""
         entry = self._entries.get(name)
         if entry is None:
-            entry = self._entries[name] = Entry(name, LOADING, key=model_key(name))
+            entry = self._entries[name] = self._loading[name] = Entry(name, LOADING, key=model_key(name))
             return entry, True
         if entry.state == FAILED and now >= entry.retry_at:
             entry.state = LOADING
+            self._loading[name] = self._failed.pop(name)
             return entry, True
         return entry, False
 
@@ -80,46 +93,50 @@ class ModelCache:
         """Bytes an artifact will take: what it took last time, else its size on disk."""
         return int(self._measured.get(source, size_on_disk))
 
+    def measured(self, source: str, size: int) -> None:
+        """This version of an artifact takes ``size`` bytes, whether or not they fit."""
+        self._measured[source] = size
+
     def fits(self, size: int) -> bool:
         """Would ``size`` more bytes stay within the budget?"""
         return self.used + size <= self.budget
 
-    def victim(self) -> Entry | None:
-        """Take the least recently used idle model out of the books; None when every model is in use."""
-        passed: list[Entry] = []
-        victim = None
-        while self._order and victim is None:
-            entry = self._order.popitem()[1]
-            if entry.pins:
-                passed.append(entry)
-            else:
-                victim = entry
-        for entry in passed:  # in use: they will be the most recent anyway
-            self._order[entry.name] = entry
-        if victim is not None:
-            self._forget(victim)
-        return victim
+    def victim(self, spared: Callable[[str], bool] = lambda _: False) -> Entry | None:
+        """Take the least recently used idle model that is not ``spared`` (calls wait for it) out of the books; None
+        when every model is in use."""
+        free = (entry for name, entry in self._order.items() if not entry.pins and not spared(name))
+        entry = next(free, None)
+        if entry is not None:
+            self._forget(entry)
+        return entry
 
     def reserve(self, entry: Entry, size: int) -> None:
-        """Count ``size`` bytes for a load that begins now."""
+        """Count ``size`` bytes for an entry: its load begins now, or it turned out to take another amount."""
         self.used += size - entry.bytes
         entry.bytes = size
 
     def loaded(self, entry: Entry, model: Model, size: int, seconds: float) -> None:
         """The load has ended well and took ``size`` bytes."""
         self.reserve(entry, size)
-        if entry.source:
-            self._measured[entry.source] = size
+        del self._loading[entry.name]
         entry.state, entry.model, entry.error, entry.failures = READY, model, None, 0
         entry.load_seconds = seconds
         self._order[entry.name] = entry
 
     def failed(self, entry: Entry, error: ServingError, now: float) -> None:
-        """The load has failed: the error is everybody's until ``retry_at`` (1 s, doubling to 60 s)."""
+        """The load has failed: the error is everybody's until ``retry_at`` (1 s, doubling to 60 s), unless it says that
+        there was nothing to load, or no room: then the next call tries again."""
         self.reserve(entry, 0)
+        del self._loading[entry.name]
+        if isinstance(error, _NOT_REMEMBERED):
+            self._forget(entry)
+            return
         entry.state, entry.error, entry.model = FAILED, error, None
-        entry.retry_at = now + min(_FIRST_BACKOFF * 2**entry.failures, _LONGEST_BACKOFF)
+        entry.retry_at = now + min(_FIRST_BACKOFF * 2 ** min(entry.failures, 30), _LONGEST_BACKOFF)
         entry.failures += 1
+        self._failed[entry.name] = entry
+        if len(self._failed) > _MOST_FAILURES:
+            self._forget(next(iter(self._failed.values())))
 
     def pin(self, entry: Entry) -> None:
         """A batch begins."""
@@ -134,8 +151,7 @@ class ModelCache:
         if entry.doomed or not self.keep:
             self._forget(entry)
             return True
-        if self.budget != math.inf:
-            self._order.get(entry.name)  # a look makes it the most recent
+        self._order.move_to_end(entry.name)
         return False
 
     def unload(self, name: str) -> Entry | None:
@@ -150,12 +166,16 @@ class ModelCache:
         return entry
 
     def _forget(self, entry: Entry) -> None:
-        if self._entries.get(entry.name) is entry:
-            del self._entries[entry.name]
-            self._order.pop(entry.name, None)
+        del self._entries[entry.name]
+        self._order.pop(entry.name, None)
+        self._failed.pop(entry.name, None)
         self.used -= entry.bytes
-        entry.bytes_was, entry.bytes = entry.bytes, 0
+        entry.state, entry.bytes_was, entry.bytes = ABSENT, entry.bytes, 0
 
     def ready(self) -> list[Entry]:
         """The models in memory."""
         return [entry for entry in self._entries.values() if entry.state == READY]
+
+    def loading(self) -> list[str]:
+        """Names of the models whose load was asked for and has not ended."""
+        return list(self._loading)
