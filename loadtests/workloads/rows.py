@@ -82,7 +82,7 @@ class _Sides:
     def warm(self) -> None:
         """Connections, allocators, the engine chosen."""
         for side in self._sides.values():
-            self._bench.load(side.port, [self._call], 64, 2)
+            self._bench.load(side.port, [self._call], 64, min(2, self._bench.seconds))
 
     def rounds(self, names: Iterable[str], connections: int) -> dict[str, list[Count]]:
         """Turns of the named sides."""

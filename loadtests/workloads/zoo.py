@@ -9,6 +9,7 @@ import random
 import socket
 import time
 from collections.abc import Iterator
+from functools import cache
 from statistics import median
 from urllib.parse import quote
 
@@ -56,16 +57,6 @@ class Zoo:
         law = Zipf(ranks, ZIPF, random.Random(11))
         return [self.call(law.draw()) for _ in range(count)]
 
-    def budget(self, bench: Bench) -> int:
-        """Bytes in which ``ROOM`` of these models fit, by the server's own books, once they have been in use for a
-        while: a model that is called often may be given a faster engine, which takes more."""
-        with our_server(str(self.path)) as server:
-            for rank in range(ROOM):
-                if not self.is_right(rank, answer := self.call(rank).once(server.port)):
-                    raise RuntimeError(f"{self.names[rank]} answered {answer.status}: {answer.body[:300]!r}")
-            _warm(bench, self, server, ROOM)
-            return int(metric(server.port, _HELD) / metric(server.port, _LOADED) * ROOM)
-
     @contextlib.contextmanager
     def server(self, budget: int) -> Iterator[Running]:
         """Our server over all the models with room for ``budget`` bytes."""
@@ -85,10 +76,22 @@ def _warm(bench: Bench, zoo: Zoo, server: Running, models: int) -> None:
             held, since = now, time.monotonic()
 
 
+@cache
+def _budget(bench: Bench) -> int:
+    """Bytes in which ``ROOM`` of the zoo's models fit, by the server's own books, once they have been in use for a
+    while: a model that is called often may be given a faster engine, which takes more."""
+    zoo = Zoo(bench)
+    with our_server(str(zoo.path)) as server:
+        for rank in range(ROOM):
+            if not zoo.is_right(rank, answer := zoo.call(rank).once(server.port)):
+                raise RuntimeError(f"{zoo.names[rank]} answered {answer.status}: {answer.body[:300]!r}")
+        _warm(bench, zoo, server, ROOM)
+        return int(metric(server.port, _HELD) / metric(server.port, _LOADED) * ROOM)
+
+
 def many_models(bench: Bench) -> list[Figure]:
     """The three figures of speed."""
-    zoo = Zoo(bench)
-    budget = zoo.budget(bench)
+    zoo, budget = Zoo(bench), _budget(bench)
     bench.say(f"  room for {ROOM} of {len(zoo.names)} models: {megabytes(budget)}")
     with zoo.server(budget) as server:
         return [_hit_path(bench, zoo, server), _cold_call(bench, zoo, server), _warm_beside_cold(bench, zoo, server)]
@@ -196,8 +199,7 @@ def memory(bench: Bench) -> list[Figure]:
     The start is measured after one model was in use for a second and was unloaded: the memory of the frameworks, which
     are imported on first use, and of connections is not the cache's.
     """
-    zoo = Zoo(bench)
-    budget = zoo.budget(bench)
+    zoo, budget = Zoo(bench), _budget(bench)
     with zoo.server(budget) as server:
         bench.load(server.port, [zoo.call(0)], 16, 1)
         _unload_all(server)
