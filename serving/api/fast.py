@@ -31,11 +31,11 @@ from serving.workers.pool import Call
 
 _KEEP_ALIVE_SECONDS = 75.0
 _LINGER_SECONDS = 3.0
-#: Requests of one connection that wait for an earlier answer: from so many on, or behind so large a body, nothing more
-#: is read; as many as one read can hold beyond that are kept, then the connection is refused.
+#: From so many requests waiting for an earlier one's answer on, or from one with so large a body, nothing more is read.
 _MOST_PIPELINED = 8
 _LARGE_BODY = 64 * 1024
-_MOST_WAITING = 256
+#: What the parser is given at a time: bounds what it makes of one read, and how far over a limit a request gets.
+_PIECE = 16 * 1024
 #: A head is learned when it has only headers that clients repeat from call to call.
 _LEARNED = frozenset(
     b"accept accept-encoding accept-language connection content-length content-type host origin referer user-agent "
@@ -85,6 +85,7 @@ class FastProtocol(HttpToolsProtocol):
         self._request_id = ""
         self._waiting: deque[Message] = deque()
         self._turning = False
+        self._unread = b""
         self._raw_bytes = 0
         self._since = 0.0
         self._arriving = False
@@ -114,6 +115,7 @@ class FastProtocol(HttpToolsProtocol):
         if ticket is not None:
             ticket.cancel()
         self._waiting.clear()
+        self._unread = b""
         self._current = self._last = None
         del self._on_answer  # it holds this connection
         super().connection_lost(exc)
@@ -154,21 +156,23 @@ class FastProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             self._linger(len(data))
             return
-        self._raw_bytes += len(data)
-        rest = data
-        while rest and self._refusal is None:
-            rest = self._feed(rest)
-        self._account()
+        at, end = 0, len(data)
+        while at < end and self._refusal is None:
+            if self._reading.full:
+                self._unread = data[at:]
+                break
+            at += self._feed(data[at : at + _PIECE])
+            self._account()
 
-    def _feed(self, data: bytes) -> bytes:
-        """Let the parser read. Returns what it left: a client may offer another protocol (stock Java clients offer
-        h2c), which we may ignore (RFC 9110, 7.8), but the parser stops there and a fresh one must read on."""
+    def _feed(self, data: bytes) -> int:
+        """Let the parser read. Returns how many bytes it took: it stops where a client offers another protocol."""
+        self._raw_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
-            return data[upgrade.args[0] :]
+            self._pass_over()
+            taken: int = upgrade.args[0]
+            return taken
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             if isinstance(cause, Refused):
@@ -178,7 +182,17 @@ class FastProtocol(HttpToolsProtocol):
                 self._refuse(500, "An internal failure occurred.")
         except httptools.HttpParserError:
             self._refuse(400, "The request is not valid HTTP.")
-        return b""
+        return len(data)
+
+    def _pass_over(self) -> None:
+        """The client has offered another protocol, as stock Java clients offer h2c with every request; we may ignore
+        that (RFC 9110, 7.8), but the parser takes the body for the other protocol's. A fresh one reads on, told how
+        the body is framed."""
+        message = self._message
+        assert message is not None
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self.parser.feed_data(message.framing())
 
     def _account(self) -> None:
         """Time and size limits for what has arrived only in part."""
@@ -199,14 +213,18 @@ class FastProtocol(HttpToolsProtocol):
         """A request begins."""
         if self.transport.is_closing():
             raise Refused(400, "The connection was to end with the request before.")
+        if self._message is not None:
+            return  # the same, after an offer passed over
         self._message = Message()
         self._to_asgi = False
         self._raw_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         """Part of the request target."""
-        assert self._message is not None
-        self._message.url += url
+        message = self._message
+        assert message is not None
+        if not message.method:
+            message.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
@@ -217,9 +235,12 @@ class FastProtocol(HttpToolsProtocol):
         """The head is complete: decide who answers."""
         message = self._message
         assert message is not None
+        if message.method:
+            return
         parser, settings = self.parser, self.front.settings
         message.method = parser.get_method()
         message.version = parser.get_http_version()
+        message.offers = parser.should_upgrade()
         message.keep_alive = parser.should_keep_alive() and message.version != "1.0"
         framing.check(message, settings)
         if message.method == b"POST" and settings.fast_path:
@@ -268,6 +289,9 @@ class FastProtocol(HttpToolsProtocol):
         """The request is whole: answer it, or let it wait for the one before it."""
         message = self._message
         assert message is not None
+        if message.offers:
+            message.offers = False
+            return  # only for the other protocol: ``_pass_over``
         self._message = None
         if self._to_asgi:
             self._with_parser(message, super().on_message_complete)
@@ -282,8 +306,6 @@ class FastProtocol(HttpToolsProtocol):
         if len(waiting) >= _MOST_PIPELINED or message.size > _LARGE_BODY:
             self._reading.full = True
             self._reading.pause_reading()
-        if len(waiting) >= _MOST_WAITING:
-            raise Refused(429, "Too many requests wait for their answers on this connection.")
 
     # -- answering ------------------------------------------------------------------------------------------------
 
@@ -352,7 +374,7 @@ class FastProtocol(HttpToolsProtocol):
 
     @property
     def _idle(self) -> bool:
-        """Has nothing more been read from this connection?"""
+        """Has nothing more been read from this connection? (``_unread`` is empty when nothing waits.)"""
         return not self._waiting and self._message is None and self._refusal is None
 
     def _date(self) -> bytes:
@@ -401,11 +423,9 @@ class FastProtocol(HttpToolsProtocol):
         self._turning = True
         try:
             while self._waiting and not self._busy and not self._write_paused_since and not self.transport.is_closing():
-                message = self._waiting.popleft()
+                self._begin(self._waiting.popleft())
                 if not self._waiting:
-                    self._reading.full = False
-                    self._reading.resume_reading()
-                self._begin(message)
+                    self._read_on()
         finally:
             self._turning = False
         if self._waiting or self._busy:
@@ -414,6 +434,14 @@ class FastProtocol(HttpToolsProtocol):
             self._part(*self._refusal)
         else:
             self._invite()
+
+    def _read_on(self) -> None:
+        """Nothing waits any more: there is room for the rest of the last read, then for the next."""
+        self._reading.full = False
+        unread, self._unread = self._unread, b""
+        if unread:
+            self._parse(unread)
+        self._reading.resume_reading()
 
     # -- the ASGI side --------------------------------------------------------------------------------------------
 
@@ -430,12 +458,12 @@ class FastProtocol(HttpToolsProtocol):
         super().on_url(message.url)
         for name, value in message.headers:
             super().on_header(name, value)
+        self.expect_100_continue &= message.version != "1.0" and message is self._message
         self._with_parser(message, super().on_headers_complete)
 
     def _replay(self, message: Message) -> None:
         """A whole request that waited: give it to ASGI now."""
         self._replay_head(message)
-        self.cycle.waiting_for_100_continue = False
         for chunk in message.body:
             self._with_parser(message, super().on_body, chunk)
         self._with_parser(message, super().on_message_complete)
@@ -450,16 +478,11 @@ class FastProtocol(HttpToolsProtocol):
         else:
             self._next()
 
-    def _forget_cycle(self) -> bool:
-        """Its request will never be whole: ASGI is told that the client has left, and the answer is ours to give. False
-        when ASGI has begun to answer."""
-        cycle = self.cycle
-        if cycle.response_started:
-            return False
-        cycle.disconnected = True
-        cycle.message_event.set()
+    def _forget_cycle(self) -> None:
+        """Its request will never be whole: ASGI is told that the client has left, and the answer is ours to give."""
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
         self.cycle = cast("Any", None)
-        return True
 
     # -- refusing, waiting, leaving -------------------------------------------------------------------------------
 
@@ -469,19 +492,29 @@ class FastProtocol(HttpToolsProtocol):
             return
         self._refusal = (status, sentence)
         message, self._message = self._message, None
-        if message is not None and self._to_asgi and not self._forget_cycle():
-            self.transport.close()
-        elif not self._busy and not self._waiting:
+        if message is not None and self._to_asgi:
+            if self.cycle.response_complete:
+                self._leave()
+                return
+            if self.cycle.response_started:
+                self.transport.close()
+                return
+            self._forget_cycle()
+        if not self._busy and not self._waiting:
             self._part(status, sentence)
 
     def _part(self, status: int, sentence: str) -> None:
-        """Answer what was refused, then read and discard for a moment so that the client sees the answer."""
+        """Answer what was refused, as the last thing on this connection."""
         if self._lingering_until or self.transport.is_closing():
             return
         front = self.front
         front.registry.counter("sagemaker_rejected_requests_total", framing.code_of(status)).add()
         headers, body = framing.refusal(status, sentence, front.next_request_id())
         self.transport.write(framing.answer(status, self._date(), headers, body, last=True))
+        self._leave()
+
+    def _leave(self) -> None:
+        """Nothing more is said here; read and discard for a moment, so that the client sees what was."""
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._lingering_until = self.loop.time() + _LINGER_SECONDS

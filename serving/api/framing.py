@@ -23,7 +23,7 @@ _PHRASES = {
     431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
     503: "Service Unavailable", 505: "HTTP Version Not Supported", 507: "Insufficient Storage",
 }  # fmt: skip
-_CODES = {429: "ThrottlingException", 500: "InternalFailure", 503: "ServiceUnavailable"}
+_CODES = {500: "InternalFailure", 503: "ServiceUnavailable"}
 
 
 class Refused(Exception):
@@ -41,6 +41,7 @@ class Message:
         "headers",
         "keep_alive",
         "method",
+        "offers",
         "route",
         "size",
         "url",
@@ -58,6 +59,7 @@ class Message:
         self.size = 0
         self.keep_alive = True
         self.expects = False
+        self.offers = False
         self.route: Route | None = None
 
     def add(self, name: bytes, value: bytes) -> None:
@@ -70,6 +72,12 @@ class Message:
             raise Refused(400, f"The header {name.decode('latin-1')} is given twice.")
         self.fields[name] = value
         self.headers.append((name, value))
+
+    def framing(self) -> bytes:
+        """A head that says of the body only where it ends."""
+        length = self.fields.get(b"content-length", b"0")
+        how = b"Transfer-Encoding: chunked" if b"transfer-encoding" in self.fields else b"Content-Length: " + length
+        return b"POST / HTTP/1.1\r\n" + how + b"\r\n\r\n"
 
     # The parser's questions that uvicorn's code asks, answered as they stood when this message was read.
     def get_http_version(self) -> str:
