@@ -110,7 +110,7 @@ def build(front: Front, head: Head, body: bytes, request_id: str, now: float) ->
         return _new(Invocation, first + _NO_EXTRAS)
     target = extras.get("target_model")
     if target is not None:
-        aliases = front.directory.table.get("aliases")
+        aliases = front.directory.table.get("aliases", {}).get(head.route.endpoint)
         if aliases and target in aliases:
             extras = {**extras, "target_model": aliases[target]}
     return Invocation(head.route.endpoint, body, head.content_type, head.accept, request_id, deadline, **extras)
@@ -143,7 +143,8 @@ def authorise(
     if target is None:
         named = (value.decode("latin-1") for name, value in headers if name == b"x-amzn-sagemaker-target-model")
         target = next(named, "")
-    target = front.directory.table.get("aliases", {}).get(target, target)  # what is invoked, whatever it is called
+    aliases = front.directory.table.get("aliases", {}).get(route.endpoint, {})
+    target = aliases.get(target, target)  # what is invoked, whatever it is called
     if not auth.permits(identity, "invoke", route.endpoint, target):
         raise AccessDenied(f"This key may not invoke endpoint {route.endpoint}.")
 

@@ -274,54 +274,67 @@ def _change(row: object) -> tuple[str, dict[str, float]]:
 
 
 async def load_model(front: Front, request: Request) -> Response:
-    """POST /models: 200 loaded, 404 no such artifact, 409 already loaded, 507 no memory."""
+    """POST /models: 200 loaded, 404 no such artifact, 409 already loaded under this name, 507 no memory."""
     wanted = _mapping(await _body(front, request))
     name, url = wanted.get("model_name"), wanted.get("url")
-    if not _is_text(name, _LONGEST_NAME) or not _is_text(url, _LONGEST_URL):
-        raise ValidationError("model_name (at most 1024 characters) and url (at most 4096) are required.")
+    if not _is_text(name, _LONGEST_NAME) or not _is_text(url, _LONGEST_URL) or not name.isprintable():
+        raise ValidationError("model_name (at most 1024 printable characters) and url (at most 4096) are required.")
     endpoint = _multi(front)
+    if await _loaded(endpoint, _meant(front, endpoint, name)):
+        return _json({"Message": f"Model {name} is already loaded."}, 409)
+    question = {"endpoint": endpoint.name, "name": name}
     try:
-        target = await front.ask("name_model", {"endpoint": endpoint.name, "name": name, "url": url})
-    except ValidationError as error:
-        return _json({"Message": error.message}, 404)
-    pool = next(iter(endpoint.pools.values()))
-    loaded = await pool.operate("load", target, _LOAD_SECONDS)
-    status = 409 if "already" in loaded[0] else 200
-    return _json({"modelName": name, "modelUrl": url}, status)
+        target = await front.ask("name_model", question | {"url": url})
+        for pool in endpoint.pools.values():
+            await pool.operate("load", target, _LOAD_SECONDS)
+    except ServingError as error:
+        await front.ask("forget_model", question)
+        if isinstance(error, ValidationError):
+            return _json({"Message": error.message}, 404)
+        raise
+    return _json({"modelName": name, "modelUrl": url})
 
 
 async def list_models(front: Front, request: Request) -> Response:
-    """GET /models: what is in memory, by name, in pages."""
-    rows = await _loaded(front)
+    """GET /models: what is in memory, by name, in pages. A model with names of its own is listed under those."""
     start = request.query_params.get("next_page_token", "0")
     if not _PAGE_TOKEN.fullmatch(start):
         raise ValidationError("next_page_token is not one of ours.")
-    page = rows[int(start) : int(start) + _MOST_LISTED]
-    listed: dict[str, Any] = {"models": page}
-    if int(start) + _MOST_LISTED < len(rows):
-        listed["nextPageToken"] = str(int(start) + _MOST_LISTED)
-    return _json(listed)
+    endpoint = _multi(front)
+    names: dict[str, list[str]] = {}
+    for name, target in _aliases(front, endpoint).items():
+        names.setdefault(target, []).append(name)
+    rows = [(name, target) for target in await _loaded(endpoint) for name in names.get(target, [target])]
+    end = int(start) + _MOST_LISTED
+    listed: dict[str, Any] = {
+        "models": [{"modelName": name, "modelUrl": target} for name, target in sorted(rows)[int(start) : end]]
+    }
+    return _json(listed | ({"nextPageToken": str(end)} if end < len(rows) else {}))
 
 
 async def get_model(front: Front, request: Request) -> Response:
     """GET /models/{name}: 404 when it is not in memory."""
-    name = request.path_params["model"]
-    found = next((row for row in await _loaded(front) if row["modelName"] == name), None)
-    return _json(found) if found else _json({"Message": f"Model {name} is not loaded."}, 404)
+    name, endpoint = request.path_params["model"], _multi(front)
+    target = _meant(front, endpoint, name)
+    if not await _loaded(endpoint, target):
+        return _not_loaded(name)
+    return _json({"modelName": name, "modelUrl": target})
 
 
 async def unload_model(front: Front, request: Request) -> Response:
-    """DELETE /models/{name}: 404 when it is not in memory."""
-    name = request.path_params["model"]
-    endpoint = _multi(front)
-    target = front.directory.table["aliases"].get(name, name)
-    gone = False
-    for pool in endpoint.pools.values():
-        gone |= any(row["unloaded"] for row in await pool.operate("unload", target, _LOAD_SECONDS))
-    if not gone:
-        return _json({"Message": f"Model {name} is not loaded."}, 404)
-    await front.ask("forget_model", {"name": name})
-    return _json({"modelName": name})
+    """DELETE /models/{name}: answers when the memory is free; 404 when the model is not in memory. A model that has
+    another name keeps its memory."""
+    name, endpoint = request.path_params["model"], _multi(front)
+    target = _meant(front, endpoint, name)
+    names = [one for one, meant in _aliases(front, endpoint).items() if meant == target]
+    if name in names and len(names) > 1 and await _loaded(endpoint, target):
+        gone = True
+    else:
+        answers = [await pool.operate("unload", target, _LOAD_SECONDS) for pool in endpoint.pools.values()]
+        gone = any(row["unloaded"] for rows in answers for row in rows)
+    if name in names:
+        await front.ask("forget_model", {"endpoint": endpoint.name, "name": name})
+    return _json({"modelName": name}) if gone else _not_loaded(name)
 
 
 async def invoke_model(front: Front, request: Request) -> Response:
@@ -330,26 +343,32 @@ async def invoke_model(front: Front, request: Request) -> Response:
     route = invocations.Route(front.settings.default_endpoint, True)
     headers, body = _headers(request), await _body(front, request)
     invocations.authorise(front, route, _target(request), headers, body, name)
-    if not any(row["modelName"] == name for row in await _loaded(front)):
-        return _json({"Message": f"Model {name} is not loaded."}, 404)
+    endpoint = _multi(front)
+    if not await _loaded(endpoint, _meant(front, endpoint, name)):
+        return _not_loaded(name)
     headers = [pair for pair in headers if pair[0] != b"x-amzn-sagemaker-target-model"]
     headers.append((b"x-amzn-sagemaker-target-model", name.encode("latin-1", "replace")))
     return await _invoke(front, request, route, headers, body)
 
 
-async def _loaded(front: Front) -> list[dict[str, Any]]:
-    """Models in memory under every name they were given, or under their own."""
-    endpoint = _multi(front)
-    names: dict[str, list[str]] = {}
-    for alias, target in front.directory.table["aliases"].items():
-        names.setdefault(target, []).append(alias)
-    loaded: dict[str, str] = {}
-    for pool in endpoint.pools.values():
-        for answered in await pool.operate("list", "", _LOAD_SECONDS):
-            for model in answered["models"]:
-                for name in names.get(model["model"], [model["model"]]):
-                    loaded[name] = model["model"]
-    return [{"modelName": name, "modelUrl": url} for name, url in sorted(loaded.items())]
+def _aliases(front: Front, endpoint: Endpoint) -> dict[str, str]:
+    """Names given by POST /models -> artifacts under the endpoint's prefix."""
+    aliases: dict[str, str] = front.directory.table.get("aliases", {}).get(endpoint.name, {})
+    return aliases
+
+
+def _meant(front: Front, endpoint: Endpoint, name: str) -> str:
+    return _aliases(front, endpoint).get(name, name)
+
+
+async def _loaded(endpoint: Endpoint, target: str = "") -> set[str]:
+    """Artifacts in the memory of some worker: all of them, or ``target`` alone."""
+    answers = [await pool.operate("list", target, _LOAD_SECONDS) for pool in endpoint.pools.values()]
+    return {model["model"] for rows in answers for row in rows for model in row["models"]}
+
+
+def _not_loaded(name: str) -> Response:
+    return _json({"Message": f"Model {name} is not loaded."}, 404)
 
 
 def _default(front: Front) -> Endpoint:

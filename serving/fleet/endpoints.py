@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from serving.workers import artifacts
 from serving.workers.supervisor import Supervisor
 
 _SAMPLED = 64
+#: Names that POST /models may give at once: every front holds them all.
+_MOST_NAMES = 100_000
 
 
 def frameworks_of(location: Path, multi_model: bool, allow_code: bool) -> frozenset[str]:
@@ -50,7 +53,7 @@ class Endpoints:
         self._specs: dict[str, EndpointSpec] = {}
         self._weights: dict[str, dict[str, float]] = {}
         self._locations: dict[tuple[str, str], Path] = {}
-        self._aliases: dict[str, str] = {}
+        self._aliases: dict[str, dict[str, str]] = {}
         self._allow_code = supervisor.settings.allow_code
 
     def deploy(self, spec: EndpointSpec) -> None:
@@ -92,14 +95,18 @@ class Endpoints:
         if target.startswith("/"):
             raise UnknownModel("The model's url is not under the endpoint's model prefix.")
         artifacts.locate(location, target)
-        self._aliases[name] = target
-        self._on_change()
+        names = self._aliases.setdefault(endpoint, {})
+        if name != target and names.get(name) != target:
+            if len(names) >= _MOST_NAMES:
+                raise ValidationError(f"Endpoint {endpoint} has {_MOST_NAMES} named models; unload some first.")
+            names[name] = target
+            self._on_change()
         return target
 
-    def forget_model(self, name: str) -> None:
+    def forget_model(self, endpoint: str, name: str) -> None:
         """The name means nothing any more."""
-        self._aliases.pop(name, None)
-        self._on_change()
+        if self._aliases.get(endpoint, {}).pop(name, None) is not None:
+            self._on_change()
 
     def table(self, version: int) -> dict[str, Any]:
         """The routing table (``table.py``)."""
@@ -108,14 +115,21 @@ class Endpoints:
         for name, spec in self._specs.items():
             fleets = {one.name: self._supervisor.fleets[name, one.name] for one in spec.variants}
             rows.append(endpoint_row(spec, fleets, self._weights[name], now))
-        return {"version": version, "aliases": dict(self._aliases), "endpoints": rows}
+        return {
+            "version": version,
+            "aliases": {name: dict(names) for name, names in self._aliases.items()},
+            "endpoints": rows,
+        }
 
     async def handle(self, what: str, args: Mapping[str, Any]) -> Any:
         """A front's question, by name. Raises ``ServingError``; an unknown one is a ``ValidationError``."""
         if what == "update":
             return self.update(args["endpoint"], args["changes"])
         if what == "name_model":
-            return self.name_model(args["endpoint"], args["name"], args["url"])
+            target = self.name_model(args["endpoint"], args["name"], args["url"])
+            await asyncio.sleep(0)  # the table is sent at the end of this tick: before the answer
+            return target
         if what == "forget_model":
-            return self.forget_model(args["name"])
+            self.forget_model(args["endpoint"], args["name"])
+            return await asyncio.sleep(0)
         raise ValidationError(f"unknown question {what!r}")

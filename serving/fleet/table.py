@@ -2,7 +2,7 @@
 
 ::
 
-    {"version": 7, "aliases": {"name": "path under the prefix"}, "endpoints": [
+    {"version": 7, "aliases": {"endpoint": {"name": "path under the prefix"}}, "endpoints": [
       {"name": "default", "config": "default", "variants": [
         {"name": "AllTraffic", "weight": 1.0, "multi_model": false, "routing": "RANDOM",
          "desired": 1, "expected": true, "failure": "",

@@ -464,7 +464,7 @@ class Worker:
 
     def book(self) -> None:
         """Bring the gauges up to date."""
-        self._loaded.set(len(self.cache.ready()))
+        self._loaded.set(self.cache.count)
         self._bytes.set(self.cache.used)
 
     # -- operations of the multi-model API ------------------------------------------------------------------------
@@ -475,7 +475,7 @@ class Worker:
         if operation == b"list":
             models = [
                 {"model": entry.name, "bytes": entry.bytes, "uses": entry.uses, "load_seconds": entry.load_seconds}
-                for entry in self.cache.ready()
+                for entry in self.cache.ready(name)
             ]
             self._reply_json(connection, request.id, {"models": models})
         elif operation == b"unload":

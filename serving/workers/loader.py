@@ -331,7 +331,7 @@ class Loader:
         memory.give_back(collect=True)
         victims, excess = [], self._excess()
         with self._host.lock:
-            while excess > 0 and len(cache.ready()) > 1:
+            while excess > 0 and cache.count > 1:
                 victim = cache.victim(self._wanted)
                 if victim is None:
                     break

@@ -172,9 +172,17 @@ class ModelCache:
         self.used -= entry.bytes
         entry.state, entry.bytes_was, entry.bytes = ABSENT, entry.bytes, 0
 
-    def ready(self) -> list[Entry]:
-        """The models in memory."""
-        return [entry for entry in self._entries.values() if entry.state == READY]
+    def ready(self, name: str = "") -> list[Entry]:
+        """The models in memory: all of them, or the one of this name."""
+        if name:
+            entry = self._entries.get(name)
+            return [entry] if entry is not None and entry.state == READY else []
+        return list(self._order.values())
+
+    @property
+    def count(self) -> int:
+        """How many models are in memory."""
+        return len(self._order)
 
     def loading(self) -> list[str]:
         """Names of the models whose load was asked for and has not ended."""

@@ -30,6 +30,7 @@ from pathlib import Path
 from serving.config import Settings, native_environment, usable_memory
 from serving.errors import ServiceUnavailable
 from serving.types import VariantSpec
+from serving.watch.journal import Journal
 from serving.watch.metrics import Registry
 from serving.workers import cells
 from serving.workers.plan import WorkerPlan
@@ -176,7 +177,7 @@ class Supervisor:
         self._closing = False
         self._seen_version = 0
         self._threads = 0
-        self._journal = (settings.data_dir / "evictions.jsonl").open("a", encoding="utf-8")
+        self._journal = Journal(settings.data_dir / "evictions.jsonl")
 
     # -- what there should be -------------------------------------------------------------------------------------
 
@@ -348,7 +349,7 @@ class Supervisor:
             self._replace(fleet, worker)
         elif kind == "evicted":
             record = {"time": time.time(), "endpoint": fleet.endpoint, "variant": fleet.spec.name}
-            self._journal.write(json.dumps(record | {"worker": worker.plan.worker_id} | event) + "\n")
+            self._journal.add(record | {"worker": worker.plan.worker_id} | event)
 
     def on_stalled(self, worker_id: str) -> None:
         """A front reports: this worker's interpreter has not turned for a while, and calls of other models wait. A
