@@ -18,7 +18,7 @@ import mmap
 import os
 import struct
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -323,24 +323,3 @@ def exposition(folder: Path, accept: str = "") -> tuple[bytes, str]:
     registry.register(Collector(folder))
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
-
-
-def quantile(values: list[float], bounds: tuple[float, ...], q: float) -> float:
-    """The ``q`` quantile of a histogram's cells, linear within its bucket (Prometheus ``histogram_quantile``)."""
-    counts = values[: len(bounds) + 1]
-    total = sum(counts)
-    if not total:
-        return 0.0
-    rank, running = q * total, 0.0
-    for at, count in enumerate(counts):
-        if running + count >= rank and count:
-            low = bounds[at - 1] if at else 0.0
-            high = bounds[at] if at < len(bounds) else low
-            return low + (high - low) * (rank - running) / count
-        running += count
-    return bounds[-1]
-
-
-def labels_of(name: str, values: tuple[str, ...]) -> Mapping[str, str]:
-    """Label values as a mapping."""
-    return dict(zip(FAMILIES[name].labels, values, strict=True))

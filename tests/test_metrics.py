@@ -1,0 +1,249 @@
+"""Metrics: summed over processes, outliving them, readable by Prometheus."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from serving.watch import metrics
+from serving.watch.metrics import FAMILIES, LATENCY_BUCKETS, Registry
+
+CALLS = "sagemaker_invocations_total"
+GAUGE = "sagemaker_loaded_models"
+LATENCY = "sagemaker_model_latency_seconds"
+EV = ("default", "AllTraffic")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    """This process's metrics."""
+    made = Registry(tmp_path, "control")
+    yield made
+    made.close()
+
+
+def left_by_the_dead(folder: Path, pid: int, calls: float = 1.0, latencies: tuple[float, ...] = ()) -> None:
+    """The files of a worker that has counted, and is gone."""
+    worker = Registry(folder, "worker")
+    worker.counter(CALLS, *EV).add(calls)
+    worker.counter(GAUGE, *EV).set(7)
+    for latency in latencies:
+        worker.histogram(LATENCY, *EV).observe(latency)
+    worker.close()
+    for suffix in (".cells", ".index"):
+        worker.path.with_suffix(suffix).rename(folder / f"worker.{pid}{suffix}")
+
+
+def scraped(folder: Path) -> dict[str, Metric]:
+    """The scrape page as Prometheus reads it, by family."""
+    page, content_type = metrics.exposition(folder)
+    assert content_type.startswith("text/plain")
+    return {family.name: family for family in parse_text(page.decode())}
+
+
+def value(folder: Path, name: str, *labels: str) -> float:
+    """A counter or gauge, summed over all processes."""
+    return metrics.snapshot(folder)[name, labels][0]
+
+
+def test_counters_and_gauges_are_summed_over_processes(registry: Registry, tmp_path: Path) -> None:
+    """Processes that live at the same time: each has its own file."""
+    registry.counter(CALLS, *EV).add(3)
+    registry.counter(GAUGE, *EV).set(2)
+    left_by_the_dead(tmp_path, 999_001, calls=4)
+    assert 7.0 == value(tmp_path, CALLS, *EV)
+    assert 9.0 == value(tmp_path, GAUGE, *EV)
+
+
+def test_a_process_that_was_killed_has_lost_nothing(tmp_path: Path) -> None:
+    """What was added is in its file at once: SIGKILL loses no count."""
+    source = (
+        "import os, signal, sys; from pathlib import Path; from serving.watch.metrics import Registry\n"
+        f"made = Registry(Path(sys.argv[1]), 'worker'); made.counter({CALLS!r}, *{EV!r}).add(41)\n"
+        f"made.counter({CALLS!r}, *{EV!r}).add(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ended = subprocess.run([sys.executable, "-c", source, str(tmp_path)], cwd=ROOT, check=False)
+    assert -9 == ended.returncode
+    assert 42.0 == value(tmp_path, CALLS, *EV)
+
+
+def test_what_a_dead_process_counted_survives_its_file_and_its_gauges_do_not(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """Counters and histograms move into the parent's; models of a dead worker are in no memory."""
+    registry.counter(CALLS, *EV).add(1)
+    left_by_the_dead(tmp_path, 999_001, calls=4, latencies=(0.02, 3.0))
+    before = metrics.snapshot(tmp_path)
+    registry.fold(999_001)
+    after = metrics.snapshot(tmp_path)
+    assert 5.0 == after[CALLS, EV][0]
+    assert before[LATENCY, EV] == after[LATENCY, EV]
+    assert (GAUGE, EV) not in after
+    assert [registry.path] == list(tmp_path.glob("*.cells"))
+
+
+def test_a_process_is_folded_once(registry: Registry, tmp_path: Path) -> None:
+    """Its death may be reported twice."""
+    left_by_the_dead(tmp_path, 999_001, calls=4)
+    registry.fold(999_001)
+    registry.fold(999_001)
+    assert 4.0 == value(tmp_path, CALLS, *EV)
+
+
+_SCRAPER = f"""
+import sys
+from pathlib import Path
+from serving.watch import metrics
+folder, seen, scrapes = Path(sys.argv[1]), set(), 0
+print("reading", flush=True)
+while not (folder / "stop").exists():
+    seen.add(metrics.snapshot(folder)[{CALLS!r}, {EV!r}][0]); scrapes += 1
+print(sorted(seen), scrapes)
+"""
+
+
+def test_scrapes_beside_folds_count_nothing_twice_and_lose_nothing(registry: Registry, tmp_path: Path) -> None:
+    """Two other processes scrape while two hundred dead ones are folded: every scrape sees the same total."""
+    for number in range(200):
+        left_by_the_dead(tmp_path, 999_000 + number)
+    command = [sys.executable, "-c", _SCRAPER, str(tmp_path)]
+    readers = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) for _ in range(2)]
+    for reader in readers:
+        assert reader.stdout is not None
+        assert "reading\n" == reader.stdout.readline()
+    for number in range(200):
+        registry.fold(999_000 + number)
+    (tmp_path / "stop").touch()
+    for reader in readers:
+        seen, scrapes = reader.communicate(timeout=60)[0].rsplit(maxsplit=1)
+        assert "[200.0]" == seen
+        assert int(scrapes) > 1
+
+
+def test_a_fold_that_never_ends_holds_up_no_scrape(registry: Registry, tmp_path: Path) -> None:
+    """Its process may have been stopped in the middle; what there is, is shown."""
+    registry.counter(CALLS, *EV).add(3)
+    with metrics._folding(tmp_path):
+        assert 3.0 == value(tmp_path, CALLS, *EV)
+
+
+def test_the_same_labels_are_the_same_cell(registry: Registry) -> None:
+    """So that whoever counts may look it up each time."""
+    assert registry.counter(CALLS, *EV) is registry.counter(CALLS, *EV)
+    assert registry.histogram(LATENCY, *EV) is registry.histogram(LATENCY, *EV)
+
+
+def test_more_series_than_a_segment_holds(registry: Registry, tmp_path: Path) -> None:
+    """A file grows as labels come; cells handed out before stay where they are."""
+    first = registry.counter(CALLS, "first", "v")
+    histograms = [registry.histogram(LATENCY, f"e{number}", "v") for number in range(1000)]
+    for at, histogram in enumerate(histograms):
+        histogram.observe(at / 1000)
+    first.add(5)
+    taken = metrics.snapshot(tmp_path)
+    assert 5.0 == taken[CALLS, ("first", "v")][0]
+    assert [at / 1000 for at in range(1000)] == [taken[LATENCY, (f"e{at}", "v")][-1] for at in range(1000)]
+    assert {1.0} == {sum(taken[LATENCY, (f"e{at}", "v")][:-1]) for at in range(1000)}
+
+
+@given(st.lists(st.floats(0, 100, allow_nan=False), min_size=1, max_size=50))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_histograms_are_cumulative_for_prometheus(
+    tmp_path_factory: pytest.TempPathFactory, values: list[float]
+) -> None:
+    """Every bucket counts what is at most its bound; the last one, all; the sum is the sum."""
+    folder = tmp_path_factory.mktemp("metrics")
+    registry = Registry(folder, "control")
+    for one in values:
+        registry.histogram(LATENCY, *EV).observe(one)
+    samples = {(s.name, s.labels.get("le")): s.value for s in scraped(folder)[LATENCY].samples}
+    for bound in (*LATENCY_BUCKETS, math.inf):
+        le = "+Inf" if bound == math.inf else str(bound)
+        assert sum(one <= bound for one in values) == samples[f"{LATENCY}_bucket", le]
+    assert len(values) == samples[f"{LATENCY}_count", None]
+    assert math.fsum(values) == pytest.approx(samples[f"{LATENCY}_sum", None])
+    registry.close()
+
+
+def test_every_metric_can_be_scraped_in_both_forms(registry: Registry, tmp_path: Path) -> None:
+    """Text for old scrapers, OpenMetrics for those that ask."""
+    for name, family in FAMILIES.items():
+        labels = [f"a {label}" for label in family.labels]
+        if family.kind == "histogram":
+            registry.histogram(name, *labels).observe(0.5)
+        else:
+            registry.counter(name, *labels).add(2)
+    found = scraped(tmp_path)
+    assert {name.removesuffix("_total") for name in FAMILIES} == set(found)
+    page, content_type = metrics.exposition(tmp_path, "application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")
+    for parsed in parse_openmetrics(page.decode()):
+        family = FAMILIES.get(f"{parsed.name}_total") or FAMILIES[parsed.name]
+        assert (family.kind, family.help) == (parsed.type, parsed.documentation)
+        assert all(set(family.labels) <= set(sample.labels) for sample in parsed.samples)
+
+
+@given(st.text(min_size=1, max_size=30), st.text(st.sampled_from('"\\\n\r\x1c\u2028{},= é'), max_size=10))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_label_values_survive_whatever_they_hold(
+    tmp_path_factory: pytest.TempPathFactory, endpoint: str, variant: str
+) -> None:
+    """Quotes, backslashes, line breaks of every kind: the series is one, and its labels come back."""
+    folder = tmp_path_factory.mktemp("metrics")
+    registry = Registry(folder, "control")
+    endpoint = endpoint.encode("utf-8", "replace").decode()
+    registry.counter(CALLS, endpoint, variant).add(2)
+    registry.close()
+    (sample,) = scraped(folder)[CALLS.removesuffix("_total")].samples
+    assert ({"endpoint": endpoint, "variant": variant}, 2.0) == (sample.labels, sample.value)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20, 40])
+def test_an_index_line_cut_by_a_death_costs_only_itself(registry: Registry, tmp_path: Path, cut: int) -> None:
+    """The process died while it wrote the line; what it had counted before is there."""
+    left_by_the_dead(tmp_path, 999_001, calls=4)
+    index = tmp_path / "worker.999001.index"
+    whole = index.read_text()
+    index.write_text(whole + whole.splitlines()[0].replace("invocations", "later")[:-cut])
+    assert 4.0 == value(tmp_path, CALLS, *EV)
+    registry.fold(999_001)
+    assert 4.0 == value(tmp_path, CALLS, *EV)
+
+
+@pytest.mark.parametrize("line", ["17", "null", '["x"]', '["sagemaker_unknown", [], 0, 1]', '["\xff"]', ""])
+def test_lines_that_mean_nothing_are_passed_over(tmp_path: Path, line: str) -> None:
+    """Another version's metric, or rubbish on the disk: no scrape may fail for it."""
+    left_by_the_dead(tmp_path, 999_001, calls=4)
+    index = tmp_path / "worker.999001.index"
+    index.write_bytes(line.encode("latin-1") + b"\n" + index.read_bytes())
+    assert 4.0 == value(tmp_path, CALLS, *EV)
+
+
+def test_a_file_without_its_other_half_is_passed_over(registry: Registry, tmp_path: Path) -> None:
+    """A process has two files and may die between making them, or while they are removed."""
+    registry.counter(CALLS, *EV).add(1)
+    (tmp_path / "worker.999001.cells").write_bytes(b"\0" * 8)
+    (tmp_path / "worker.999002.index").write_text('["sagemaker_invocations_total", ["a", "b"], 0, 1]\n')
+    assert {(CALLS, EV)} == set(metrics.snapshot(tmp_path))
+
+
+def test_a_folder_that_is_not_there_has_no_metrics(tmp_path: Path) -> None:
+    """A front may be asked before anybody has counted."""
+    assert {} == metrics.snapshot(tmp_path / "none")
+
+
+def test_files_name_their_process(registry: Registry) -> None:
+    """For people who look into the folder, and for folding."""
+    assert f"control.{os.getpid()}.cells" == registry.path.name
