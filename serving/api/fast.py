@@ -388,14 +388,14 @@ class FastProtocol(HttpToolsProtocol):
 
     def _reply(self, head: invocations.Head, reply: Reply, last: bool) -> bytes:
         if reply.headers or head.timed or last:
-            headers = invocations.reply_headers(reply, self._request_id, head.timed)
+            headers = invocations.reply_headers(reply, self._request_id, head.timed, head.route.container)
             return framing.answer(200, self._date(), headers, reply.body, last)
         kind = (reply.content_type, reply.variant)
         first = self._heads.get(kind)
         if first is None:
             if len(self._heads) > 1024:
                 self._heads.clear()
-            plain = invocations.reply_headers(reply, "", False)
+            plain = invocations.reply_headers(reply, "", False, True)
             lines = [f"{name}: {value}\r\n" for name, value in plain if name != "x-amzn-RequestId"]
             first = self._heads[kind] = ("HTTP/1.1 200 OK\r\n" + "".join(lines)).encode("latin-1")
         request_id, body = self._request_id.encode(), reply.body

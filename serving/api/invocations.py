@@ -42,6 +42,7 @@ TIMING = b"x-serving-timing"
 VARIANT = "x-Amzn-Invoked-Production-Variant"
 #: The session id of a call that asks the model to open a session: it names none, so nothing sticks to it.
 _NEW_SESSION = "NEW_SESSION"
+_SESSION, _NEW_SESSION_HEADER = "x-amzn-sagemaker-session-id", "X-Amzn-SageMaker-New-Session-Id"
 _PRINTABLE = re.compile(rb"[\x21-\x7e\x80-\xff][\x20-\x7e\x80-\xff]*")
 #: What goes on to the model as text of its own, and may come back as a header (``reliability.md``, headers).
 _ASCII = frozenset({b"x-amzn-sagemaker-custom-attributes", b"x-amzn-sagemaker-session-id"})
@@ -58,13 +59,15 @@ class Route(NamedTuple):
 
 def route(url: bytes, default_endpoint: str) -> Route | None:
     """The invocation route of a raw request target, or None. A name that cannot be an endpoint's keeps its route: the
-    answer is then that there is no such endpoint."""
+    answer is then that there is no such endpoint; but one that holds a slash is another path."""
     if url == b"/invocations" or url.startswith(b"/invocations?"):
         return Route(default_endpoint, True)
     match = _PATH.fullmatch(url)
     if match is None:
         return None
     name = unquote_to_bytes(match[1])
+    if b"/" in name:
+        return None
     return Route(name.decode() if _ENDPOINT.fullmatch(name) else "", False)
 
 
@@ -167,8 +170,9 @@ def receipt(timing: Timing) -> str:
     )
 
 
-def reply_headers(reply: Reply, request_id: str, timed: bool) -> list[tuple[str, str]]:
-    """The headers of an answer, but for its length."""
+def reply_headers(reply: Reply, request_id: str, timed: bool, container: bool) -> list[tuple[str, str]]:
+    """The headers of an answer, but for its length. What a container calls the session id is for the runtime API's
+    callers that of a session it has just opened (``behaviour/02``, sticky sessions)."""
     headers = [
         ("content-type", clean(reply.content_type) or "application/octet-stream"),
         ("x-amzn-RequestId", request_id),
@@ -176,7 +180,10 @@ def reply_headers(reply: Reply, request_id: str, timed: bool) -> list[tuple[str,
     ]
     if timed:
         headers.append(("X-Serving-Timing", receipt(reply.timing)))
-    headers += [(name, clean(value)) for name, value in reply.headers if _SETTABLE.fullmatch(name)]
+    for name, value in reply.headers:
+        if _SETTABLE.fullmatch(name):
+            renamed = not container and name.lower() == _SESSION
+            headers.append((_NEW_SESSION_HEADER if renamed else name, clean(value)))
     return headers
 
 

@@ -134,7 +134,7 @@ async def _invoke(
         request.state.variant = call.variant
 
     reply = await _while_there(request, answer(endpoint, invocation, accepted))
-    made = invocations.reply_headers(reply, request_id, head.timed)
+    made = invocations.reply_headers(reply, request_id, head.timed, route.container)
     return Response(reply.body, 200, dict(made))
 
 
