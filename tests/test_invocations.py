@@ -118,7 +118,7 @@ def is_good(answer: Answer) -> bool:
 
 def outputs(reply: Any, expected: Mapping[str, Any]) -> dict[str, list[Any]]:
     """A JSON reply by output, as the cards have it."""
-    rows = reply["predictions"]
+    rows = reply["predictions"] if isinstance(reply, dict) else reply  # a script answers as it likes
     if not isinstance(rows[0], dict) or isinstance(next(iter(expected.values()))[0], dict):
         return {next(iter(expected)): rows}
     if len(expected) == 1:
