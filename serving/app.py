@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 _BACKLOG = 2048
 _FRONT_RESTART_SECONDS = 0.2
+#: Fronts that may end in a row without ever having heard us, before the start is given up.
+_MOST_FAILED_FRONTS = 5
 
 log = logging.getLogger("serving")
 
@@ -86,6 +88,7 @@ class _FrontHandle:
     def __init__(self, number: int, process: subprocess.Popen[bytes]) -> None:
         self.number = number
         self.process = process
+        self.pidfd = os.pidfd_open(process.pid)
         self.writer: asyncio.StreamWriter | None = None
         self.seen = 0
 
@@ -106,6 +109,7 @@ class _Control:
         self._endpoints: Endpoints
         self._fronts: dict[int, _FrontHandle] = {}
         self._front_numbers = itertools.count(1)
+        self._failed_fronts = 0
         self._version = 0
         self._push_due = False
         self._stopping = asyncio.Event()
@@ -151,13 +155,21 @@ class _Control:
             settled.cancel()
             return
         settled.result()
-        while not self._stopping.is_set() and any(front.seen < self._version for front in self._fronts.values()):
+        while not self._stopping.is_set() and not self._all_know():
+            if self._failed_fronts >= _MOST_FAILED_FRONTS:
+                raise ServiceUnavailable("The processes that answer HTTP end as soon as they are started.")
             self._seen.clear()
             await self._seen.wait()
+
+    def _all_know(self) -> bool:
+        """Does every front work by the newest table?"""
+        fronts = self._fronts.values()
+        return len(fronts) == self._settings.fronts and all(front.seen >= self._version for front in fronts)
 
     async def _stop(self) -> None:
         """Fronts finish what was accepted and go; then the workers."""
         self._listener.close()
+        self._stopping.set()
         for watcher in self._watchers:
             watcher.cancel()
         for front in self._fronts.values():
@@ -183,9 +195,11 @@ class _Control:
             [sys.executable, "-m", "serving.app"], stdin=subprocess.PIPE, pass_fds=[fd], start_new_session=True
         )
         assert process.stdin is not None
-        process.stdin.write(json.dumps(plan).encode())
-        process.stdin.close()
-        self._fronts[number] = _FrontHandle(number, process)
+        with suppress(BrokenPipeError):  # it has ended already: its pidfd says so
+            process.stdin.write(json.dumps(plan).encode())
+            process.stdin.close()
+        front = self._fronts[number] = _FrontHandle(number, process)
+        asyncio.get_running_loop().add_reader(front.pidfd, self._on_front_end, front)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A child has connected: a worker or a front, as its first line says."""
@@ -217,7 +231,7 @@ class _Control:
             elif message["ev"] == "ask":
                 front.send(await self._answer(message))
         if not self._stopping.is_set():
-            self._replace_front(front)
+            front.process.kill()  # without this channel it is of no use
 
     async def _answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
         reply: dict[str, Any] = {"op": "answer", "id": question["id"]}
@@ -229,13 +243,18 @@ class _Control:
             log.exception("a front's question failed")
             return reply | {"error": "InternalFailure", "message": "An internal failure occurred."}
 
-    def _replace_front(self, front: _FrontHandle) -> None:
-        """The listening socket is ours, so connections wait in its backlog meanwhile."""
+    def _on_front_end(self, front: _FrontHandle) -> None:
+        """Replace it. The listening socket is ours, so connections wait in its backlog meanwhile."""
+        asyncio.get_running_loop().remove_reader(front.pidfd)
+        os.close(front.pidfd)
+        if self._stopping.is_set():
+            return
         log.error("front %d ended; starting another", front.number)
         del self._fronts[front.number]
-        front.process.kill()
         front.process.wait()
         self._registry.fold(front.process.pid)
+        self._failed_fronts = 0 if front.seen else self._failed_fronts + 1
+        self._seen.set()
         task = asyncio.create_task(self._start_front_later())
         self._watchers.add(task)
         task.add_done_callback(self._watchers.discard)
@@ -281,6 +300,7 @@ class _ControlLink:
 
     def __init__(self) -> None:
         self._writer: asyncio.StreamWriter | None = None
+        self.knows = asyncio.Event()
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._ids = itertools.count(1)
 
@@ -308,16 +328,22 @@ class _ControlLink:
         """Follow control until it ends or says stop."""
         reader, self._writer = await asyncio.open_unix_connection(str(path), limit=2**26)
         self._send({"ev": "hello", "front": number})
+        told = False
         with suppress(ConnectionError):
             while line := await reader.readline():
                 message = json.loads(line)
                 if message["op"] == "table":
                     front.directory.apply(message["table"])
+                    self.knows.set()
                     self._send({"ev": "seen", "version": message["table"]["version"]})
                 elif message["op"] == "answer":
                     self._resolve(message)
                 elif message["op"] == "stop":
+                    told = True
                     break
+        self.knows.set()
+        if not told:
+            front.directory.abandon()
         front.draining = True
         stop()
 
@@ -362,6 +388,7 @@ async def _front(plan: Mapping[str, Any]) -> None:
         asyncio.create_task(directory.sweep_forever()),
         asyncio.create_task(_sweep_connections(server, front)),
     ]
+    await link.knows.wait()  # until then connections wait in the backlog: better than to be told of no endpoint
     await server.serve(sockets=[sock])
     for task in tasks:
         task.cancel()
@@ -382,13 +409,12 @@ def _make_server(config: Any) -> Any:
 
     class FrontServer(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            accepted = [connection for sock in sockets or () for connection in _backlog(sock)]
+            for server in self.servers:
+                server.close()  # at once: nothing has come between the last accept and this
             loop = asyncio.get_running_loop()
-            for sock in sockets or ():
-                with suppress(OSError):
-                    while True:
-                        accepted, _ = sock.accept()
-                        accepted.setblocking(False)
-                        await loop.connect_accepted_socket(self._protocol, accepted)
+            for connection in accepted:
+                await loop.connect_accepted_socket(self._protocol, connection)
             await super().shutdown(sockets)
 
         def _protocol(self) -> Any:
@@ -396,6 +422,17 @@ def _make_server(config: Any) -> Any:
             return made(config=self.config, server_state=self.server_state, app_state={})
 
     return FrontServer(config)
+
+
+def _backlog(listener: socket.socket) -> list[socket.socket]:
+    """Connections that the kernel has accepted for a (non-blocking) listener: their requests may be written already."""
+    accepted = []
+    with suppress(OSError):
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            accepted.append(connection)
+    return accepted
 
 
 def front_main() -> None:

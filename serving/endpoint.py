@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
 import time
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from serving.errors import ServingError, UnknownEndpoint, UnknownVariant, Valida
 from serving.types import Invocation, Reply
 from serving.variants import Split, sticky
 from serving.watch.metrics import Registry
-from serving.workers.pool import SWEEP_SECONDS, Address, Call, Done, Pool
+from serving.workers.channel import Address, Call, Done
+from serving.workers.pool import SWEEP_SECONDS, Pool
 
 
 class Endpoint:
@@ -93,7 +95,8 @@ class Directory:
         self._max_queue = max_queue
         self._on_stalled = on_stalled
         self._registry = registry
-        self._ids = itertools.count(1)
+        # a worker must be able to tell the calls of several fronts apart
+        self._ids = itertools.count(int.from_bytes(os.urandom(5), "little") << 20)
         self._leaving: list[Pool] = []
 
     def get(self, name: str) -> Endpoint:
@@ -137,6 +140,12 @@ class Directory:
             [Address(*worker) for worker in variant["workers"]], variant["expected"], variant["failure"], quarantine
         )
         return pool
+
+    def abandon(self) -> None:
+        """Control has gone, and the workers with it: nothing more can be answered, and nobody need wait to hear it."""
+        for endpoint in self.endpoints.values():
+            for pool in endpoint.pools.values():
+                pool.retire()
 
     async def sweep_forever(self) -> None:
         """Deadlines and rates, four times a second."""

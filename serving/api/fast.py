@@ -27,7 +27,7 @@ from serving.api.framing import Message, Refused
 from serving.api.front import Front
 from serving.errors import ServingError
 from serving.types import Reply
-from serving.workers.pool import Call
+from serving.workers.channel import Call
 
 _KEEP_ALIVE_SECONDS = 75.0
 _LINGER_SECONDS = 3.0

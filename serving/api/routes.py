@@ -21,7 +21,7 @@ from serving.errors import AccessDenied, ServingError, UnknownEndpoint, UnknownO
 from serving.fleet.table import describe
 from serving.types import Reply
 from serving.watch import metrics
-from serving.workers.pool import Call
+from serving.workers.channel import Call
 
 Handler = Callable[[Front, Request], Awaitable[Response]]
 

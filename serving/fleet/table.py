@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.types import EndpointSpec
-from serving.workers.supervisor import READY, Fleet
+from serving.workers.roster import READY, Fleet
 
 
 def variant_row(fleet: Fleet, weight: float, now: float) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from serving.workers.wire import Meta
 
 
 class Call:
-    """A call waiting in a worker. ``reply`` is the connection it came by; ``arrived`` when its frame was read."""
+    """A call waiting in a worker. ``channel`` is the connection it came by; ``arrived`` when its frame was read;
+    ``alone``: it may be what ended its first worker, so it runs with no other."""
 
-    __slots__ = ("arrived", "body", "cancelled", "channel", "deadline", "hit", "id", "load", "meta", "sent")
+    __slots__ = ("alone", "arrived", "body", "cancelled", "channel", "deadline", "hit", "id", "load", "meta", "sent")
 
     def __init__(
-        self, channel: Any, id: int, deadline: float, sent: float, arrived: float, meta: Meta, body: bytes
+        self, channel: Any, id: int, deadline: float, sent: float, arrived: float, meta: Meta, body: bytes, alone: bool
     ) -> None:
         self.channel = channel
         self.id = id
@@ -27,6 +28,7 @@ class Call:
         self.arrived = arrived
         self.meta = meta
         self.body = body
+        self.alone = alone
         self.cancelled = False
         self.hit = True
         self.load = 0.0
@@ -103,10 +105,26 @@ class Lines:
         """Remove and return the calls at the front of a model's line whose deadline is earlier than ``before``."""
         line = self._lines.get(model)
         late: list[Call] = []
-        while line is not None and line.calls and line.calls[0].deadline < before:
-            late.append(line.calls.popleft())
-        self.waiting -= len(late)
+        if line is not None:
+            while line.calls and line.calls[0].deadline < before:
+                late.append(line.calls.popleft())
+            self._shortened(line, len(late))
         return late
+
+    def drop(self, call: Call) -> bool:
+        """The caller has left: take the call out, with its body. False when it no longer waits (it runs)."""
+        line = self._lines.get(call.meta.model)
+        if line is None or call not in line.calls:
+            return False
+        line.calls.remove(call)
+        self._shortened(line, 1)
+        return True
+
+    def _shortened(self, line: Line, by: int) -> None:
+        self.waiting -= by
+        if not line.calls and not line.busy:
+            del self._lines[line.model]
+            self._ready.pop(line.model, None)
 
     def line(self, model: str) -> Line | None:
         """The line of a model, if any call waits or runs."""
@@ -114,8 +132,8 @@ class Lines:
 
     def take(self, line: Line, now: float, most_calls: int, most_bytes: int) -> list[Call]:
         """Form a batch: calls from the front of the line while they share content type and accept with the first, at
-        most ``most_calls`` and ``most_bytes`` of bodies (always at least one call). Calls whose caller left or whose
-        deadline has passed are dropped here: nobody waits for their answer."""
+        most ``most_calls`` and ``most_bytes`` of bodies (always at least one call); or one that must be alone. Calls
+        whose caller left or whose deadline has passed are dropped here: nobody waits for their answer."""
         calls, size = line.calls, 0
         batch: list[Call] = []
         kind: Meta | None = None
@@ -128,10 +146,12 @@ class Lines:
                 continue
             if kind is None:
                 kind = call.meta
-            elif (call.meta is not kind and call.meta[:2] != kind[:2]) or len(batch) >= most_calls:
+                if call.alone:
+                    most_calls = 1
+            elif call.alone or (call.meta is not kind and call.meta[:2] != kind[:2]):
                 break
             size += len(call.body)
-            if batch and size > most_bytes:
+            if batch and (size > most_bytes or len(batch) >= most_calls):
                 break
             batch.append(call)
             calls.popleft()

@@ -1,32 +1,51 @@
 """A few bytes of shared memory per worker that outlive it: which model was running, since when, on which thread.
 
 When a worker dies or goes silent, its supervisor and the fronts read here whose fault it was, without asking the
-worker. One slot per worker thread, so a write needs no lock.
+worker. One slot per worker thread, so a write needs no lock. Behind the slots there is room for last words: the
+interpreter's fault handler writes there which thread crashed, and where.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import mmap
 import os
+import re
 import struct
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 IDLE, LOADING, RUNNING = 0, 1, 2
 SLOTS = 64
-_SLOT = struct.Struct("<QdI4x")
+_SLOT = struct.Struct("<QdQQI4x")
 _BEAT_AT = _SLOT.size * SLOTS
 _BEAT = struct.Struct("<d")
 _SIZE = _BEAT_AT + _BEAT.size
+_LONGEST_WORDS = 16 * 1024
+_CRASHED = re.compile(r"^Current thread 0x([0-9a-f]+)", re.MULTILINE)
 
 
 class Busy(NamedTuple):
-    """What one thread of a worker is doing: ``LOADING`` or ``RUNNING``, which model, since (monotonic seconds)."""
+    """What one thread of a worker is doing: ``LOADING`` or ``RUNNING``, which model, since when (monotonic seconds),
+    for which call (its id if it runs alone, else 0), on which thread."""
 
     state: int
     model: int
     since: float
+    call: int = 0
+    thread: int = 0
+
+
+class Reading(NamedTuple):
+    """A cell as it stands: threads at work, when the interpreter last turned (monotonic seconds; 0.0: there is no
+    telling) and, after a native crash, the fault handler's words."""
+
+    busy: list[Busy]
+    beat: float = 0.0
+    last_words: str = ""
 
 
 def model_key(name: str) -> int:
@@ -34,17 +53,35 @@ def model_key(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") or 1
 
 
+def suspect(reading: Reading) -> Busy | None:
+    """Whose fault a sudden end or a standstill is: what ran on the thread that crashed, where that is known; else what
+    began last, as what crashes, exits or takes the interpreter lock for good mostly does so soon, and after that
+    nothing else can begin. None when nothing ran."""
+    found = _CRASHED.search(reading.last_words)
+    if found is not None:
+        thread = int(found[1], 16)
+        for one in reading.busy:
+            if one.thread == thread:
+                return one
+    return max(reading.busy, key=lambda one: one.since, default=None)
+
+
 class Cell:
     """The worker's own side: it writes."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         with path.open("w+b") as file:
             file.truncate(_SIZE)
             self._memory = mmap.mmap(file.fileno(), _SIZE)
 
-    def set(self, slot: int, state: int, model: int, since: float) -> None:
-        """Say that thread ``slot`` begins something."""
-        _SLOT.pack_into(self._memory, slot * _SLOT.size, model, since, state)
+    def keep_last_words(self) -> None:
+        """From now on a native crash (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT) is noted in the cell."""
+        faulthandler.enable(os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
+
+    def set(self, slot: int, state: int, model: int, since: float, call: int = 0) -> None:
+        """Say that the calling thread, which holds ``slot``, begins something."""
+        _SLOT.pack_into(self._memory, slot * _SLOT.size, model, since, call, threading.get_ident(), state)
 
     def beat(self, now: float) -> None:
         """Say that this process's interpreter still turns: a thread of its own calls this several times a second, and
@@ -53,7 +90,7 @@ class Cell:
 
     def clear(self, slot: int) -> None:
         """Say that thread ``slot`` has finished."""
-        _SLOT.pack_into(self._memory, slot * _SLOT.size, 0, 0.0, IDLE)
+        _SLOT.pack_into(self._memory, slot * _SLOT.size, 0, 0.0, 0, 0, IDLE)
 
 
 class Reader:
@@ -66,13 +103,13 @@ class Reader:
             self._fd = -1
 
     def last_beat(self) -> float:
-        """When the worker's interpreter last turned (monotonic seconds); 0 when there is no telling."""
+        """``Reading.beat`` alone."""
         data = os.pread(self._fd, _BEAT.size, _BEAT_AT) if self._fd >= 0 else b""
         return float(_BEAT.unpack(data)[0]) if len(data) == _BEAT.size else 0.0
 
-    def read(self) -> list[Busy]:
+    def read(self) -> Reading:
         """What the worker's threads are doing, or were doing when it died. Empty when there is no telling."""
-        return _decode(os.pread(self._fd, _SIZE, 0)) if self._fd >= 0 else []
+        return _decode(os.pread(self._fd, _SIZE + _LONGEST_WORDS, 0)) if self._fd >= 0 else Reading([])
 
     def close(self) -> None:
         """Let go of the file."""
@@ -81,16 +118,25 @@ class Reader:
             self._fd = -1
 
 
-def read(path: Path) -> list[Busy]:
+def read(path: Path) -> Reading:
     """``Reader.read`` of a path, once."""
     try:
-        return _decode(path.read_bytes())
+        return _decode(path.read_bytes()[: _SIZE + _LONGEST_WORDS])
     except OSError:
-        return []
+        return Reading([])
 
 
-def _decode(data: bytes) -> list[Busy]:
-    if len(data) != _SIZE:
-        return []
+def overdue(busy: Iterable[Busy], now: float, longest_run: float, longest_load: float) -> list[Busy]:
+    """Batches and loads past their time. A worker that merely is busy, its interpreter lock held for minutes by honest
+    batches one after another, has none: every batch has its own start."""
+    limits = {RUNNING: longest_run, LOADING: longest_load}
+    return [one for one in busy if now - one.since > limits[one.state]]
+
+
+def _decode(data: bytes) -> Reading:
+    if len(data) < _SIZE:
+        return Reading([])
     slots = (_SLOT.unpack_from(data, at) for at in range(0, _BEAT_AT, _SLOT.size))
-    return [Busy(state, model, since) for model, since, state in slots if state in (LOADING, RUNNING)]
+    busy = [Busy(state, *rest) for *rest, state in slots if state in (LOADING, RUNNING)]
+    (beat,) = _BEAT.unpack_from(data, _BEAT_AT)
+    return Reading(busy, beat, data[_SIZE:].decode("utf-8", "replace"))

@@ -1,9 +1,10 @@
 """A worker: one process that holds models and answers frames. It may die at any instruction.
 
 One thread *leads*: it waits on the sockets, forms batches and runs them itself, so a fast model costs no hand-over.
-When a batch takes longer than ``_SLOW`` seconds, the watch thread promotes another thread to lead and the slow one goes
-on as the private runner of that model (Go's scheduler does the same with blocked system calls). So a slow or hanging
-model holds up nobody but itself, and nobody pays for that while models are fast. Loads run on threads of their own.
+When a batch takes longer than ``_SLOW`` seconds, or is known to, another thread is promoted to lead and the slow one
+goes on as the private runner of that model (Go's scheduler does the same with blocked system calls). So a slow or
+hanging model holds up nobody but itself, and nobody pays for that while models are fast. Loads run on threads of their
+own.
 
 The state lock is held while books change, never while a model loads, decodes, predicts or encodes.
 """
@@ -20,16 +21,17 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from serving import errors
 from serving.errors import ServingError
-from serving.runtimes.base import Model, ScriptCall, TensorModel
+from serving.runtimes.base import TensorModel
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
-from serving.workers import memory, pipeline, wire
+from serving.workers import answers, memory, wire
 from serving.workers.batcher import Call, Line, Lines
 from serving.workers.cells import RUNNING, SLOTS, Cell
+from serving.workers.connection import Connection
 from serving.workers.loader import Loader
 from serving.workers.model_cache import FAILED, READY, Entry, ModelCache
 from serving.workers.plan import WorkerPlan
@@ -46,43 +48,18 @@ _BATCH_SECONDS = 0.01
 _IDLE_TICK = 0.1
 #: A call that waits for a load hears so much before its time is up that it is still loading.
 _EXCUSE_SECONDS = 0.25
-#: Threads that may run slow batches at once, beside the leader.
+#: Threads that may run slow batches at once, beside the leader. When all of them and the leader are busy for
+#: ``_STUCK`` seconds, the worker stops its heart-beat: calls of other models go elsewhere.
 _MOST_RUNNERS = 24
+_STUCK = 1.0
 _MOST_METAS = 4096
 #: What the work on models may take beside them, before a worker counts as not returning memory.
 _SLACK = 64 * 2**20
+#: Reports that a supervisor does not read wait up to so many bytes.
+_MOST_UNTOLD = 4 * 2**20
+_BROKEN = 70
 
 log = logging.getLogger("serving.worker")
-
-
-class Connection:
-    """One front's channel, non-blocking. What a send leaves over waits for the socket to drain."""
-
-    __slots__ = ("calls", "closed", "out", "reader", "sock")
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self.sock = sock
-        self.reader = wire.RequestReader()
-        self.calls: dict[int, Call] = {}
-        self.out = b""
-        self.closed = False
-
-    def send(self, frames: Iterable[bytes], wait_writable: Callable[[Connection], None]) -> None:
-        """Write frames in order; never blocks."""
-        if self.closed:
-            return
-        data = self.out + b"".join(frames)
-        try:
-            sent = self.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.out = b""
-            return  # the read side will see the end
-        self.out = data[sent:]
-        if self.out:
-            wait_writable(self)
 
 
 class Worker:
@@ -92,12 +69,15 @@ class Worker:
         self.plan = plan
         self._control = control
         self._control_in = b""
+        self._untold = b""
+        self._telling = threading.Lock()
         self.lock = threading.Lock()
         self.room = threading.Condition(self.lock)
         self.lines = Lines()
         self.cache = ModelCache(plan.budget if plan.multi_model else math.inf, plan.keep)
         self.cell = Cell(plan.cell)
         self.baseline = memory.held()
+        self._data_at_start = memory.data()
         self._metas: dict[bytes, wire.Meta] = {}
         self._slots = list(range(SLOTS - 1, -1, -1))
         self._token = 0
@@ -131,7 +111,6 @@ class Worker:
         self._listener.bind(str(self.plan.socket))
         self._listener.listen(64)
         self._listener.setblocking(False)
-        self._control.setblocking(False)
         for fd in (self._listener.fileno(), self._control.fileno(), self._wake_fd):
             self._epoll.register(fd, select.EPOLLIN)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
@@ -145,45 +124,77 @@ class Worker:
         self._stopped.wait()
 
     def tell(self, event: dict[str, object]) -> None:
-        """Report to the supervisor; one JSON line."""
+        """Report to the supervisor; one JSON line. Never blocks: what a supervisor that is stopped does not read waits,
+        up to a limit."""
+        with self._telling:
+            if len(self._untold) < _MOST_UNTOLD:
+                self._untold += json.dumps(event).encode() + b"\n"
+            self._tell_on()
+
+    def _tell_on(self) -> None:
         try:
-            self._control.setblocking(True)
-            self._control.sendall(json.dumps(event).encode() + b"\n")
+            self._untold = self._untold[self._control.send(self._untold) :]
+        except BlockingIOError:
+            return
         except OSError:
             os._exit(0)  # no supervisor, no worker
-        finally:
-            self._control.setblocking(False)
 
     def _lead(self, token: int) -> None:
+        """Lead; and end the worker if that fails: better a new one than one that nobody leads."""
+        try:
+            with self.lock:
+                slot = self.take_slot()
+            self._turn(slot, token)
+            with self.lock:
+                self.free_slot(slot)
+        except BaseException:
+            try:
+                log.exception("the worker cannot go on")
+            finally:
+                os._exit(_BROKEN)
+
+    def _turn(self, slot: int, token: int) -> None:
         """Wait, read, batch, run, answer; until promoted away or stopped."""
         lock, more = self.lock, False
-        with lock:
-            slot = self.take_slot()
-        try:
-            while not self._stopped.is_set():
-                events = self._epoll.poll(0 if more else -1)
-                with lock:
-                    for fd, event in events:
-                        self._on_event(fd, event)
-                    line = self.lines.next()
-                    taken = self._begin(line) if line is not None else None
-                    more = self.lines.ready
-                    if line is None or taken is None:
-                        continue
-                    self._busy_since = time.monotonic()
-                frames = self._answers(*taken, slot)
-                with lock:
-                    self._finish(*taken, frames)
-                    if self._token == token:
-                        self._busy_since = 0.0
-                        self.lines.done(line)
-                        more = self.lines.ready
-                        continue
-                self._run_dry(line, slot)
-                return
-        finally:
+        while not self._stopped.is_set():
+            events = self._epoll.poll(0 if more else -1)
             with lock:
-                self.free_slot(slot)
+                for fd, event in events:
+                    self._on_event(fd, event)
+                line = self.lines.next()
+                taken = self._begin(line) if line is not None else None
+                more = self.lines.ready
+                if line is None or taken is None:
+                    continue
+                if not self._hand_over(*taken):
+                    self._busy_since = time.monotonic()
+            frames = self._answers(*taken, slot)
+            with lock:
+                self._finish(*taken, frames)
+                if self._token == token:
+                    self._busy_since = 0.0
+                    self.lines.done(line)
+                    more = self.lines.ready
+                    continue
+            self._run_dry(line, slot)
+            return
+
+    def _hand_over(self, entry: Entry, batch: list[Call]) -> bool:
+        """Give the lead away before a batch that is known to be slow, where there are other models to serve."""
+        return entry.cost * len(batch) > _SLOW and self.plan.multi_model and self._promote()
+
+    def _promote(self) -> bool:
+        """Give the lead to a new thread. With the lock held. False when there are enough, or the system has none."""
+        if self._runners >= _MOST_RUNNERS:
+            return False
+        try:
+            threading.Thread(target=self._lead, args=(self._token + 1,), name="lead", daemon=True).start()
+        except (RuntimeError, MemoryError):
+            return False
+        self._token += 1
+        self._runners += 1
+        self._busy_since = 0.0
+        return True
 
     def _run_dry(self, line: Line, slot: int) -> None:
         """Without the lead: go on as this line's own runner until nothing waits for it."""
@@ -202,22 +213,27 @@ class Worker:
     def _watch(self) -> None:
         """Promote a new leader when the old one is stuck in a batch; look after memory once a second."""
         next_look = 0.0
+        self.cell.beat(time.monotonic())
         while not self._stopped.wait(_TICK if self._busy_since else _IDLE_TICK):
             since, now = self._busy_since, time.monotonic()
-            self.cell.beat(now)
-            if since and now - since > _SLOW and self._runners < _MOST_RUNNERS:
+            if since and now - since > _SLOW:
                 with self.lock:
-                    if self._busy_since != since:
-                        continue
-                    self._token += 1
-                    self._runners += 1
-                    self._busy_since = 0.0
-                    threading.Thread(target=self._lead, args=(self._token,), name="lead", daemon=True).start()
-            self._excuse_late(now)
-            if now >= next_look:
-                next_look = now + 1.0
-                self.loader.tidy()
-                self._look_at_memory()
+                    if self._busy_since == since:
+                        self._promote()
+            if not (self._busy_since and now - self._busy_since > _STUCK):
+                self.cell.beat(now)
+            with suppress(MemoryError):
+                self._excuse_late(now)
+                if now >= next_look:
+                    next_look = now + 1.0
+                    self._look_around()
+
+    def _look_around(self) -> None:
+        self.loader.tidy()
+        self._look_at_memory()
+        if self._untold:
+            with self._telling:
+                self._tell_on()
 
     def _excuse_late(self, now: float) -> None:
         """Calls whose time ends while their model loads are told to come back; the load goes on (``behaviour/01``)."""
@@ -228,13 +244,35 @@ class Worker:
 
     def _look_at_memory(self) -> None:
         """Ask to be replaced when freed memory does not come back (allocators fragment, models leak)."""
-        allowed = self.plan.recycle or self.cache.budget * 1.1 + _SLACK
-        if self._bloated or memory.held().resident - self.baseline.resident <= allowed:
-            return
-        memory.give_back(collect=True)
-        if memory.held().resident - self.baseline.resident > allowed:
-            self._bloated = True
-            self.tell({"ev": "bloated", "resident": memory.held().resident})
+        if not self._bloated and self._is_grown():
+            memory.give_back(collect=True)
+            if self._is_grown():
+                self._ask_to_go()
+
+    def _is_grown(self) -> bool:
+        plan, cache = self.plan, self.cache
+        share = cache.budget * 1.1 + _SLACK if plan.multi_model else (cache.used + plan.memory_cap) / 2
+        return memory.held().resident - self.baseline.resident > (plan.recycle or share)
+
+    def _ask_to_go(self) -> None:
+        self._bloated = True
+        self.tell({"ev": "bloated", "resident": memory.held().resident})
+
+    def _is_spoiled(self, call: Call) -> bool:
+        """A call found no memory. When half of what the models leave is held by nobody that we know of, it is not the
+        call's fault: the worker must go. A call that finds the same in a second one is a strike for its model."""
+        try:
+            if not self._bloated:
+                memory.give_back(collect=True)
+                unknown = memory.data() - self._data_at_start - self.cache.used
+                if unknown < (self.plan.memory_cap - self.cache.used) / 2:
+                    return False
+                self._ask_to_go()
+            if call.alone:
+                self.tell({"ev": "spoiled", "model": call.meta.model})
+        except MemoryError:
+            os._exit(_BROKEN)
+        return True
 
     def take_slot(self) -> int:
         """A cell slot for the calling thread. With the lock held."""
@@ -253,10 +291,8 @@ class Worker:
     def _on_event(self, fd: int, event: int) -> None:
         connection = self._connections.get(fd)
         if connection is not None:
-            if event & select.EPOLLOUT:
-                connection.send((), self._wait_writable)
-                if not connection.out:
-                    self._epoll.modify(fd, select.EPOLLIN)
+            if event & select.EPOLLOUT and connection.flush():
+                self._epoll.modify(fd, select.EPOLLIN)
             if event & ~select.EPOLLOUT:
                 self._read(connection)
         elif fd == self._listener.fileno():
@@ -285,7 +321,7 @@ class Worker:
             if request.kind == wire.REQUEST:
                 self._admit(connection, request, arrived)
             else:
-                self._take(connection, request)
+                self._take(connection, request, arrived)
 
         while True:
             try:
@@ -316,11 +352,15 @@ class Worker:
             call.cancelled = True
         self._maybe_stop()
 
-    def _take(self, connection: Connection, request: wire.Request) -> None:
+    def _take(self, connection: Connection, request: wire.Request, arrived: float) -> None:
         if request.kind == wire.CANCEL:
             call = connection.calls.get(request.id)
             if call is not None:
                 call.cancelled = True
+                if self.lines.drop(call):
+                    del connection.calls[request.id]
+        elif request.kind == wire.ALONE:
+            self._admit(connection, request, arrived, alone=True)
         elif request.kind == wire.CONTROL:
             self._operate(connection, request)
 
@@ -332,10 +372,10 @@ class Worker:
             self._metas[packed] = meta
         return meta
 
-    def _admit(self, connection: Connection, request: wire.Request, arrived: float) -> None:
+    def _admit(self, connection: Connection, request: wire.Request, arrived: float, alone: bool = False) -> None:
         _, id, deadline, sent, packed, body = request
         meta = self._metas.get(packed) or self._unpacked(packed)
-        call = connection.calls[id] = Call(connection, id, deadline, sent, arrived, meta, body)
+        call = connection.calls[id] = Call(connection, id, deadline, sent, arrived, meta, body, alone)
         entry, start = self.cache.want(meta.model, arrived)
         if entry.state == READY:
             self.lines.offer(self.lines.add(call))
@@ -368,9 +408,10 @@ class Worker:
 
     def _worth_batching(self, entry: Entry) -> int:
         """Calls to predict together: as many as are answered in ``_BATCH_SECONDS`` at what a call of this model has
-        cost of late. A model that gains by batching earns larger ones; one that does not answers its callers singly."""
+        cost of late. A model that gains by batching earns larger ones; one that does not, or that nobody knows yet,
+        answers its callers singly."""
         model = entry.model
-        if not isinstance(model, TensorModel) or not model.batchable:
+        if not isinstance(model, TensorModel) or not model.batchable or not entry.cost:
             return 1
         most = self.plan.max_batch_calls
         return most if entry.cost * most <= _BATCH_SECONDS else max(1, int(_BATCH_SECONDS / entry.cost))
@@ -386,26 +427,28 @@ class Worker:
             for call in self.lines.take_all(name):
                 self._refuse(call, entry.error)
 
-    def _answers(self, entry: Entry, batch: list[Call], slot: int) -> list[tuple[Call, bytes]]:
+    def _answers(self, entry: Entry, batch: list[Call], slot: int) -> list[answers.Framed]:
         """Run the model over a batch: a frame for each call."""
-        began = time.monotonic()
-        self.cell.set(slot, RUNNING, entry.key, began)
-        model = entry.model
-        try:
-            if isinstance(model, TensorModel):
-                return _tensor_answers(model, batch, began)
-            assert model is not None
-            return [_script_answer(model, call, time.monotonic()) for call in batch]
-        except BaseException as error:  # SystemExit in a script must not end the worker silently
-            log.exception("model %r failed", entry.name)
-            failed = pipeline.failure(error) if isinstance(error, Exception) else _exited(error)
-            return [(call, _error_frame(call, failed)) for call in batch]
-        finally:
-            self.cell.clear(slot)
-            cost = (time.monotonic() - began) / len(batch)
-            entry.cost = 0.8 * entry.cost + 0.2 * cost if entry.cost else cost
+        began, model = time.monotonic(), entry.model
+        self.cell.set(slot, RUNNING, entry.key, began, batch[0].id if batch[0].alone else 0)
+        assert model is not None
+        frames = answers.of(model, batch, began, self._is_spoiled)
+        if not isinstance(model, TensorModel):
+            self._check_descriptors()
+        self.cell.clear(slot)
+        cost = (time.monotonic() - began) / len(batch)
+        entry.cost = 0.8 * entry.cost + 0.2 * cost if entry.cost else cost
+        return frames
 
-    def _finish(self, entry: Entry, batch: list[Call], frames: list[tuple[Call, bytes]]) -> None:
+    def _check_descriptors(self) -> None:
+        """A script may have closed what is not its own. While the cell still says whose fault it is: end here."""
+        try:
+            os.fstat(self._control.fileno())
+            os.fstat(self._epoll.fileno())
+        except (OSError, ValueError):
+            os._exit(_BROKEN)
+
+    def _finish(self, entry: Entry, batch: list[Call], frames: list[answers.Framed]) -> None:
         """Send the answers and put the model back in order."""
         hits, at = 0, 0
         while at < len(frames):  # runs of one front's calls, mostly a single run
@@ -432,7 +475,7 @@ class Worker:
     def _refuse(self, call: Call, error: ServingError) -> None:
         call.channel.calls.pop(call.id, None)
         if not call.cancelled:
-            call.channel.send((_error_frame(call, error),), self._wait_writable)
+            call.channel.send((answers.error_frame(call.id, error, call.hit),), self._wait_writable)
 
     # -- what the loader reports (called with the lock held) ------------------------------------------------------
 
@@ -457,7 +500,7 @@ class Worker:
         for call in self.lines.take_all(entry.name):
             self._refuse(call, error)
         for connection, id in self._waiters.pop(entry.name, ()):
-            connection.send((_error_bytes(id, error),), self._wait_writable)
+            connection.send((answers.error_frame(id, error),), self._wait_writable)
         if not self.plan.multi_model:
             self.tell({"ev": "failed", "error": type(error).__name__, "message": error.message})
         self.wake()
@@ -485,7 +528,7 @@ class Worker:
             if entry.state == READY:
                 self._reply_json(connection, request.id, {"already": name})
             elif entry.state == FAILED and entry.error is not None:
-                connection.send((_error_bytes(request.id, entry.error),), self._wait_writable)
+                connection.send((answers.error_frame(request.id, entry.error),), self._wait_writable)
             else:
                 self._waiters.setdefault(name, []).append((connection, request.id))
                 if start:
@@ -543,74 +586,19 @@ class Worker:
             self.wake()
 
 
-def _exited(error: BaseException) -> ServingError:
-    return errors.PredictionFailed(f"the model tried to end its worker: {type(error).__name__}")
-
-
-def _tensor_answers(model: TensorModel, batch: list[Call], began: float) -> list[tuple[Call, bytes]]:
-    meta = batch[0].meta
-    outcome = pipeline.run(model, meta.content_type, meta.accept, [call.body for call in batch])
-    reply_meta = outcome.content_type.encode("latin-1")
-    decode, predict, encode = map(wire.micros, (outcome.decode, outcome.predict, outcome.encode))
-    frames, calls, pack, micros = [], len(batch), wire.pack_answer, wire.micros
-    for call, answer in zip(batch, outcome.answers, strict=True):
-        if isinstance(answer, bytes):
-            load = call.load
-            spent = (micros(began - call.sent - load), micros(load) if load else 0, decode, predict, encode)
-            frames.append((call, pack(wire.REPLY, call.hit, call.id, spent, calls, reply_meta, answer)))
-        else:
-            frames.append((call, _error_frame(call, answer)))
-    return frames
-
-
-def _script_answer(model: Model, call: Call, began: float) -> tuple[Call, bytes]:
-    assert not isinstance(model, TensorModel)
-    meta = call.meta
-    extras = (*meta.extras, "", "", "", "")
-    script_call = ScriptCall(
-        call.body,
-        meta.content_type or "application/octet-stream",
-        meta.accept or "*/*",
-        custom_attributes=extras[0],
-        inference_id=extras[1],
-        session_id=extras[2],
-        request_id=extras[3],
-        target_model=meta.model,
-    )
-    try:
-        reply = model.transform(script_call)
-        body = reply.body if reply.chunks is None else b"".join(reply.chunks)
-    except Exception as error:
-        failed = pipeline.failure(error)
-        if not isinstance(error, ServingError):
-            log.exception("script model failed")
-        return call, _error_frame(call, failed)
-    headers = (f"{name}: {value}" for name, value in reply.headers.items())
-    reply_meta = "\0".join((reply.content_type, *headers)).encode("latin-1", "replace")
-    spent = wire.micros(time.monotonic() - began)
-    times = (wire.micros(began - call.sent - call.load), wire.micros(call.load), 0, spent, 0)
-    return call, wire.pack_answer(wire.REPLY, wire.HIT if call.hit else 0, call.id, times, 1, reply_meta, body)
-
-
-def _error_frame(call: Call, error: ServingError) -> bytes:
-    return _error_bytes(call.id, error, wire.HIT if call.hit else 0)
-
-
-def _error_bytes(id: int, error: ServingError, flags: int = 0) -> bytes:
-    kind = next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in errors.BY_NAME), "InternalFailure")
-    meta = f"{kind}\0{getattr(error, 'original_status', 500)}".encode()
-    return wire.pack_answer(wire.ERROR, flags, id, (0, 0, 0, 0, 0), 0, meta, error.message.encode())
-
-
 def run(plan: WorkerPlan) -> None:
     """A forked process's whole life as a worker."""
     for number in (signal.SIGINT, signal.SIGTERM):  # may reach every process of ours; the supervisor decides who goes
         signal.signal(number, signal.SIG_IGN)
     configure_logs(plan.log_format, plan.log_level)
+    os.dup2(2, 1)  # what models print belongs to the log
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a TextIOWrapper
     memory.cap(plan.memory_cap)
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     control.connect(str(plan.control))
+    control.setblocking(False)
     sys.setswitchinterval(_SWITCH_SECONDS)
     worker = Worker(plan, control)
+    worker.cell.keep_last_words()
     worker.tell({"ev": "hello", "worker": plan.worker_id, "pid": os.getpid()})
     worker.serve()

@@ -9,6 +9,7 @@ Speaks JSON lines with the supervisor over an inherited socket: in ``{"spawn": p
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -17,11 +18,14 @@ import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from typing import NoReturn
 
 from serving.runtimes import registry as runtimes
 from serving.workers import child, memory
 from serving.workers.plan import WorkerPlan
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Forkserver:
@@ -53,9 +57,9 @@ class Forkserver:
         self._control.sendall(json.dumps(message).encode() + b"\n")
 
     def _spawn(self, plan: WorkerPlan) -> None:
-        pid = os.fork()
+        parent, pid = os.getpid(), os.fork()
         if pid == 0:
-            self._become(plan)
+            self._become(plan, parent)
         fd = os.pidfd_open(pid)
         self._children[fd] = pid
         self._poll.register(fd, select.POLLIN)
@@ -65,16 +69,20 @@ class Forkserver:
         pid = self._children.pop(fd)
         self._poll.unregister(fd)
         os.close(fd)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)  # what its models started; its number is not free before the next line
         _, status = os.waitpid(pid, 0)
         self.say({"died": pid, "status": status})
 
-    def _become(self, plan: WorkerPlan) -> NoReturn:
+    def _become(self, plan: WorkerPlan, parent: int) -> NoReturn:
         """In the child: let go of the parent's descriptors and be a worker."""
         status = 1
         try:
             self._control.close()
             for fd in self._children:
                 os.close(fd)
+            os.setpgid(0, 0)
+            _end_with(parent)
             gc.enable()
             child.run(plan)
             status = 0
@@ -83,6 +91,14 @@ class Forkserver:
         finally:
             sys.stderr.flush()
             os._exit(status)
+
+
+def _end_with(parent: int) -> None:
+    """Have the system end this process when its parent ends, even while a model holds the interpreter lock."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it went before we asked
+        os._exit(0)
 
 
 def main() -> None:

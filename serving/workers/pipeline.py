@@ -14,6 +14,7 @@ from serving.codecs import registry as codecs
 from serving.codecs.base import Decoded, Outputs
 from serving.errors import BadInput, ModelError, OutOfMemory, PredictionFailed, ServingError
 from serving.runtimes.base import TensorModel
+from serving.runtimes.failures import is_out_of_memory, said
 
 #: A body without Content-Type is read as CSV by a tensor model (``api/01``: the container gets it untyped).
 DEFAULT_CONTENT_TYPE = "text/csv"
@@ -97,14 +98,25 @@ def _rows(inputs: np.ndarray | dict[str, np.ndarray], start: int, end: int) -> n
     return inputs[start:end]
 
 
-def failure(error: Exception) -> ServingError:
-    """Whatever a model or codec raised, as an error of our tree with one clean sentence."""
-    if isinstance(error, ServingError):
-        return error
-    if isinstance(error, MemoryError):
+def failure(error: BaseException) -> ServingError:
+    """Whatever a model or codec raised, as an error of our tree with one clean sentence. Never raises: an exception of
+    a model's own may fail even when it is asked for its text. The result holds no traceback, so none of the memory
+    that the model's frames hold."""
+    try:
+        known = error if isinstance(error, ServingError) else _failure(error)
+    except Exception:
+        known = PredictionFailed(f"the model failed: {type(error).__name__}")
+    known.__traceback__ = known.__cause__ = known.__context__ = None
+    return known
+
+
+def _failure(error: BaseException) -> ServingError:
+    if is_out_of_memory(error):
         return OutOfMemory("the model ran out of memory on this input")
     if isinstance(error, RecursionError):
         return BadInput("the body is nested too deeply")
+    if not isinstance(error, Exception):
+        return PredictionFailed(f"the model tried to end its worker: {type(error).__name__}")
     status = getattr(error, "status_code", None)
     if isinstance(status, int) and 400 <= status <= 599:
         return ModelError(first_line(error), status)
@@ -112,6 +124,8 @@ def failure(error: Exception) -> ServingError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's text, bounded."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:500] if lines else type(error).__name__
+    """The first line of an exception's text, bounded, without host paths; its class's name when it will not say."""
+    try:
+        return said(error)
+    except Exception:
+        return type(error).__name__

@@ -3,7 +3,8 @@
 A call's life::
 
     submit ──► placed on a channel ──► answered
-       │            └─ worker lost ──► placed again (once, if it was running when the worker died; freely, if it waited)
+       │            ├─ worker lost ──► placed again: freely, if it waited; once and alone, if it may have been running
+       │            └─ worker stands still, held by another model ──► placed again
        └──► parked while no worker is ready, but one is expected
     any of these ──► deadline ──► InvocationTimedOut        caller gone ──► cancelled
 
@@ -14,29 +15,29 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 from serving import errors
 from serving.errors import InvocationTimedOut, ServiceUnavailable, ServingError, Throttled, WorkerDied
 from serving.types import Invocation, Reply, RoutingStrategy
 from serving.watch.metrics import Registry
 from serving.workers import cells, placement, wire
+from serving.workers.admission import Admission
+from serving.workers.channel import Address, Call, Channel, Done
 
 SWEEP_SECONDS = 0.25
 #: A worker whose interpreter has not turned for so long, with calls of other models waiting, is passed by.
 _STALLED_SECONDS = 1.0
+_RECONNECT_SECONDS = 0.1
 _MOST_METAS = 4096
 _MOST_ORDERS = 20_000
-_MOST_BYTES = 256 * 2**20
-#: Fewer calls than this in flight need no admission sums.
-_EASY = 64
-#: Bodies above this count against ``_MOST_BYTES``.
+#: Bodies above this count for admission.
 _BIG = 64 * 1024
 _TIMED_OUT = (
     "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
@@ -47,133 +48,6 @@ log = logging.getLogger("serving.front")
 
 #: Half the cost of calling a NamedTuple's own constructor.
 _new = tuple.__new__
-
-Done = Callable[["Reply | ServingError"], None]
-
-
-class Address(NamedTuple):
-    """A ready worker, as the routing table names it."""
-
-    worker_id: str
-    socket: str
-    cell: str
-
-
-class Call:
-    """One accepted call until its answer."""
-
-    __slots__ = ("channel", "done", "id", "invocation", "parked", "pool", "sent", "started", "strikes")
-
-    def __init__(self, pool: Pool, id: int, invocation: Invocation, done: Done, started: float) -> None:
-        self.pool = pool
-        self.id = id
-        self.invocation = invocation
-        self.done: Done | None = done
-        self.started = started
-        self.sent = started
-        self.strikes = 0
-        self.channel: Channel | None = None
-        self.parked = False
-
-    @property
-    def variant(self) -> str:
-        """Who was chosen to answer."""
-        return self.pool.variant
-
-    def cancel(self) -> None:
-        """The caller has left. Does nothing once the call is answered."""
-        self.pool.cancel(self)
-
-
-class Channel(asyncio.Protocol):
-    """The connection to one worker. One write per loop tick however many calls are sent in it."""
-
-    def __init__(self, pool: Pool, address: Address) -> None:
-        self.address = address
-        self.pending: dict[int, Call] = {}
-        self.operations: dict[int, asyncio.Future[wire.Answer]] = {}
-        self.retiring = False
-        self.stalled = False
-        self.lost = False
-        self.read_at = 0.0
-        self._pool = pool
-        self._loop = pool.loop
-        self._reader = wire.AnswerReader()
-        self._out: list[bytes] = []
-        self._transport: asyncio.Transport | None = None
-        self.cell = cells.Reader(Path(address.cell))
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected: calls may come."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one, though not by inheritance
-        self._pool.on_connected(self)
-
-    def send(self, *frame: bytes) -> None:
-        """Queue a frame, whole or in parts, for this tick's write."""
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out += frame
-
-    def _flush(self) -> None:
-        out, self._out = self._out, []
-        if self._transport is not None and not self.lost:
-            self._transport.write(b"".join(out))
-
-    @property
-    def outstanding(self) -> int:
-        """Calls in flight."""
-        return len(self.pending)
-
-    def data_received(self, data: bytes) -> None:
-        """Answers: each goes to its caller; one broken caller must not cost the others theirs."""
-        self.read_at = time.monotonic()
-        try:
-            self._reader.feed(data, self._take)
-        except wire.BrokenFrame as error:
-            log.error("worker %s sent a broken frame: %s", self.address.worker_id, error)
-            if self._transport is not None:
-                self._transport.abort()
-
-    def _take(self, answer: wire.Answer) -> None:
-        call = self.pending.pop(answer.id, None)
-        if call is not None:
-            self._pool.on_answer(self, call, answer)
-            if self.retiring:
-                self.close_if_idle()
-            return
-        waiting = self.operations.pop(answer.id, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
-
-    def withdraw(self, call: Call) -> None:
-        """The call is no longer this worker's: its answer, if it comes, is thrown away."""
-        if self.pending.pop(call.id, None) is None:
-            return
-        if not self.lost:
-            self.send(wire.pack_request(wire.CANCEL, call.id, 0.0, 0.0, b"", b""))
-        if self.retiring:
-            self._loop.call_soon(self.close_if_idle)
-
-    def retire(self) -> None:
-        """Take no new calls; close when the last is answered."""
-        self.retiring = True
-        self.close_if_idle()
-
-    def close_if_idle(self) -> None:
-        """Close if nothing is in flight."""
-        if not self.pending and not self.operations and self._transport is not None:
-            self._transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The worker has gone: all its calls are placed again, or fail, now."""
-        self.lost = True
-        running = {busy.model for busy in self.cell.read()}
-        self.cell.close()
-        for waiting in self.operations.values():
-            if not waiting.done():
-                waiting.set_exception(ServiceUnavailable("the worker ended"))
-        calls, self.pending = list(self.pending.values()), {}
-        self._pool.on_lost(self, calls, running)
 
 
 class VariantMetrics:
@@ -222,11 +96,11 @@ class Pool:
         self.ready: list[Channel] = []
         self.on_ready_change: Callable[[], None] = lambda: None
         self.on_stalled: Callable[[str], None] = lambda _: None
-        self.pending = 0
-        self._max_queue = max_queue
+        self._admission = Admission(max_queue, multi_model)
         self._ids = ids
         self._random = random.random
         self._metrics = VariantMetrics(registry, endpoint, variant)
+        self._addresses: dict[str, Address] = {}
         self._channels: dict[str, Channel] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._parked: deque[Call] = deque()
@@ -236,17 +110,18 @@ class Pool:
         self._metas: dict[tuple[str, str, str], bytes] = {}
         self._orders: dict[str, list[Channel]] = {}
         self._warm: dict[str, set[str]] = {}
-        self._model_pending: dict[str, int] = {}
-        self._bytes = 0
-        self._completed = 0
-        self._swept_at = time.monotonic()
-        self._rate = 0.0
+        self._held: dict[str, Channel] = {}
+
+    @property
+    def pending(self) -> int:
+        """Calls accepted and not yet answered."""
+        return self._admission.pending
 
     # -- the routing table ----------------------------------------------------------------------------------------
 
     def update(self, workers: Iterable[Address], expected: bool, failure: str, quarantine: Mapping[int, float]) -> None:
         """What the control process says about this variant now."""
-        addresses = {address.worker_id: address for address in workers}
+        self._addresses = addresses = {address.worker_id: address for address in workers}
         self._expected, self._failure, self._quarantine = expected, failure, quarantine
         for worker_id, channel in list(self._channels.items()):
             if worker_id not in addresses and not channel.retiring:
@@ -266,11 +141,23 @@ class Pool:
             try:
                 await self.loop.create_unix_connection(lambda: channel, address.socket)
             except OSError:
-                self._channels.pop(address.worker_id, None)  # it died meanwhile: the next table says so
+                channel.cell.close()
+                self._channels.pop(address.worker_id, None)
+                self._connect_later(address.worker_id)
 
         task = self.loop.create_task(connect())
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
+
+    def _connect_later(self, worker_id: str) -> None:
+        """A worker that is still in the table after a moment has not ended: only its connection has."""
+
+        def connect() -> None:
+            address = self._addresses.get(worker_id)
+            if address is not None and worker_id not in self._channels:
+                self._connect(address)
+
+        self.loop.call_later(_RECONNECT_SECONDS, connect)
 
     def on_connected(self, channel: Channel) -> None:
         """A channel can carry calls: place those that waited for one."""
@@ -293,15 +180,11 @@ class Pool:
 
     def retire(self) -> None:
         """The variant is going: finish what is in flight, take nothing new."""
-        self._expected = False
+        self._expected, self._addresses = False, {}
         for channel in list(self._channels.values()):
             self._leave(channel)
             channel.retire()
-
-    @property
-    def usable(self) -> bool:
-        """Can a call sent here hope for an answer?"""
-        return bool(self.ready) or self._expected
+        self._fail_parked()
 
     # -- a call's life --------------------------------------------------------------------------------------------
 
@@ -309,46 +192,41 @@ class Pool:
         """Accept a call; ``done`` hears its answer once, unless it is cancelled. Raises ``Throttled`` when the queue is
         full or too slow for the call's deadline, ``WorkerDied`` for a quarantined model, ``ServiceUnavailable``."""
         now = time.monotonic()
-        if self.pending >= _EASY or self._bytes:
-            self._admit(invocation, now)
-        if self._quarantine:
-            self._check_quarantine(invocation, now)
-        call = Call(self, next(self._ids), invocation, done, now)
+        admission, model = self._admission, invocation.target_model
+        if admission.pending >= admission.few or admission.bytes:
+            wait = admission.refusal(model, len(invocation.body), invocation.deadline - now)
+            if wait is not None:
+                raise Throttled(self._full(), retry_after=wait)
+        if self._quarantine and (refusal := self._quarantined(invocation, now)):
+            raise refusal
+        size = len(invocation.body)
+        flow = admission.enter(model, size if size > _BIG else 0)
+        call = Call(self, flow, next(self._ids), invocation, done, now)
         self._metrics.invocations.add()
-        self.pending += 1
-        if len(invocation.body) > _BIG:
-            self._bytes += len(invocation.body)
-        if self.multi_model:
-            model = invocation.target_model
-            self._model_pending[model] = self._model_pending.get(model, 0) + 1
         self._place(call, now)
         return call
 
-    def _admit(self, invocation: Invocation, now: float) -> None:
-        wait = self.pending / self._rate if self._rate else 0.0
-        full = self.pending >= self._max_queue or self._bytes + len(invocation.body) > _MOST_BYTES
-        if self.multi_model and self.pending >= self._max_queue // 2:
-            full |= self._model_pending.get(invocation.target_model, 0) >= self._max_queue // 2
-        if full or wait > 0.8 * (invocation.deadline - now):
-            raise Throttled(
-                f"Variant {self.variant} of endpoint {self.endpoint} has {self.pending} calls waiting. Please retry.",
-                retry_after=min(max(wait, 0.1), 5.0),
-            )
+    def _full(self) -> str:
+        return f"Variant {self.variant} of endpoint {self.endpoint} has {self.pending} calls waiting. Please retry."
 
-    def _check_quarantine(self, invocation: Invocation, now: float) -> None:
+    def _quarantined(self, invocation: Invocation, now: float) -> WorkerDied | None:
         until = self._quarantine.get(cells.model_key(invocation.target_model), 0.0)
-        if until > now:
-            name = f"Model {invocation.target_model!r}" if invocation.target_model else "The model"
-            raise WorkerDied(f"{name} keeps ending its worker and is refused for another {until - now:.0f} s.")
+        if until <= now:
+            return None
+        name = f"Model {invocation.target_model!r}" if invocation.target_model else "The model"
+        return WorkerDied(f"{name} keeps ending its worker and is refused for another {until - now:.0f} s.")
 
     def _place(self, call: Call, now: float) -> None:
         """Send a call to a worker, or park it, or fail it."""
         ready = self.ready
-        if not ready:
-            self._park(call)
-            return
         invocation, id = call.invocation, call.id
-        channel = call.channel = ready[0] if len(ready) == 1 else self._choose(ready, invocation)
+        if self._held or call.alone or not ready:
+            channel = self._place_oddly(call, now)
+            if channel is None:
+                return
+        else:
+            channel = ready[0] if len(ready) == 1 else self._choose(ready, invocation)
+        call.channel = channel
         call.sent = now
         channel.pending[id] = call
         kind = (invocation.content_type, invocation.accept, invocation.target_model)
@@ -356,13 +234,29 @@ class Pool:
         if invocation.custom_attributes or invocation.inference_id or invocation.session_id:
             meta = _with_extras(kind, invocation)
         body = invocation.body
-        channel.send(wire.request_head(wire.REQUEST, id, invocation.deadline, now, len(meta), len(body)), meta, body)
+        frame = wire.ALONE if call.alone else wire.REQUEST
+        channel.send(wire.request_head(frame, id, invocation.deadline, now, len(meta), len(body)), meta, body)
+
+    def _place_oddly(self, call: Call, now: float) -> Channel | None:
+        """Where a call goes when something has gone wrong: None when it has been parked or answered."""
+        refusal = self._quarantined(call.invocation, now) if self._quarantine else None
+        if refusal is not None:
+            self._finish(call, refusal)
+            return None
+        held = self._held.get(call.invocation.target_model)
+        if held is not None:
+            return held  # it stands still because of this model: let it not hold up another worker
+        ready = [channel for channel in self.ready if channel is not call.avoid]
+        if not ready:
+            self._park(call)
+            return None
+        return self._choose(ready, call.invocation) if len(ready) > 1 else ready[0]
 
     def _choose(self, ready: list[Channel], invocation: Invocation) -> Channel:
         key = invocation.affinity_key or invocation.target_model
         if key:
             order = self._orders.get(key)
-            if order is None:
+            if order is None or len(order) != len(ready):
                 if len(self._orders) >= _MOST_ORDERS:
                     self._orders.clear()
                 ids = [channel.address.worker_id for channel in ready]
@@ -412,13 +306,21 @@ class Pool:
             self._note_warm(channel, call)
         if answer.load:
             metrics.load_wait.observe(answer.load / 1e6)
-        if answer.kind == wire.ERROR:
-            self._finish(call, _error(answer))
+        if answer.kind != wire.REPLY:
+            self._refused(channel, call, answer, now)
             return
         content_type, headers = _reply_head(answer.meta)
         spent, hit = answer[3:9], answer.flags == wire.HIT
         total = now - call.started
         self._finish(call, _new(Reply, (answer.body, content_type, self.variant, total, spent, hit, headers)))
+
+    def _refused(self, channel: Channel, call: Call, answer: wire.Answer, now: float) -> None:
+        if answer.kind == wire.MOVED and not call.alone:
+            call.alone, call.avoid = True, channel
+            self._metrics.retried.add()
+            self._place(call, now)
+        else:
+            self._finish(call, _error(answer))
 
     def _note_warm(self, channel: Channel, call: Call) -> None:
         if len(self.ready) < 2:
@@ -427,26 +329,32 @@ class Pool:
             self._warm.clear()
         self._warm.setdefault(call.invocation.target_model, set()).add(channel.address.worker_id)
 
-    def on_lost(self, channel: Channel, calls: list[Call], running: set[int]) -> None:
-        """A worker has gone with calls in flight. ``running``: keys of the models it was running or loading."""
+    def on_lost(self, channel: Channel, calls: list[Call], reading: cells.Reading) -> None:
+        """A worker has gone with calls in flight. ``reading``: its cell as it left it."""
         self._channels.pop(channel.address.worker_id, None)
         self._leave(channel)
+        self._release_held(channel)
+        if not channel.retiring:
+            self._connect_later(channel.address.worker_id)
+        suspect, now = cells.suspect(reading), time.monotonic()
         for call in calls:
-            if cells.model_key(call.invocation.target_model) in running:
+            if suspect is not None and _may_have_run(call, suspect):
                 call.strikes += 1
+                call.alone = True
             if call.strikes > 1:
-                self._finish(
-                    call, WorkerDied("The worker ended while it ran this call, and again when it was retried.")
-                )
+                error = WorkerDied("The worker ended while it ran this call, and again when it was retried.")
+                self._finish(call, error)
             else:
                 self._metrics.retried.add()
-                self._place(call, time.monotonic())
+                self._place(call, now)
 
     def cancel(self, call: Call) -> None:
         """The caller has left: its slot is free now, and the worker need not bother."""
-        if call.done is None:
-            return
-        self._release(call)
+        if call.done is not None:
+            self._withdraw(call)
+            self._release(call)
+
+    def _withdraw(self, call: Call) -> None:
         if call.parked:
             self._parked.remove(call)
         elif call.channel is not None:
@@ -454,17 +362,8 @@ class Pool:
 
     def _release(self, call: Call) -> None:
         call.done = None
-        self.pending -= 1
-        self._completed += 1
-        if len(call.invocation.body) > _BIG:
-            self._bytes -= len(call.invocation.body)
-        if self.multi_model:
-            model = call.invocation.target_model
-            left = self._model_pending[model] - 1
-            if left:
-                self._model_pending[model] = left
-            else:
-                del self._model_pending[model]
+        size = len(call.invocation.body)
+        self._admission.leave(call.flow, size if size > _BIG else 0)
 
     def _finish(self, call: Call, result: Reply | ServingError) -> None:
         done = call.done
@@ -482,62 +381,67 @@ class Pool:
 
     def sweep(self, now: float) -> None:
         """Four times a second: fail calls past their deadline; measure how fast calls are answered."""
-        elapsed = now - self._swept_at
-        if elapsed > 0 and self.pending:
-            rate = self._completed / elapsed
-            self._rate = rate if not self._rate else 0.7 * self._rate + 0.3 * rate
-        elif not self.pending:
-            self._rate = 0.0
-        self._completed, self._swept_at = 0, now
+        self._admission.sweep(now)
         self._metrics.concurrent.set(self.pending)
         for channel in list(self._channels.values()):
             for call in [call for call in channel.pending.values() if call.invocation.deadline < now]:
                 self._time_out(call)
-            if self.multi_model and (channel.pending or channel.stalled):
+            if channel.pending or channel.stalled:
                 self._look_for_stall(channel, now)
         for call in [call for call in self._parked if call.invocation.deadline < now]:
             self._time_out(call)
 
+    def _time_out(self, call: Call) -> None:
+        self._withdraw(call)
+        self._finish(call, InvocationTimedOut(_TIMED_OUT))
+
     def _look_for_stall(self, channel: Channel, now: float) -> None:
-        """One model may hold its worker's interpreter lock; the calls of others must not wait for it. They move to
-        another worker (or wait for one, which control is asked to start); back it comes when it turns again."""
-        oldest = next((call.sent for call in channel.pending.values()), now)
-        turning = now - channel.cell.last_beat() < _STALLED_SECONDS
-        if turning or now - oldest < _STALLED_SECONDS:
-            if turning and channel.stalled and not channel.retiring:
-                channel.stalled = False
-                self.on_connected(channel)
+        """One model may hold its worker's interpreter lock, or the whole process may be stopped; the calls of others
+        must not wait for it. They move to another worker (or wait for one, which control is asked to start); the calls
+        of the model itself stay. When the worker turns again it is used again."""
+        beat = channel.cell.last_beat()
+        if not beat or now - beat < _STALLED_SECONDS:
+            if channel.stalled:
+                self._on_turning(channel)
             return
+        oldest = next((call.sent for call in channel.pending.values()), now)
+        suspect = cells.suspect(channel.cell.read())
+        if now - oldest < _STALLED_SECONDS or (suspect is not None and not self.multi_model):
+            return  # an only model's calls wait for nobody but itself: its time limit decides
         if not channel.stalled:
             channel.stalled = True
             self._leave(channel)
             self.on_stalled(channel.address.worker_id)
-        running = {busy.model for busy in channel.cell.read()}
         for call in list(channel.pending.values()):
-            if cells.model_key(call.invocation.target_model) not in running:
+            model = call.invocation.target_model
+            if suspect is not None and cells.model_key(model) == suspect.model:
+                self._held[model] = channel
+            else:
                 channel.withdraw(call)
                 self._place(call, now)
 
-    def _time_out(self, call: Call) -> None:
-        done = call.done
-        self.cancel(call)
-        error = InvocationTimedOut(_TIMED_OUT)
-        self._metrics.failed(error)
-        if done is not None:
-            done(error)
+    def _on_turning(self, channel: Channel) -> None:
+        channel.stalled = False
+        self._release_held(channel)
+        if not channel.retiring:
+            self.on_connected(channel)
+
+    def _release_held(self, channel: Channel) -> None:
+        for model in [model for model, held in self._held.items() if held is channel]:
+            del self._held[model]
 
     # -- the multi-model API --------------------------------------------------------------------------------------
 
     async def operate(self, operation: str, model: str, patience: float) -> list[dict[str, Any]]:
         """Ask workers to ``list``, ``load`` or ``unload``: the model's home for ``load``, every worker otherwise.
         Raises the worker's error."""
-        import json
-
         if not self.ready:
             raise self._unavailable()
         home = [self._choose(self.ready, Invocation("", b"", "", "", "", 0.0, target_model=model))]
         answers = []
         for channel in home if operation == "load" else list(self.ready):
+            if channel.lost:
+                continue
             id = next(self._ids)
             waiting = channel.operations[id] = self.loop.create_future()
             channel.send(wire.pack_request(wire.CONTROL, id, 0.0, 0.0, operation.encode(), model.encode()))
@@ -557,6 +461,16 @@ def _with_extras(kind: tuple[str, str, str], invocation: Invocation) -> bytes:
     """Meta with the headers that differ from call to call."""
     attributes, inference, session = invocation.custom_attributes, invocation.inference_id, invocation.session_id
     return wire.pack_meta(*kind, (attributes, inference, session, invocation.request_id))
+
+
+def _may_have_run(call: Call, suspect: cells.Busy) -> bool:
+    """Was this call in what ended the worker? Exactly known for a call that ran alone; of a batch, every call of the
+    model may have been, but for those that wait to run alone; a load is for all of them."""
+    if cells.model_key(call.invocation.target_model) != suspect.model:
+        return False
+    if suspect.state == cells.LOADING:
+        return True
+    return call.id == suspect.call if suspect.call else not call.alone
 
 
 def _error(answer: wire.Answer) -> ServingError:

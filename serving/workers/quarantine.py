@@ -15,11 +15,8 @@ _FIRST, _LONGEST = 5.0, 300.0
 _OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
-def self_inflicted(wait_status: int, overdue: bool) -> bool:
-    """Did the worker end by what it ran? A native crash or an exit did; a signal from outside did not, unless the
-    supervisor sent it to a worker stuck in one model (``overdue``)."""
-    if overdue:
-        return True
+def self_inflicted(wait_status: int) -> bool:
+    """Did a worker end by what it ran? A native crash or an exit did; a signal from outside did not."""
     return (wait_status & 0x7F) not in _OUTSIDE
 
 
@@ -47,5 +44,6 @@ class Quarantine:
         """Models refused now, and until when. Forgets those that have behaved for a whole window since."""
         for model in [m for m, until in self._until.items() if now > until + WINDOW]:
             del self._until[model], self._level[model]
-            self._deaths.pop(model, None)
+        for model in [m for m, deaths in self._deaths.items() if now - deaths[-1] >= WINDOW]:
+            del self._deaths[model]
         return {model: until for model, until in self._until.items() if until > now}

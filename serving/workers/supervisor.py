@@ -2,12 +2,12 @@
 
 ::
 
-    STARTING ──ready──► READY ──drain──► DRAINING ──► (gone)
-        └──────── died / failed / overdue ──► (gone), replaced after a back-off
+    STARTING ──ready──► READY ──drain──► DRAINING ──► (ended)
+        └──────── died / failed / overdue ──► (ended), replaced after a back-off
 
 A worker leaves in three steps: it leaves the routing table, every front says it has seen that, then it is told to
-drain; so no call is ever sent to a worker that is going. What to do next is decided by small pure functions; this
-file acts.
+drain; so no call is ever sent to a worker that is going. What follows from what is decided in ``roster.py``; this file
+acts.
 """
 
 from __future__ import annotations
@@ -18,143 +18,29 @@ import json
 import logging
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from serving.config import Settings, native_environment, usable_memory
+from serving.config import Settings, usable_memory
 from serving.errors import ServiceUnavailable
 from serving.types import VariantSpec
 from serving.watch.journal import Journal
 from serving.watch.metrics import Registry
-from serving.workers import cells
+from serving.workers import cells, roster
 from serving.workers.plan import WorkerPlan
-from serving.workers.quarantine import Quarantine, self_inflicted
+from serving.workers.roster import DRAINING, GONE, READY, STARTING, Fleet, WorkerHandle
+from serving.workers.spawner import Spawner
 
-STARTING, READY, DRAINING = "STARTING", "READY", "DRAINING"
 _TICK = 0.1
-#: A worker that lived this long before it died is replaced at once; quicker deaths back off.
-_HEALTHY_SECONDS = 5.0
-_MOST_FAILED_STARTS = 8
-_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 10.0
 _OVERDUE_GRACE = 0.5
+#: A worker that does not even say hello, or whose control channel has ended, is ended so long after.
+_START_GRACE, _GONE_GRACE = 10.0, 0.3
+_STALLED_SECONDS = 1.0
 _FAREWELL_SECONDS = 2.0
 
 log = logging.getLogger("serving.supervisor")
-
-
-@dataclass(eq=False, slots=True)
-class WorkerHandle:
-    """One worker as the supervisor sees it."""
-
-    plan: WorkerPlan
-    state: str = STARTING
-    pid: int = 0
-    writer: asyncio.StreamWriter | None = None
-    ready_at: float = 0.0
-    overdue: bool = False
-    leaving: bool = False
-    drained_version: int = 0
-    kill_at: float = 0.0
-    ended: bool = False
-    engine: str = ""
-    bytes: int = 0
-
-    def order(self, **message: object) -> None:
-        """Send it one order; a dead worker does not mind."""
-        if self.writer is not None and not self.writer.is_closing():
-            self.writer.write(json.dumps(message).encode() + b"\n")
-
-
-@dataclass(eq=False, slots=True)
-class Fleet:
-    """The workers of one variant: how many there should be and those there are."""
-
-    endpoint: str
-    spec: VariantSpec
-    location: str
-    frameworks: frozenset[str]
-    desired: int
-    workers: dict[str, WorkerHandle] = field(default_factory=dict)
-    quarantine: Quarantine = field(default_factory=Quarantine)
-    failed_starts: int = 0
-    next_start: float = 0.0
-    failure: str = ""
-    failure_kind: str = ""
-
-    @property
-    def given_up(self) -> bool:
-        """Start failures have used up the patience; nothing more is tried until the variant changes."""
-        return self.failed_starts >= _MOST_FAILED_STARTS
-
-    def live(self) -> list[WorkerHandle]:
-        """Workers that are or will be taking calls."""
-        return [worker for worker in self.workers.values() if worker.state != DRAINING]
-
-    def staying(self) -> list[WorkerHandle]:
-        """Live workers, without those that leave as soon as they are replaced."""
-        return [worker for worker in self.live() if not worker.leaving]
-
-
-def backoff(failed_starts: int) -> float:
-    """Seconds to wait before the next start after so many failures in a row."""
-    return 0.0 if failed_starts == 0 else float(min(_FIRST_BACKOFF * 2 ** (failed_starts - 1), _LONGEST_BACKOFF))
-
-
-def overdue(busy: list[cells.Busy], now: float, invocation_timeout: float, load_timeout: float) -> bool:
-    """Is one batch or load of this worker running past its time? A worker that merely is busy, with its interpreter
-    lock held for minutes by honest batches one after another, never is: every batch has its own start."""
-    limits = {cells.RUNNING: invocation_timeout + _OVERDUE_GRACE, cells.LOADING: load_timeout + _OVERDUE_GRACE}
-    return any(now - one.since > limits[one.state] for one in busy)
-
-
-class _Forkserver:
-    """The process workers of one set of frameworks are forked from; started on first need."""
-
-    def __init__(
-        self, frameworks: frozenset[str], threads: int, on_message: Callable[[dict[str, object]], None]
-    ) -> None:
-        ours, theirs = socket.socketpair()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "serving.workers.forkserver", str(theirs.fileno()), ",".join(sorted(frameworks))],
-            pass_fds=[theirs.fileno()],
-            env=native_environment(threads),
-        )
-        theirs.close()
-        ours.setblocking(False)
-        self._socket = ours
-        self._on_message = on_message
-        self._reader: asyncio.Task[None] | None = None
-        self._out = asyncio.get_running_loop()
-
-    def start(self) -> None:
-        """Begin to hear it."""
-        self._reader = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        buffer = b""
-        while data := await self._out.sock_recv(self._socket, 1 << 16):
-            *lines, buffer = (buffer + data).split(b"\n")
-            for line in lines:
-                self._on_message(json.loads(line))
-        self._on_message({"gone": True})
-
-    async def spawn(self, plan: WorkerPlan) -> None:
-        """Ask for a worker; the answer comes as a message."""
-        await self._out.sock_sendall(self._socket, json.dumps({"spawn": plan.to_json()}).encode() + b"\n")
-
-    def close(self) -> None:
-        """End it."""
-        if self._reader is not None:
-            self._reader.cancel()
-        self._socket.close()
-        self.process.kill()
-        self.process.wait()
 
 
 class Supervisor:
@@ -168,12 +54,11 @@ class Supervisor:
         self._registry = registry
         self._tell_change = on_change
         self._news = asyncio.Event()
-        self._forkservers: dict[frozenset[str], _Forkserver] = {}
+        self._spawners: dict[frozenset[str], Spawner] = {}
         self._by_id: dict[str, tuple[Fleet, WorkerHandle]] = {}
         self._by_pid: dict[int, str] = {}
         self._numbers = itertools.count(1)
         self._ticker: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._seen_version = 0
         self._threads = 0
@@ -187,12 +72,11 @@ class Supervisor:
 
     def warm(self, frameworks: frozenset[str]) -> None:
         """Start the forkserver for these frameworks ahead of its first worker."""
-        if frameworks not in self._forkservers:
-            forkserver = _Forkserver(
-                frameworks, self.settings.threads, lambda message: self._on_forked(frameworks, message)
-            )
-            self._forkservers[frameworks] = forkserver
-            forkserver.start()
+        if frameworks not in self._spawners:
+            threads = self.settings.threads
+            spawner = Spawner(frameworks, threads, lambda message: self._on_forked(frameworks, message))
+            self._spawners[frameworks] = spawner
+            spawner.start()
 
     def put(self, endpoint: str, spec: VariantSpec, location: str, frameworks: frozenset[str]) -> Fleet:
         """There shall be this variant. ``location``: the resolved path of its artifact or prefix."""
@@ -212,7 +96,8 @@ class Supervisor:
     def resize(self, endpoint: str, variant: str, count: int) -> None:
         """The variant shall have ``count`` workers (0 or more)."""
         fleet = self.fleets[endpoint, variant]
-        fleet.desired, fleet.failed_starts = count, 0
+        fleet.desired = count
+        fleet.start_over()
         self._reconcile(fleet, time.monotonic())
 
     def _reconcile(self, fleet: Fleet, now: float) -> None:
@@ -245,9 +130,11 @@ class Supervisor:
         return max(1, self.settings.threads // max(1, workers))
 
     def _budget(self, fleet: Fleet) -> int:
-        """A worker's share: model memory over the multi-model variants, then over the variant's workers."""
         sharing = sum(1 for other in self.fleets.values() if other.spec.model.mode == "MultiModel")
-        return self.settings.model_memory // max(1, sharing) // max(1, fleet.desired)
+        return roster.budget(self.settings.model_memory, self._memory_cap(), sharing, fleet.desired)
+
+    def _memory_cap(self) -> int:
+        return roster.memory_cap(self.settings.worker_memory, self.settings.model_memory, usable_memory())
 
     # -- one worker's life ----------------------------------------------------------------------------------------
 
@@ -257,9 +144,7 @@ class Supervisor:
         fleet.workers[plan.worker_id] = worker
         self._by_id[plan.worker_id] = (fleet, worker)
         self.warm(fleet.frameworks)
-        task = asyncio.create_task(self._forkservers[fleet.frameworks].spawn(plan))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._spawners[fleet.frameworks].spawn(plan)
 
     def _plan(self, fleet: Fleet) -> WorkerPlan:
         settings, spec = self.settings, fleet.spec
@@ -275,7 +160,7 @@ class Supervisor:
             cache_dir=str(settings.data_dir / "artifacts"),
             disk_budget=settings.disk_cache,
             budget=self._budget(fleet),
-            memory_cap=settings.worker_memory or _memory_cap(settings.model_memory, usable_memory()),
+            memory_cap=self._memory_cap(),
             allow_code=settings.allow_code,
             threads=self._threads_for(sum(len(one.live()) for one in self.fleets.values()) + 1),
             recycle=settings.worker_recycle,
@@ -289,27 +174,32 @@ class Supervisor:
 
     def _on_forked(self, frameworks: frozenset[str], message: dict[str, object]) -> None:
         if "spawned" in message:
-            known = self._by_id.get(str(message["spawned"]))
-            if known is not None:
-                known[1].pid = int(str(message["pid"]))
-                self._by_pid[known[1].pid] = known[1].plan.worker_id
+            self._know_pid(str(message["spawned"]), int(str(message["pid"])))
         elif "died" in message:
             self._on_death(int(str(message["died"])), int(str(message["status"])))
         elif "gone" in message and not self._closing:
             self._on_forkserver_gone(frameworks)
 
+    def _know_pid(self, worker_id: str, pid: int) -> None:
+        """Its forkserver and its own hello both say so, in any order."""
+        known = self._by_id.get(worker_id)
+        if known is not None:
+            known[1].pid = pid
+            self._by_pid[pid] = worker_id
+
     def _on_forkserver_gone(self, frameworks: frozenset[str]) -> None:
-        """Its workers live on but can no longer be waited for: replace them all, from a new one."""
+        """Its workers end with it, and nobody can wait for them: replace them all, from a new one."""
         log.error("a forkserver ended; its workers are replaced")
-        self._forkservers.pop(frameworks).close()
+        self._spawners.pop(frameworks).close()
         for fleet in self.fleets.values():
             if fleet.frameworks == frameworks:
                 for worker in list(fleet.workers.values()):
                     if worker.pid:
                         _kill(worker.pid)
+                        self._by_pid.pop(worker.pid, None)
+                        self._registry.fold(worker.pid)
                     self._forget(fleet, worker)
-                fleet.failed_starts += 1
-                fleet.next_start = time.monotonic() + backoff(fleet.failed_starts)
+                fleet.start_failed(time.monotonic())
         self._on_change()
 
     async def on_worker(
@@ -322,10 +212,23 @@ class Supervisor:
             return
         fleet, worker = known
         worker.writer = writer
+        self._know_pid(worker.plan.worker_id, int(str(hello["pid"])))
         if worker.state == DRAINING and worker.drained_version <= self._seen_version:
             worker.order(op="drain")
-        while line := await reader.readline():
-            self._on_event(fleet, worker, json.loads(line))
+        try:
+            while line := await reader.readline():
+                self._on_event(fleet, worker, json.loads(line))
+        finally:
+            self._on_gone(worker)
+
+    def _on_gone(self, worker: WorkerHandle) -> None:
+        """Its control channel has ended. Mostly it has died, as its forkserver will say; should it live on with its
+        descriptors closed, it is ended soon."""
+        if not worker.ended:
+            worker.gone_at = time.monotonic()
+            if worker.state != DRAINING:
+                worker.state = GONE
+                self._on_change()
 
     def _on_event(self, fleet: Fleet, worker: WorkerHandle, event: dict[str, object]) -> None:
         kind = event["ev"]
@@ -342,27 +245,26 @@ class Supervisor:
             fleet.failure, fleet.failure_kind = str(event["message"]), str(event["error"])
             self._on_change()
             log.error("variant %s/%s: %s", fleet.endpoint, fleet.spec.name, fleet.failure)
-            if worker.pid:
-                _kill(worker.pid)
+            worker.dismissed = True
+            _kill(worker.pid)
         elif kind == "bloated" and worker.state == READY:
-            log.warning("worker %s does not return memory (%s bytes); replacing it", worker.plan.worker_id, event)
-            self._replace(fleet, worker)
+            log.warning("worker %s does not return memory (%s); replacing it", worker.plan.worker_id, event)
+            worker.leaving = True
+            self._reconcile(fleet, time.monotonic())
+        elif kind == "spoiled":
+            self._strike(fleet, cells.model_key(str(event["model"])), time.monotonic())
         elif kind == "evicted":
             record = {"time": time.time(), "endpoint": fleet.endpoint, "variant": fleet.spec.name}
             self._journal.add(record | {"worker": worker.plan.worker_id} | event)
 
     def on_stalled(self, worker_id: str) -> None:
-        """A front reports: this worker's interpreter has not turned for a while, and calls of other models wait. A
-        successor is started, at most one at a time; the stalled worker leaves when that is ready."""
+        """A front reports: this worker's interpreter has not turned for a while, and calls of other models wait.
+        Another worker is started to stand in for it."""
         known = self._by_id.get(worker_id)
-        if known is not None and known[1].state == READY and not any(one.leaving for one in known[0].live()):
-            log.warning("worker %s is held up by one model; replacing it", worker_id)
-            self._replace(*known)
-
-    def _replace(self, fleet: Fleet, worker: WorkerHandle) -> None:
-        """Start the successor first; the old one leaves when that is ready."""
-        worker.leaving = True
-        self._reconcile(fleet, time.monotonic())
+        if known is not None and known[1].state == READY and not known[1].stalled and known[0].may_stall():
+            log.warning("worker %s is held up by one model; another stands in for it", worker_id)
+            known[1].stalled = True
+            self._reconcile(known[0], time.monotonic())
 
     def _on_death(self, pid: int, status: int) -> None:
         worker_id = self._by_pid.pop(pid, None)
@@ -370,33 +272,36 @@ class Supervisor:
         if worker_id is None or worker_id not in self._by_id:
             return
         fleet, worker = self._by_id[worker_id]
-        expected = worker.state == DRAINING
+        told = worker.state == DRAINING and (worker.dismissed or status == 0)
         now = time.monotonic()
-        if not expected and not self._closing:
+        if not told and not self._closing:
             self._blame(fleet, worker, status, now)
         self._forget(fleet, worker)
-        if not expected:
+        if not told:
             self._reconcile(fleet, now)
         self._on_change()
 
     def _blame(self, fleet: Fleet, worker: WorkerHandle, status: int, now: float) -> None:
         labels = (fleet.endpoint, fleet.spec.name)
         self._registry.counter("sagemaker_worker_deaths_total", *labels).add()
-        busy = cells.read(worker.plan.cell)
-        log.error("worker %s of %s/%s ended (%s)", worker.plan.worker_id, *labels, _ending(status, worker.overdue))
-        if self_inflicted(status, worker.overdue) and not fleet.failure:
-            for one in busy:
-                if fleet.quarantine.strike(one.model, now) is not None:
-                    log.error("a model of %s/%s is quarantined: it keeps ending its worker", *labels)
-        lived = now - worker.ready_at if worker.ready_at else 0.0
-        if lived >= _HEALTHY_SECONDS or (worker.ready_at and not self_inflicted(status, worker.overdue)):
-            fleet.failed_starts = 0
-        elif not worker.ready_at:
-            fleet.failed_starts += 1
-            fleet.next_start = now + backoff(fleet.failed_starts)
+        reading = cells.read(worker.plan.cell)
+        log.error("worker %s of %s/%s ended (%s)", worker.plan.worker_id, *labels, roster.ending(worker, status))
+        if reading.last_words:
+            log.error("worker %s, last words: %s", worker.plan.worker_id, reading.last_words[:2000])
+        models = roster.blamed(worker, reading, status)
+        for model in models:
+            self._strike(fleet, model, now)
+        if roster.is_failed_start(worker, status, models, now):
+            fleet.start_failed(now)
             if fleet.given_up:
-                fleet.failure = fleet.failure or f"its worker failed to start {fleet.failed_starts} times in a row"
                 log.error("variant %s/%s: giving up: %s", *labels, fleet.failure)
+        elif roster.is_recovered(worker, status, now):
+            fleet.failed_starts = 0
+
+    def _strike(self, fleet: Fleet, model: int, now: float) -> None:
+        if fleet.quarantine.strike(model, now) is not None:
+            log.error("a model of %s/%s is quarantined: it keeps ending workers", fleet.endpoint, fleet.spec.name)
+            self._on_change()
 
     def _forget(self, fleet: Fleet, worker: WorkerHandle) -> None:
         worker.ended = True
@@ -438,29 +343,46 @@ class Supervisor:
                 log.exception("supervision tick failed")
 
     def _tick(self, now: float) -> None:
-        settings = self.settings
+        for _, worker in list(self._by_id.values()):
+            if worker.pid:
+                self._look_at(worker, now)
         changed = False
         for fleet in list(self.fleets.values()):
-            for worker in list(fleet.workers.values()):
-                busy = cells.read(worker.plan.cell) if worker.pid else []
-                if overdue(busy, now, settings.invocation_timeout_seconds, settings.load_timeout_seconds):
-                    worker.overdue = True
-                    log.error("worker %s is stuck in a model; ending it", worker.plan.worker_id)
-                    _kill(worker.pid)
             before = fleet.quarantine.refused(now)
             changed |= before != fleet.quarantine.refused(now + _TICK)
             self._reconcile(fleet, now)
             self._count(fleet, len(before))
-        for _, worker in list(self._by_id.values()):
-            if worker.kill_at > 0 and now > worker.kill_at and worker.pid:
-                _kill(worker.pid)
         self._journal.flush()
         if changed:
             self._on_change()
 
+    def _look_at(self, worker: WorkerHandle, now: float) -> None:
+        """End a worker that is stuck in a model, does not start, or cannot be told anything; see whether a stalled one
+        turns again."""
+        settings, plan = self.settings, worker.plan
+        reading = cells.read(plan.cell)
+        longest = settings.invocation_timeout_seconds + _OVERDUE_GRACE, settings.load_timeout_seconds + _OVERDUE_GRACE
+        late = cells.overdue(reading.busy, now, *longest)
+        if late and not worker.condemned:
+            log.error("worker %s is stuck in a model; ending it", plan.worker_id)
+            worker.condemned = frozenset(one.model for one in late)
+            _kill(worker.pid)
+        elif worker.gone_at and now - worker.gone_at > _GONE_GRACE and not worker.condemned:
+            found = cells.suspect(reading)
+            worker.condemned, worker.dismissed = frozenset({found.model} if found else ()), True
+            _kill(worker.pid)
+        elif worker.state == STARTING and now - plan.decided_at > settings.load_timeout_seconds + _START_GRACE:
+            _kill(worker.pid)
+        elif worker.kill_at and now > worker.kill_at:
+            worker.dismissed = True
+            _kill(worker.pid)
+        if worker.stalled and now - reading.beat < _STALLED_SECONDS:
+            log.info("worker %s turns again", plan.worker_id)
+            worker.stalled = False
+
     def _count(self, fleet: Fleet, refused: int) -> None:
         labels = (fleet.endpoint, fleet.spec.name)
-        for state in (STARTING, READY, DRAINING):
+        for state in (STARTING, READY, DRAINING, GONE):
             count = sum(1 for worker in fleet.workers.values() if worker.state == state)
             self._registry.counter("sagemaker_workers", *labels, state).set(count)
         self._registry.counter("sagemaker_quarantined_models", *labels).set(refused)
@@ -501,15 +423,9 @@ class Supervisor:
         for _, worker in list(self._by_id.values()):
             if worker.pid:
                 _kill(worker.pid)
-        for forkserver in self._forkservers.values():
-            forkserver.close()
+        for spawner in self._spawners.values():
+            spawner.close()
         self._journal.close()
-
-
-def _memory_cap(model_memory: int, usable: int) -> int:
-    """Bytes a worker may take beyond its start: room for its models and the work on them, but never so much that the
-    machine runs out before the model is refused."""
-    return min(max(2 * model_memory, 2**30), int(0.8 * usable))
 
 
 def _kill(pid: int) -> None:
@@ -517,11 +433,3 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-def _ending(status: int, stuck: bool) -> str:
-    if stuck:
-        return "ended by us: a model ran past its time"
-    if os.WIFSIGNALED(status):
-        return signal.Signals(os.WTERMSIG(status)).name
-    return f"exit status {os.waitstatus_to_exitcode(status)}"

@@ -3,10 +3,12 @@
 ::
 
     REQUEST   length kind flags meta_len id deadline sent │ meta │ body
+    ALONE     as REQUEST; a call whose first worker ended: predicted with no other, so that it can only hurt itself
     CANCEL    length kind flags 0        id 0        0
     CONTROL   length kind flags meta_len id 0        0    │ operation │ json
     REPLY     length kind flags meta_len id queue load decode predict encode batch │ meta │ body
     ERROR     as REPLY, meta = error name, original status; body = the sentence for the caller
+    MOVED     as ERROR; the worker is spoiled and will be replaced: better place the call elsewhere, once
 
 ``length`` counts the bytes after itself. ``meta`` is a run of NUL-separated ASCII fields that repeats from call to call
 (content type, accept, model), so both sides keep it parsed in a dictionary. Times are ``time.monotonic()`` seconds,
@@ -21,7 +23,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-REQUEST, CANCEL, CONTROL, REPLY, ERROR = 1, 2, 3, 4, 5
+REQUEST, CANCEL, CONTROL, REPLY, ERROR, ALONE, MOVED = 1, 2, 3, 4, 5, 6, 7
 #: Reply flag: the model was in memory when the call arrived.
 HIT = 1
 
@@ -32,6 +34,9 @@ IN_HEADER = _IN.size
 OUT_HEADER = _OUT.size
 #: A frame over this is a broken peer, not a big body (bodies are bounded by ``max_body_bytes`` long before).
 MAX_FRAME = 2**31 - 1
+#: The longest answer a model may give: a front holds it in memory until its caller has read it.
+MAX_REPLY = 256 * 2**20
+MAX_META = 2**16 - 1
 _U32 = 2**32 - 1
 _MOST_SECONDS = _U32 / 1e6
 #: Half the cost of calling a NamedTuple's own constructor.
@@ -154,6 +159,8 @@ class RequestReader(_Splitter):
             if after > end:
                 break
             body_at = at + IN_HEADER + meta_len
+            if body_at > after:
+                raise BrokenFrame("a frame shorter than its meta")
             take(_new(Request, (kind, id, deadline, sent, whole[at + IN_HEADER : body_at], whole[body_at:after])))
             at = after
         if at < end:
@@ -183,6 +190,8 @@ class AnswerReader(_Splitter):
             if after > end:
                 break
             body_at = at + OUT_HEADER + fields[3]
+            if body_at > after:
+                raise BrokenFrame("a frame shorter than its meta")
             meta, body = whole[at + OUT_HEADER : body_at], whole[body_at:after]
             take(_new(Answer, (fields[1], fields[2], *fields[4:], meta, body)))
             at = after
