@@ -1,0 +1,107 @@
+"""Callers for tests: threads that call a server over kept-alive connections and keep account of every answer."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+
+class Outcome(NamedTuple):
+    """One call: when it was written (monotonic seconds), how long it took, its status (0: no answer came) and what was
+    said."""
+
+    began: float
+    seconds: float
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Caller:
+    """One kept-alive connection."""
+
+    def __init__(self, url: str, path: str = "/invocations", timeout: float = 60.0) -> None:
+        address = urlsplit(url)
+        self._connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout)
+        self._path = path
+
+    def call(self, body: bytes = b"", target: str = "", content_type: str = "text/plain") -> Outcome:
+        """One call. Raises ``ConnectionRefusedError`` when nobody listens; a connection that breaks is status 0."""
+        headers = {"Content-Type": content_type}
+        if target:
+            headers["X-Amzn-SageMaker-Target-Model"] = target
+        if self._connection.sock is None:
+            self._connection.connect()
+        began = time.monotonic()
+        try:
+            self._connection.request("POST", self._path, body, headers)
+            response = self._connection.getresponse()
+            answer = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            return Outcome(began, time.monotonic() - began, 0, repr(error).encode(), {})
+        kept = {name.lower(): value for name, value in response.getheaders()}
+        return Outcome(began, time.monotonic() - began, response.status, answer, kept)
+
+    def __enter__(self) -> Caller:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._connection.close()
+
+
+def call(url: str, body: bytes = b"", target: str = "") -> Outcome:
+    """One call of the endpoint ``default`` in the words of the runtime API, on a connection of its own."""
+    with Caller(url, "/endpoints/default/invocations") as caller:
+        return caller.call(body, target)
+
+
+class Load:
+    """``with Load(url, 8, body):`` eight callers, calling until the end of the block or until nobody listens."""
+
+    def __init__(self, url: str, callers: int, body: bytes, target: str = "", content_type: str = "text/plain") -> None:
+        self.outcomes: list[Outcome] = []
+        self._url, self._body, self._target, self._content_type = url, body, target, content_type
+        self._news = threading.Condition()
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(callers)]
+
+    def _run(self) -> None:
+        with Caller(self._url) as caller, suppress(ConnectionRefusedError):
+            while not self._over.is_set():
+                outcome = caller.call(self._body, self._target, self._content_type)
+                with self._news:
+                    self.outcomes.append(outcome)
+                    self._news.notify_all()
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Let every caller finish its call."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join(90)
+
+    def wait(self, more: int, seconds: float = 60.0) -> None:
+        """Until ``more`` further calls have been answered."""
+        with self._news:
+            goal = len(self.outcomes) + more
+            assert self._news.wait_for(lambda: len(self.outcomes) >= goal, seconds), "the calls are not being answered"
+
+    @property
+    def failures(self) -> list[Outcome]:
+        """Every call that was not answered with 200."""
+        with self._news:
+            return [one for one in self.outcomes if one.status != 200]
