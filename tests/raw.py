@@ -32,7 +32,7 @@ def transform_fn(model, body, content_type, accept, context):
         os._exit(1)
     for name, value in order.get("headers", {}).items():
         context.set_response_header(name, value)
-    said = {"content_type": content_type, "accept": accept, **context.request_headers}
+    said = {"pid": os.getpid(), "content_type": content_type, "accept": accept, **context.request_headers}
     return order.get("say", "x" * order["size"] if "size" in order else json.dumps(said)), "text/plain"
 """
 

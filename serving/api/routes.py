@@ -52,7 +52,7 @@ def _door(front: Front, action: auth.Action | None, handler: Handler) -> Callabl
 
     async def endpoint(request: Request) -> Response:
         request.state.request_id = request_id = front.next_request_id()
-        request.state.variant = ""
+        request.state.variant, request.state.body = "", None
         try:
             if action is not None:
                 await _authorise(front, request, action)
@@ -119,22 +119,19 @@ async def invoke(front: Front, request: Request) -> Response:
         raise UnknownOperation("There is no such path.")
     headers, body = _headers(request), await _body(front, request)
     invocations.authorise(front, route, _target(request), headers, body)
-    return await _invoke(front, request, route, headers, body)
+    return await _invoke(front, request, invocations.read_head(route, dict(headers)), body)
 
 
-async def _invoke(
-    front: Front, request: Request, route: invocations.Route, headers: list[tuple[bytes, bytes]], body: bytes
-) -> Response:
+async def _invoke(front: Front, request: Request, head: invocations.Head, body: bytes) -> Response:
     request_id = request.state.request_id
-    head = invocations.read_head(route, dict(headers))
-    endpoint = front.directory.get(route.endpoint)
+    endpoint = front.directory.get(head.route.endpoint)
     invocation = invocations.build(front, head, body, request_id, time.monotonic())
 
     def accepted(call: Call) -> None:
         request.state.variant = call.variant
 
     reply = await _while_there(request, answer(endpoint, invocation, accepted))
-    made = invocations.reply_headers(reply, request_id, head.timed, route.container)
+    made = invocations.reply_headers(reply, request_id, head.timed, head.route.container)
     return Response(reply.body, 200, dict(made))
 
 
@@ -157,13 +154,18 @@ async def _while_there(request: Request, work: Coroutine[Any, Any, Reply]) -> Re
 
 
 async def _body(front: Front, request: Request) -> bytes:
+    """The body, which arrives once and is asked for by whoever needs it. Raises ``ValidationError`` over the limit."""
+    body: bytes | None = request.state.body
+    if body is not None:
+        return body
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > front.settings.max_body_bytes:
             raise ValidationError(f"The body is larger than {front.settings.max_body_bytes} bytes.")
         chunks.append(chunk)
-    return b"".join(chunks)
+    body = request.state.body = b"".join(chunks)
+    return body
 
 
 # -- health, metrics, endpoints -------------------------------------------------------------------------------------
@@ -344,11 +346,11 @@ async def invoke_model(front: Front, request: Request) -> Response:
     headers, body = _headers(request), await _body(front, request)
     invocations.authorise(front, route, _target(request), headers, body, name)
     endpoint = _multi(front)
-    if not await _loaded(endpoint, _meant(front, endpoint, name)):
+    target = _meant(front, endpoint, name)
+    if not await _loaded(endpoint, target):
         return _not_loaded(name)
-    headers = [pair for pair in headers if pair[0] != b"x-amzn-sagemaker-target-model"]
-    headers.append((b"x-amzn-sagemaker-target-model", name.encode("latin-1", "replace")))
-    return await _invoke(front, request, route, headers, body)
+    head = invocations.read_head(route, dict(headers))
+    return await _invoke(front, request, head._replace(extras={**head.extras, "target_model": target}), body)
 
 
 def _aliases(front: Front, endpoint: Endpoint) -> dict[str, str]:
