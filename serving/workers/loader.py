@@ -85,6 +85,7 @@ class Loader:
         self._scales = memory.Scales()
         self._rehearsed: set[tuple[str, bool]] = set()
         self._improvement = _IMPROVEMENT
+        self._per_byte: dict[str, float] = {}
         self._threads = plan.threads
         self._unchecked = 0
         self._trimmed_at = 0.0
@@ -145,24 +146,40 @@ class Loader:
 
     def _load(self, entry: Entry) -> None:
         host = self._host
+        victims: list[Entry] = []
         with host.lock:
             slot = host.take_slot()
         try:
-            host.cell.set(slot, LOADING, entry.key, time.monotonic())
-            artifact = self._artifact(entry)
-            host.cell.clear(slot)  # it may wait long for room, which must not look like a load that hangs
-            self._make_room(entry, artifact)
-            started = time.monotonic()
-            host.cell.set(slot, LOADING, entry.key, started)
-            model, size = self._measured(entry, artifact)
+            model, size, seconds = self._brought(entry, slot, victims)
         except BaseException as error:
             self._failed(entry, error)
         else:
-            self._succeeded(entry, model, size, time.monotonic() - started)
+            self._succeeded(entry, model, size, seconds)
         finally:
             host.cell.clear(slot)
             with host.lock:
                 host.free_slot(slot)
+                self.release(victims)
+
+    def _brought(self, entry: Entry, slot: int, victims: list[Entry]) -> tuple[Model, int, float]:
+        """Fetch, make room, load: the model, its bytes, the seconds its load took. What takes more than was guessed,
+        when nothing else can leave, is closed again and waits for room of the right size. The worker's cell says
+        LOADING but for the waiting: that must not look like a load that hangs. ``victims`` gets the evicted models that
+        are still to be closed."""
+        host = self._host
+        host.cell.set(slot, LOADING, entry.key, time.monotonic())
+        artifact = self._artifact(entry)
+        for _ in range(2):
+            host.cell.clear(slot)
+            victims += self._make_room(entry, artifact)
+            started = time.monotonic()
+            host.cell.set(slot, LOADING, entry.key, started)
+            model, size = self._measured(entry, artifact)
+            if self._found_room(entry, size):
+                return model, size, time.monotonic() - started
+            self._discard(model)
+            del model
+        raise self._no_room(entry)
 
     def _succeeded(self, entry: Entry, model: Model, size: int, seconds: float) -> None:
         host = self._host
@@ -216,15 +233,14 @@ class Loader:
                 self._download.observe(time.monotonic() - began)
         return artifact
 
-    def _make_room(self, entry: Entry, artifact: Artifact) -> None:
-        """Evict idle models until the guess fits, waiting for busy ones if need be; then reserve it."""
+    def _make_room(self, entry: Entry, artifact: Artifact) -> list[Entry]:
+        """Evict idle models until the guess fits, waiting for busy ones if need be; then reserve it. Returns evicted
+        models that can be closed when the load is done: closed meanwhile, they would upset its measurement."""
         host = self._host
         cache, end = host.cache, time.monotonic() + host.plan.load_wait
         victims: list[Entry] = []
         with host.lock:
-            guess = cache.guess(entry.source, artifact.bytes)
-            if guess > cache.budget:
-                raise self._too_large(entry, guess)
+            guess = self._guess(entry, artifact)
             while not cache.fits(guess):
                 victim = cache.victim(self._wanted)
                 if victim is not None:
@@ -234,13 +250,48 @@ class Loader:
                 self.release(victims)
                 victims = []
                 if not host.room.wait(end - time.monotonic()):
-                    raise ModelNotReady(f"no memory for model {entry.name!r}: every loaded model is in use")
+                    raise self._no_room(entry)
             cache.reserve(entry, guess)
-            if sum(victim.bytes_was for victim in victims) <= _CLOSED_LATER:
-                self.release(victims)
-                return
-        for victim in victims:
-            self._close(victim)
+        large = sum(victim.bytes_was for victim in victims) > _CLOSED_LATER
+        while large and victims:
+            self._close(victims.pop())
+        return victims
+
+    def _found_room(self, entry: Entry, size: int) -> bool:
+        """The model is there and takes ``size``: evict for what that is over the guess. False when it must not stay."""
+        cache = self._host.cache
+        with self._host.lock:
+            more = size > entry.bytes
+            cache.reserve(entry, size)
+            self.release(self._overflow())
+            if cache.fits(0) or not more:
+                return True
+            cache.reserve(entry, 0)
+            return False
+
+    def _discard(self, model: Model) -> None:
+        model.close()
+        del model
+        memory.give_back(collect=True)
+
+    def _guess(self, entry: Entry, artifact: Artifact) -> int:
+        """What this version took last time, else its size on disk by what that has meant for the format so far. Raises
+        OutOfMemory for what cannot fit."""
+        cache = self._host.cache
+        likely = int(artifact.bytes * self._per_byte.get(artifact.format, 1.0))
+        guess = cache.guess(entry.source, likely)
+        if guess == likely and artifact.bytes <= cache.budget:
+            guess = int(min(guess, cache.budget))  # it may fit: only a measurement can say no
+        if guess > cache.budget:
+            raise self._too_large(entry, guess)
+        return guess
+
+    def _learn(self, entry: Entry, artifact: Artifact, size: int) -> None:
+        """A measurement, for the next guesses."""
+        self._host.cache.measured(entry.source, size)
+        if artifact.bytes:
+            now = size / artifact.bytes
+            self._per_byte[artifact.format] = 0.8 * self._per_byte.get(artifact.format, now) + 0.2 * now
 
     def _wanted(self, name: str) -> bool:
         """Do calls wait for this model's turn?"""
@@ -266,10 +317,9 @@ class Loader:
             return model, entry.bytes
         size = max(grown, artifact.bytes // 8)  # a load into space that others freed meanwhile may look like nothing
         with host.lock:
-            host.cache.measured(entry.source, size)
+            self._learn(entry, artifact, size)
         if size > host.cache.budget:
-            model.close()
-            memory.give_back(collect=True)
+            self._discard(model)
             raise self._too_large(entry, size)
         return model, size
 
@@ -283,6 +333,9 @@ class Loader:
     def _too_large(self, entry: Entry, size: int) -> OutOfMemory:
         budget = int(self._host.cache.budget)
         return OutOfMemory(f"model {entry.name!r} takes {size} bytes; this worker has {budget} for all its models")
+
+    def _no_room(self, entry: Entry) -> ModelNotReady:
+        return ModelNotReady(f"no memory for model {entry.name!r}: every loaded model is in use. Please try again.")
 
     def _rehearse(self, artifact: Artifact, improve: bool = False) -> None:
         """Once per format: load, use and close a copy. Libraries, thread pools and registries that come with a first
@@ -357,11 +410,13 @@ class Loader:
         began = time.monotonic()
         model, entry.model = entry.model, None
         if model is not None:
+            weighing = self._scales.start()  # a load at the same time cannot be measured
             try:
                 model.close()
             except Exception:
                 log.exception("closing %r failed", entry.name)
-        del model
+            del model
+            weighing.stop()
         self._unpin(entry)
         self._untrimmed = True
         if asked or began - self._trimmed_at > _TRIM_SECONDS:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 _PAGE = mmap.PAGESIZE
 #: Bytes beside the models: request bodies, thread stacks, what the allocator keeps for reuse.
 SLACK = 32 * 2**20
+_KEPT = 2**20
 
 
 #: The C library's ``struct mallinfo2``, field by field.
@@ -74,8 +75,12 @@ class Weighing:
         self._before = held()
 
     def stop(self) -> int | None:
-        """Bytes the work took; None when other work overlapped it."""
+        """Bytes the work took; None when other work overlapped it. What it freed again but the allocator has kept is
+        given back first."""
         after = held()
+        if growth(self._before, after) > after.heap - self._before.heap + _KEPT:
+            give_back()
+            after = held()
         undisturbed = self._scales._stopped(self._number)
         return growth(self._before, after) if self._alone and undisturbed else None
 
