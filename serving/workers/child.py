@@ -155,7 +155,7 @@ class Worker:
 
     def _turn(self, slot: int, token: int) -> None:
         """Wait, read, batch, run, answer; until promoted away or stopped."""
-        lock, more = self.lock, False
+        lock, more = self.lock, True  # the leader before may have left lines that are ready
         while not self._stopped.is_set():
             events = self._epoll.poll(0 if more else -1)
             with lock:
