@@ -194,7 +194,8 @@ class ConfigError(ServingError):
     """A setting, config file or artifact named on the command line that cannot be used."""
 
 
-#: Errors a worker or the control process may answer with, by name: an error crosses the process border as (name, status, text).
+#: Errors a worker or the control process may answer with, by name: an error crosses the process border as (name,
+#: status, text).
 BY_NAME: dict[str, type[ServingError]] = {
     cls.__name__: cls
     for cls in (

@@ -40,6 +40,7 @@ class Message:
         "head_bytes",
         "headers",
         "keep_alive",
+        "left",
         "method",
         "offers",
         "route",
@@ -57,6 +58,7 @@ class Message:
         self.head_bytes = 0
         self.body: list[bytes] = []
         self.size = 0
+        self.left = 0
         self.keep_alive = True
         self.expects = False
         self.offers = False
@@ -98,7 +100,7 @@ class Message:
 
 
 def check(message: Message, settings: Settings) -> None:
-    """Refuse a complete head. Raises ``Refused``."""
+    """Refuse a complete head, or note how much body is to come. Raises ``Refused``."""
     fields, version = message.fields, message.version
     if message.head_bytes + len(message.url) > settings.max_header_bytes:
         raise Refused(431, "The request's head is too large.")
@@ -114,8 +116,10 @@ def check(message: Message, settings: Settings) -> None:
     if b"content-encoding" in fields and fields[b"content-encoding"].lower() != b"identity":
         raise Refused(415, "Compressed bodies are not accepted.")
     length = fields.get(b"content-length")
-    if length is not None and (not length.isdigit() or int(length) > settings.max_body_bytes):
-        raise too_large(settings)
+    if length is not None:  # of digits alone, and not too many of them: the parser has seen to that
+        message.left = int(length)
+        if message.left > settings.max_body_bytes:
+            raise too_large(settings)
 
 
 def check_target(url: bytes) -> None:
