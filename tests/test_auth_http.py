@@ -248,6 +248,26 @@ def test_a_good_call_opens_no_door_for_the_next(server: Server) -> None:
             assert [200, 403] == [raw.answer().status, raw.answer().status]
 
 
+@pytest.mark.parametrize("path", ["/endpoints/alpha/invocations", "/models"])
+@pytest.mark.parametrize(
+    "body", [{"Content-Length": "6000000"}, {"Transfer-Encoding": "chunked", "Content-Length": ""}]
+)
+def test_a_stranger_does_not_get_to_send_much(server: Server, path: str, body: dict[str, str]) -> None:
+    """403 before the body is sent, asked for or not; those who show a key are asked to go on."""
+    expecting = body | {"Expect": "100-continue"}
+    for headers, code in (
+        (body, "AccessDeniedException"),
+        (expecting, "AccessDeniedException"),
+        (body | {"Authorization": "AWS4-HMAC-SHA256 Credential=admin"}, "InvalidSignatureException"),
+    ):
+        with Raw(server.url) as raw:
+            answer = raw.ask(request(path, headers=headers))
+            assert (403, code) == (answer.status, answer.headers["x-amzn-errortype"])
+            assert b"" == raw.rest()
+    with Raw(server.url) as raw:
+        assert 100 == raw.ask(request(path, headers=expecting | basic("admin"))).status
+
+
 def _call(path: str, key: str, headers: Mapping[str, str] | None = None, host: str = "localhost") -> bytes:
     credentials = basic(key) if key else {}
     extra = {"Content-Type": "text/csv", "Accept": "application/json", "Host": host}

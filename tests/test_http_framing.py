@@ -329,6 +329,8 @@ REFUSED = {
         b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n",
         400,
     ),
+    "a page of another site": (POST + H + b"Origin: http://elsewhere\r\nContent-Length: 3\r\n\r\n1,2", 403),
+    "a page of no site": (b"DELETE /models/m HTTP/1.1\r\n" + H + b"Origin: null\r\n\r\n", 403),
     "version 2.0": (b"GET /ping HTTP/2.0\r\n" + H + b"\r\n", 505),
     "version 0.9": (b"GET /ping HTTP/0.9\r\n" + H + b"\r\n", 505),
     "no version": (b"GET /ping\r\n\r\n", 505),
@@ -354,9 +356,17 @@ def test_what_is_ambiguous_or_not_http_is_refused_and_the_connection_ended(serve
     with Raw(server.url) as raw:
         raw.send(data)
         answer = raw.answer()
-        assert (status, "ValidationError") == refused(answer)
+        assert (status, "AccessDeniedException" if status == 403 else "ValidationError") == refused(answer)
         assert "close" == answer.headers["connection"]
         assert b"" == raw.rest()
+
+
+def test_a_page_of_this_server_may_use_it(server: Server) -> None:
+    """Its origin is the host it asks."""
+    with Raw(server.url) as raw:
+        assert is_sum(raw.ask(summed(3, Origin="http://LOCALHOST")), 3)
+        assert is_sum(raw.ask(summed(3, Origin="https://models.example:8443", Host="models.example:8443")), 3)
+        assert 200 == raw.ask(request("/ping", headers={"Origin": "http://elsewhere"}, method="GET")).status
 
 
 def test_a_head_of_the_size_allowed_is_read_however_it_arrives(server: Server) -> None:

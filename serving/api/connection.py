@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.api import framing
+from serving.api import auth, framing
 from serving.api.framing import Message, Refused
 from serving.api.front import Front
+from serving.errors import ServingError
 
 _KEEP_ALIVE_SECONDS = 75.0
 _LINGER_SECONDS = 3.0
@@ -64,7 +67,7 @@ class Connection(HttpToolsProtocol):
         self._since = 0.0
         self._arriving = False
         self._write_paused_since = 0.0
-        self._refusal: tuple[int, str] | None = None
+        self._refusal: Refused | None = None
         self._lingering_until = 0.0
         self._lingered = 0
         self._closing = False
@@ -89,7 +92,7 @@ class Connection(HttpToolsProtocol):
         if len(self.connections) > self.front.settings.max_connections:
             self.connections.discard(self)  # it must not keep others out while it lingers
             self.loop.call_later(_LINGER_SECONDS, transport.abort)
-            self._refuse(503, "Too many connections are open. Please try again.")
+            self._refuse(Refused(503, "Too many connections are open. Please try again."))
         elif self._closing or self.front.draining:
             self.shutdown()
 
@@ -129,13 +132,12 @@ class Connection(HttpToolsProtocol):
             return taken
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
-            if isinstance(cause, Refused):
-                self._refuse(*cause.args)
-            else:
+            if not isinstance(cause, Refused):
                 log.error("reading a request failed", exc_info=cause)
-                self._refuse(500, "An internal failure occurred.")
+                cause = Refused(500, "An internal failure occurred.")
+            self._refuse(cause)
         except httptools.HttpParserError:
-            self._refuse(400, "The request is not valid HTTP.")
+            self._refuse(Refused(400, "The request is not valid HTTP."))
         return len(data)
 
     def _pass_over(self) -> None:
@@ -159,7 +161,7 @@ class Connection(HttpToolsProtocol):
         try:
             framing.check_partial(message, self._raw_bytes, self.front.settings)
         except Refused as refused:
-            self._refuse(*refused.args)
+            self._refuse(refused)
 
     # -- the parser's callbacks -----------------------------------------------------------------------------------
 
@@ -197,6 +199,8 @@ class Connection(HttpToolsProtocol):
         message.offers = parser.should_upgrade()
         message.keep_alive = parser.should_keep_alive() and message.version != "1.0"
         framing.check(message, settings)
+        if self.front.keys is not None and (message.left > _LARGE_BODY or b"transfer-encoding" in message.fields):
+            self._screen(message, self.front.keys)
         self._claim(message)
         if message.route is None:
             framing.check_target(message.url)
@@ -206,6 +210,13 @@ class Connection(HttpToolsProtocol):
         elif b"expect" in message.fields and message.version != "1.0":
             message.expects = message.fields[b"expect"].lower() == b"100-continue"
             self._invite()
+
+    def _screen(self, message: Message, keys: Mapping[str, auth.AccessKey]) -> None:
+        """Strangers do not get to fill memory: who sends much is looked at before the body is. Raises ``Refused``."""
+        try:
+            auth.screen(message.headers, keys, time.time())
+        except ServingError as error:
+            raise Refused(error.status, error.message, error.code) from None
 
     def _invite(self) -> None:
         """The client waits for leave to send its body (RFC 9110, 10.1.1): it has it once all earlier answers are out.
@@ -277,7 +288,7 @@ class Connection(HttpToolsProtocol):
         if self._waiting or self._busy:
             return
         if self._refusal is not None:
-            self._part(*self._refusal)
+            self._part(self._refusal)
         else:
             self._invite()
 
@@ -332,11 +343,11 @@ class Connection(HttpToolsProtocol):
 
     # -- refusing, waiting, leaving -------------------------------------------------------------------------------
 
-    def _refuse(self, status: int, sentence: str) -> None:
+    def _refuse(self, refused: Refused) -> None:
         """This connection cannot be read on: say so once all that was read before has been answered."""
         if self._refusal is not None or self.transport.is_closing():
             return
-        self._refusal = (status, sentence)
+        self._refusal = refused
         message, self._message = self._message, None
         if message is not None and self._to_asgi:
             if self.cycle.response_complete:
@@ -347,16 +358,15 @@ class Connection(HttpToolsProtocol):
                 return
             self._forget_cycle()
         if not self._busy and not self._waiting:
-            self._part(status, sentence)
+            self._part(refused)
 
-    def _part(self, status: int, sentence: str) -> None:
+    def _part(self, refused: Refused) -> None:
         """Answer what was refused, as the last thing on this connection."""
         if self._lingering_until or self.transport.is_closing():
             return
         front = self.front
-        front.registry.counter("sagemaker_rejected_requests_total", framing.code_of(status)).add()
-        headers, body = framing.refusal(status, sentence, front.next_request_id())
-        self.transport.write(framing.answer(status, self._date(), headers, body, last=True))
+        front.registry.counter("sagemaker_rejected_requests_total", refused.code).add()
+        self.transport.write(framing.refusal(refused, front.next_request_id(), self._date()))
         self._leave()
 
     def _leave(self) -> None:
@@ -395,7 +405,7 @@ class Connection(HttpToolsProtocol):
                 self.transport.abort()
         elif self._arriving:
             if now - self._since > limit and not self.flow.read_paused:
-                self._refuse(408, "The request did not arrive in time.")
+                self._refuse(Refused(408, "The request did not arrive in time."))
         elif not self._busy and now - self._since > _KEEP_ALIVE_SECONDS:
             self.transport.close()
 

@@ -23,11 +23,17 @@ _PHRASES = {
     431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
     503: "Service Unavailable", 505: "HTTP Version Not Supported", 507: "Insufficient Storage",
 }  # fmt: skip
-_CODES = {500: "InternalFailure", 503: "ServiceUnavailable"}
+_CODES = {403: "AccessDeniedException", 500: "InternalFailure", 503: "ServiceUnavailable"}
 
 
 class Refused(Exception):
-    """Stop reading this connection: (status, sentence)."""
+    """Stop reading this connection: status, sentence and, if the status does not say it, error code."""
+
+    def __init__(self, status: int, sentence: str, code: str = "") -> None:
+        super().__init__(status, sentence, code or _CODES.get(status, "ValidationError"))
+        self.status = status
+        self.sentence = sentence
+        self.code = code or _CODES.get(status, "ValidationError")
 
 
 class Message:
@@ -115,11 +121,20 @@ def check(message: Message, settings: Settings) -> None:
         raise Refused(400, "The Host header is missing.")
     if b"content-encoding" in fields and fields[b"content-encoding"].lower() != b"identity":
         raise Refused(415, "Compressed bodies are not accepted.")
+    if b"origin" in fields and message.method != b"GET":
+        _check_origin(fields[b"origin"], fields.get(b"host", b""))
     length = fields.get(b"content-length")
     if length is not None:  # of digits alone, and not too many of them: the parser has seen to that
         message.left = int(length)
         if message.left > settings.max_body_bytes:
             raise too_large(settings)
+
+
+def _check_origin(origin: bytes, host: bytes) -> None:
+    """A browser says which page has made it send something; one of another site has no business here, least of all
+    where the server listens on loopback and asks for no key. No other client sends the header."""
+    if origin.partition(b"://")[2].lower() != host.lower():
+        raise Refused(403, "A page of another site may not use this server.")
 
 
 def check_target(url: bytes) -> None:
@@ -147,16 +162,15 @@ def too_large(settings: Settings) -> Refused:
     return Refused(413, f"The body is larger than {settings.max_body_bytes} bytes.")
 
 
-def code_of(status: int) -> str:
-    """The error code that goes with a refusal's status."""
-    return _CODES.get(status, "ValidationError")
-
-
-def refusal(status: int, sentence: str, request_id: str) -> tuple[list[tuple[str, str]], bytes]:
-    """Headers (without length) and body of the answer to what cannot be read on."""
-    code = code_of(status)
-    headers = [("content-type", "application/json"), ("x-amzn-RequestId", request_id), ("x-amzn-ErrorType", code)]
-    return headers, orjson.dumps({"__type": code, "Message": sentence})
+def refusal(refused: Refused, request_id: str, date: bytes) -> bytes:
+    """The answer to what cannot be read on."""
+    headers = [
+        ("content-type", "application/json"),
+        ("x-amzn-RequestId", request_id),
+        ("x-amzn-ErrorType", refused.code),
+    ]
+    body = orjson.dumps({"__type": refused.code, "Message": refused.sentence})
+    return answer(refused.status, date, headers, body, last=True)
 
 
 def answer(status: int, date: bytes, headers: list[tuple[str, str]], body: bytes, last: bool) -> bytes:
