@@ -1,8 +1,8 @@
 """A few bytes of shared memory per worker that outlive it: which model was running, since when, on which thread.
 
 When a worker dies or goes silent, its supervisor and the fronts read here whose fault it was, without asking the
-worker. One slot per worker thread, so a write needs no lock. Behind the slots there is room for last words: the
-interpreter's fault handler writes there which thread crashed, and where.
+worker. One slot per worker thread, so a write needs no lock. Behind the slots there is room for last words: which
+thread crashed, and where, by the interpreter's fault handler; or which one ended the process by a call of Python's.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import re
 import struct
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 IDLE, LOADING, RUNNING = 0, 1, 2
 SLOTS = 64
-_SLOT = struct.Struct("<QdQQI4x")
+_SLOT = struct.Struct("<QdQQ?3xI")
 _BEAT_AT = _SLOT.size * SLOTS
 _BEAT = struct.Struct("<d")
 _SIZE = _BEAT_AT + _BEAT.size
@@ -30,13 +31,15 @@ _CRASHED = re.compile(r"^Current thread 0x([0-9a-f]+)", re.MULTILINE)
 
 class Busy(NamedTuple):
     """What one thread of a worker is doing: ``LOADING`` or ``RUNNING``, which model, since when (monotonic seconds),
-    for which call (its id if it runs alone, else 0), on which thread."""
+    for which call (its id if it runs alone, else 0), on which thread; ``proven``: the model has answered calls before.
+    """
 
     state: int
     model: int
     since: float
     call: int = 0
     thread: int = 0
+    proven: bool = False
 
 
 class Reading(NamedTuple):
@@ -53,17 +56,22 @@ def model_key(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") or 1
 
 
-def suspect(reading: Reading) -> Busy | None:
-    """Whose fault a sudden end or a standstill is: what ran on the thread that crashed, where that is known; else what
-    began last, as what crashes, exits or takes the interpreter lock for good mostly does so soon, and after that
-    nothing else can begin. None when nothing ran."""
+def culprit(reading: Reading) -> Busy | None:
+    """What a worker's end is held against: what ran on the thread that its last words name, or the only thing that ran.
+    None when nobody can tell."""
     found = _CRASHED.search(reading.last_words)
-    if found is not None:
-        thread = int(found[1], 16)
-        for one in reading.busy:
-            if one.thread == thread:
-                return one
-    return max(reading.busy, key=lambda one: one.since, default=None)
+    thread = int(found[1], 16) if found is not None else 0
+    for one in reading.busy:
+        if one.thread == thread:
+            return one
+    return reading.busy[0] if len(reading.busy) == 1 else None
+
+
+def suspect(reading: Reading) -> Busy | None:
+    """The most likely culprit where somebody must be: rather a load or a model's first call than one that has gone well
+    before; and of these what began last, as what ends a process or takes the interpreter lock for good mostly does so
+    soon. None when nothing ran."""
+    return culprit(reading) or max(reading.busy, key=lambda one: (not one.proven, one.since), default=None)
 
 
 class Cell:
@@ -76,12 +84,31 @@ class Cell:
             self._memory = mmap.mmap(file.fileno(), _SIZE)
 
     def keep_last_words(self) -> None:
-        """From now on a native crash (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT) is noted in the cell."""
-        faulthandler.enable(os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
+        """From now on a native crash (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT) is noted in the cell, and so are the
+        two calls by which Python code ends its process with no trace."""
+        words = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        faulthandler.enable(words)
+        really_exit, really_kill = os._exit, os.kill
 
-    def set(self, slot: int, state: int, model: int, since: float, call: int = 0) -> None:
+        def say(what: str) -> None:
+            with suppress(OSError):
+                os.write(words, f"Current thread 0x{threading.get_ident():016x} called {what}\n".encode())
+
+        def noted_exit(status: int) -> NoReturn:
+            say(f"os._exit({status})")
+            really_exit(status)
+
+        def noted_kill(pid: int, number: int, /) -> None:
+            if pid == os.getpid():
+                say(f"os.kill({pid}, {number})")
+            really_kill(pid, number)
+
+        # Replaced where scripts will look: nothing else can tell which of several models ended their process.
+        os._exit, os.kill = noted_exit, noted_kill
+
+    def set(self, slot: int, state: int, model: int, since: float, call: int = 0, proven: bool = False) -> None:
         """Say that the calling thread, which holds ``slot``, begins something."""
-        _SLOT.pack_into(self._memory, slot * _SLOT.size, model, since, call, threading.get_ident(), state)
+        _SLOT.pack_into(self._memory, slot * _SLOT.size, model, since, call, threading.get_ident(), proven, state)
 
     def beat(self, now: float) -> None:
         """Say that this process's interpreter still turns: a thread of its own calls this several times a second, and
@@ -90,7 +117,7 @@ class Cell:
 
     def clear(self, slot: int) -> None:
         """Say that thread ``slot`` has finished."""
-        _SLOT.pack_into(self._memory, slot * _SLOT.size, 0, 0.0, 0, 0, IDLE)
+        _SLOT.pack_into(self._memory, slot * _SLOT.size, 0, 0.0, 0, 0, False, IDLE)
 
 
 class Reader:

@@ -430,7 +430,8 @@ class Worker:
     def _answers(self, entry: Entry, batch: list[Call], slot: int) -> list[answers.Framed]:
         """Run the model over a batch: a frame for each call."""
         began, model = time.monotonic(), entry.model
-        self.cell.set(slot, RUNNING, entry.key, began, batch[0].id if batch[0].alone else 0)
+        alone = batch[0].id if batch[0].alone else 0
+        self.cell.set(slot, RUNNING, entry.key, began, alone, proven=entry.uses > 0)
         assert model is not None
         frames = answers.of(model, batch, began, self._is_spoiled)
         if not isinstance(model, TensorModel):

@@ -104,20 +104,20 @@ def backoff(failed_starts: int) -> float:
 
 def blamed(worker: WorkerHandle, reading: cells.Reading, status: int) -> frozenset[int]:
     """The models that a worker's end (wait status ``status``) is held against: those it was ended for; else, unless
-    the end came from outside, the one that ``cells.suspect`` finds."""
+    the end came from outside, the one that ``cells.culprit`` finds."""
     if worker.condemned:
         return worker.condemned
-    if worker.dismissed or not self_inflicted(status):
+    if worker.dismissed or not (self_inflicted(status) or reading.last_words):
         return frozenset()
-    found = cells.suspect(reading)
+    found = cells.culprit(reading)
     return frozenset() if found is None else frozenset({found.model})
 
 
-def is_failed_start(worker: WorkerHandle, status: int, models: frozenset[int], now: float) -> bool:
-    """Is this end a failure to start? It never was ready; or it ended by itself soon after, and no model's fault."""
+def is_failed_start(worker: WorkerHandle, reading: cells.Reading, status: int, now: float) -> bool:
+    """Is this end a failure to start? It never was ready; or it ended by itself soon after, with nothing to do."""
     if not worker.ready_at:
         return True
-    return self_inflicted(status) and not models and now - worker.ready_at < HEALTHY_SECONDS
+    return self_inflicted(status) and not reading.busy and now - worker.ready_at < HEALTHY_SECONDS
 
 
 def is_recovered(worker: WorkerHandle, status: int, now: float) -> bool:

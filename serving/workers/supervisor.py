@@ -288,10 +288,9 @@ class Supervisor:
         log.error("worker %s of %s/%s ended (%s)", worker.plan.worker_id, *labels, roster.ending(worker, status))
         if reading.last_words:
             log.error("worker %s, last words: %s", worker.plan.worker_id, reading.last_words[:2000])
-        models = roster.blamed(worker, reading, status)
-        for model in models:
+        for model in roster.blamed(worker, reading, status):
             self._strike(fleet, model, now)
-        if roster.is_failed_start(worker, status, models, now):
+        if roster.is_failed_start(worker, reading, status, now):
             fleet.start_failed(now)
             if fleet.given_up:
                 log.error("variant %s/%s: giving up: %s", *labels, fleet.failure)
