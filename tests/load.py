@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import json
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 
@@ -21,6 +22,12 @@ class Outcome(NamedTuple):
     status: int
     body: bytes
     headers: Mapping[str, str]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The body, which every error has, as JSON."""
+        parsed: dict[str, Any] = json.loads(self.body)
+        return parsed
 
 
 class Caller:
@@ -56,10 +63,10 @@ class Caller:
         self._connection.close()
 
 
-def call(url: str, body: bytes = b"", target: str = "") -> Outcome:
+def call(url: str, body: bytes = b"", target: str = "", content_type: str = "text/plain") -> Outcome:
     """One call of the endpoint ``default`` in the words of the runtime API, on a connection of its own."""
     with Caller(url, "/endpoints/default/invocations") as caller:
-        return caller.call(body, target)
+        return caller.call(body, target, content_type)
 
 
 class Load:

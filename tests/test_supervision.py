@@ -14,6 +14,7 @@ from botocore.config import Config
 
 from tests import gallery
 from tests.load import Load, call
+from tests.processes import children, is_alive, processes
 from tests.server import Server, declare, script_model, serve, variant
 
 ECHO = "def transform_fn(model, body, content_type, accept):\n    return body, 'text/plain'\n"
@@ -30,37 +31,6 @@ CRASHER = (
     "        ctypes.string_at(0)\n"
     "    return body, 'text/plain'\n"
 )
-
-
-def children(pid: int) -> list[int]:
-    """Processes started by a process, and by those."""
-    try:
-        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    found = [int(one) for one in listed]
-    return found + [grandchild for child in found for grandchild in children(child)]
-
-
-def is_alive(pid: int) -> bool:
-    """Does the process run still (not: wait to be reaped)?"""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def processes(server: Server, marker: str) -> list[int]:
-    """The server's processes whose command line has ``marker``."""
-    found = []
-    for pid in children(server.process.pid):
-        try:
-            line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if marker.encode() in line:
-            found.append(pid)
-    return found
 
 
 def worker_pids(server: Server) -> set[int]:

@@ -24,6 +24,7 @@ from serving.watch.metrics import Registry
 from serving.workers import artifacts, memory
 from serving.workers.batcher import Lines
 from serving.workers.cells import LOADING, Cell
+from serving.workers.crew import Crew
 from serving.workers.model_cache import READY, Entry, ModelCache
 from serving.workers.pipeline import first_line
 from serving.workers.plan import WorkerPlan
@@ -31,6 +32,8 @@ from serving.workers.plan import WorkerPlan
 _LOADERS = 3
 #: With ModelCacheSetting Disabled every call loads: SageMaker raises the concurrency of loads then, and so do we.
 _LOADERS_WITHOUT_CACHE = 6
+#: Loads at once when some of them hang.
+_MOST_LOADERS = 16
 _TURN_SECONDS = 1.0
 #: A model of many is improved once it has answered this many calls (it costs tens of milliseconds, and saves tens of
 #: microseconds a call), and only into memory that nobody else needs; a single model at once.
@@ -78,7 +81,7 @@ class Loader:
         plan = host.plan
         labels = (plan.endpoint, plan.variant)
         loaders = _LOADERS if plan.keep else _LOADERS_WITHOUT_CACHE
-        self._pool = ThreadPoolExecutor(max_workers=loaders, thread_name_prefix="load")
+        self._crew = Crew("load", loaders, _MOST_LOADERS)
         self._closers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="close")
         self._chores = ThreadPoolExecutor(max_workers=1, thread_name_prefix="improve")
         self._turn = threading.Lock()
@@ -101,7 +104,7 @@ class Loader:
 
     def submit(self, entry: Entry) -> None:
         """Load a model soon; the host hears how it went."""
-        self._pool.submit(self._load, entry)
+        self._crew.submit(self._load, entry)
 
     def release(self, entries: Iterable[Entry], asked: bool = False) -> None:
         """Close models soon that are already out of the books; the host hears when each is closed. ``asked``: somebody
@@ -138,7 +141,9 @@ class Loader:
         self.release(self._overflow())
 
     def tidy(self) -> None:
-        """Once a second, without the lock: give back what the last closed models have left."""
+        """Once a second, without the lock: give back what the last closed models have left; let loads that hang not
+        hold up the others."""
+        self._crew.look()
         if self._untrimmed:
             self._trim()
 
