@@ -17,6 +17,7 @@ import itertools
 import json
 import logging
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from serving.api.front import Front
 
 _BACKLOG = 2048
+_MOST_FILES = 65_536
 _FRONT_RESTART_SECONDS = 0.2
 #: Fronts that may end in a row without ever having heard us, before the start is given up.
 _MOST_FAILED_FRONTS = 5
@@ -58,12 +60,20 @@ def run(settings: Settings, endpoints: tuple[EndpointSpec, ...], on_ready: Calla
     server cannot start: address in use, data folder in use, an artifact that is missing, refused or cannot load.
     """
     configure_logs(settings.log_format, settings.log_level)
+    _allow_open_files()
     with DataLock(settings.data_dir):
         run_dir = Path(tempfile.mkdtemp(prefix="serving-"))
         try:
             return asyncio.run(_Control(settings, run_dir).serve(endpoints, on_ready))
         finally:
             shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _allow_open_files() -> None:
+    """Every connection is an open file, and the usual soft limit (1,024) is below ``max_connections``. Inherited by
+    fronts and workers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _MOST_FILES)), hard))
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -25,7 +25,7 @@ def frameworks_of(location: Path, multi_model: bool, allow_code: bool) -> frozen
     (the others are imported when a model first needs them). Raises ``ServingError`` for a single artifact that is none
     or is not allowed, so that it never gets as far as a worker."""
     if not multi_model:
-        if location.is_file() and location.name.endswith((".tar.gz", ".tgz")):
+        if location.name.endswith((".tar.gz", ".tgz")) or (location / "model.tar.gz").is_file():
             return frozenset()  # unpacked by its worker
         artifact = artifacts.recognise(location)
         artifacts.check_allowed(artifact, allow_code)
