@@ -32,9 +32,12 @@ class Subject(NamedTuple):
 
 
 def is_artifact(path: Path) -> bool:
-    """By content; an archive by its name, as looking inside means unpacking."""
+    """By content; an archive by its name, as looking inside means unpacking. A folder that holds a ``model.tar.gz``
+    and nothing else is what a training job leaves: one artifact, not a prefix of many."""
     if path.name.endswith(_ARCHIVES):
         return path.is_file()
+    if path.is_dir() and [entry.name for entry in path.iterdir()] == ["model.tar.gz"]:
+        return True
     try:
         recognise(path)
     except LoadFailed:
@@ -44,7 +47,7 @@ def is_artifact(path: Path) -> bool:
 
 def refuse_code(path: Path, allow_code: bool) -> None:
     """Say now what a server would say later, whose only model may not load. Raises ``CodeNotAllowed``."""
-    if not path.name.endswith(_ARCHIVES):
+    if not path.name.endswith(_ARCHIVES) and not (path / "model.tar.gz").is_file():
         check_allowed(recognise(path), allow_code)
 
 

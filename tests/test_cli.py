@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from serving import checking
 from serving.cli import program, settings_table
 from serving.client import Answer, Server, base_url, healthy, timing
 from serving.config import SETTINGS, Settings
@@ -445,3 +446,11 @@ def test_a_models_words_cannot_drive_the_terminal(tmp_path: Path) -> None:
     folder = write_script_model(tmp_path / "m", "def model_fn(model_dir): raise RuntimeError('\\x1b[2J gone')")
     done = serving("check", str(folder), "--allow-code")
     assert (1, True, False) == (done.returncode, b"gone" in done.stdout, b"\x1b" in done.stdout)
+
+
+def test_a_folder_that_a_training_job_left_is_one_artifact(tmp_path: Path) -> None:
+    """``model.tar.gz`` alone in a folder is served as a model; beside others, it is one of many."""
+    (tmp_path / "model.tar.gz").touch()
+    assert checking.is_artifact(tmp_path)
+    (tmp_path / "other.tar.gz").touch()
+    assert not checking.is_artifact(tmp_path)
