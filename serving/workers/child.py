@@ -252,11 +252,11 @@ class Worker:
     def _is_grown(self) -> bool:
         plan, cache = self.plan, self.cache
         share = cache.budget * 1.1 + _SLACK if plan.multi_model else (cache.used + plan.memory_cap) / 2
-        return memory.held().resident - self.baseline.resident > (plan.recycle or share)
+        return memory.resident() - self.baseline.resident > (plan.recycle or share)
 
     def _ask_to_go(self) -> None:
         self._bloated = True
-        self.tell({"ev": "bloated", "resident": memory.held().resident})
+        self.tell({"ev": "bloated", "resident": memory.resident()})
 
     def _is_spoiled(self, call: Call) -> bool:
         """A call found no memory. When half of what the models leave is held by nobody that we know of, it is not the

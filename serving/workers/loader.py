@@ -1,7 +1,7 @@
 """Loading, releasing and improving models, on threads beside the invocation path.
 
-One load at a time is measured (resident growth means nothing when two overlap); a load that has to wait more than a
-second for its turn goes ahead on its guess, so that one slow artifact cannot hold up the others. Closing and improving
+One load at a time is measured (resident growth means nothing when two overlap); while one takes more than a second,
+the others go ahead on their guesses, so that a slow artifact cannot hold them up. Closing and improving
 have threads of their own: a load that waits for room must not hold up what would make room.
 """
 
@@ -37,12 +37,17 @@ _MOST_LOADERS = 16
 _TURN_SECONDS = 1.0
 #: A model of many is improved once it has answered this many calls (it costs tens of milliseconds, and saves tens of
 #: microseconds a call), and only into memory that nobody else needs; a single model at once.
-_WORTH_IMPROVING = 512
+_WORTH_IMPROVING = 128
 #: What an improvement takes, as a multiple of the model's own bytes, before any was measured.
 _IMPROVEMENT = 8.0
 _TRIM_SECONDS = 0.5
-#: Evicted models up to this many bytes are closed after the load that they made room for, larger ones before.
+#: Evicted models up to this many bytes in all, and a twentieth of the budget, are closed after the load that they made
+#: room for, which its callers wait for; others before.
 _CLOSED_LATER = 4 * 2**20
+#: A model of up to this size on disk is a small one: bytes.
+_SMALL = 2**20
+#: So many small ones of a kind are measured, then every so manieth.
+_WEIGHED, _WEIGHED_AGAIN = 16, 64
 #: Physical memory is looked at again when so many bytes have been loaded.
 _CHECKED = 2**20
 #: A copy of an artifact up to this size is loaded first to keep a framework's one-time costs out of its measurement.
@@ -85,12 +90,15 @@ class Loader:
         self._closers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="close")
         self._chores = ThreadPoolExecutor(max_workers=1, thread_name_prefix="improve")
         self._turn = threading.Lock()
+        self._turn_since = 0.0
         self._scales = memory.Scales()
         self._rehearsed: set[tuple[str, bool]] = set()
         self._improvement = _IMPROVEMENT
         self._per_byte: dict[str, float] = {}
+        self._seen: dict[str, int] = {}
         self._threads = plan.threads
         self._unchecked = 0
+        self._unclosed = 0
         self._trimmed_at = 0.0
         self._untrimmed = False
         self._disk = artifacts.ArtifactCache(Path(plan.cache_dir), plan.disk_budget)
@@ -111,7 +119,8 @@ class Loader:
         waits for their memory, so give it back at once."""
         self._host.room.notify_all()
         for entry in entries:
-            self._closers.submit(self._close, entry, asked)
+            self._unclosed += entry.bytes_was
+            self._closers.submit(self._close_released, entry, asked)
 
     def consider(self, entry: Entry) -> None:
         """After each batch: hold the budget, if nothing could leave before; improve a model that has earned it."""
@@ -257,8 +266,9 @@ class Loader:
                 if not host.room.wait(end - time.monotonic()):
                     raise self._no_room(entry)
             cache.reserve(entry, guess)
-        large = sum(victim.bytes_was for victim in victims) > _CLOSED_LATER
-        while large and victims:
+            unclosed = self._unclosed + sum(victim.bytes_was for victim in victims)
+        later = unclosed <= min(_CLOSED_LATER, cache.budget / 20)
+        while victims and not later:
             self._close(victims.pop())
         return victims
 
@@ -283,7 +293,7 @@ class Loader:
         """What this version took last time, else its size on disk by what that has meant for the format so far. Raises
         OutOfMemory for what cannot fit."""
         cache = self._host.cache
-        likely = int(artifact.bytes * self._per_byte.get(artifact.format, 1.0))
+        likely = int(artifact.bytes * self._per_byte.get(_kind(artifact), 1.0))
         guess = cache.guess(entry.source, likely)
         if guess == likely and artifact.bytes <= cache.budget:
             guess = int(min(guess, cache.budget))  # it may fit: only a measurement can say no
@@ -295,8 +305,17 @@ class Loader:
         """A measurement, for the next guesses."""
         self._host.cache.measured(entry.source, size)
         if artifact.bytes:
-            now = size / artifact.bytes
-            self._per_byte[artifact.format] = 0.8 * self._per_byte.get(artifact.format, now) + 0.2 * now
+            kind, now = _kind(artifact), size / artifact.bytes
+            self._per_byte[kind] = 0.8 * self._per_byte.get(kind, now) + 0.2 * now
+
+    def _worth_weighing(self, entry: Entry, artifact: Artifact) -> bool:
+        """Counting a heap of many pieces costs more than a small model's load: of those like many before, few are
+        measured again; the others take what their size on disk has come to mean. The known take what they took."""
+        if self._host.cache.knows(entry.source):
+            return False
+        kind = _kind(artifact)
+        seen = self._seen[kind] = self._seen.get(kind, 0) + 1
+        return artifact.bytes > _SMALL or seen <= _WEIGHED or seen % _WEIGHED_AGAIN == 0
 
     def _wanted(self, name: str) -> bool:
         """Do calls wait for this model's turn?"""
@@ -306,11 +325,12 @@ class Loader:
     def _measured(self, entry: Entry, artifact: Artifact) -> tuple[Model, int]:
         """Load, and say how many bytes it took (the guess, if something else was going on at the same time)."""
         host = self._host
-        alone = self._turn.acquire(timeout=_TURN_SECONDS)
+        alone = self._turn.acquire(timeout=max(0.0, self._turn_since + _TURN_SECONDS - time.monotonic()))
+        self._turn_since = time.monotonic() if alone else self._turn_since
         try:
             if alone and host.plan.multi_model:
                 self._rehearse(artifact)
-            weighing = self._scales.start()
+            weighing = self._scales.start(alone and self._worth_weighing(entry, artifact))
             try:
                 model = self._built(artifact)
             finally:
@@ -349,7 +369,7 @@ class Loader:
         step = (artifact.format, improve)
         if step in self._rehearsed or artifact.executes_code or artifact.bytes > _REHEARSED:
             return
-        before = memory.held()
+        before = memory.resident()
         try:
             copy = self._built(artifact)
             _warm(copy)
@@ -361,7 +381,7 @@ class Loader:
             return  # the load itself will say why
         self._rehearsed.add(step)
         memory.give_back()
-        overhead = min(max(0, memory.held().resident - before.resident), _MOST_OVERHEAD)
+        overhead = min(max(0, memory.resident() - before), _MOST_OVERHEAD)
         with self._host.lock:
             base = self._host.baseline
             self._host.baseline = memory.Held(base.resident + overhead, base.heap)
@@ -402,7 +422,7 @@ class Loader:
             self._trim()
 
     def _excess(self) -> float:
-        grown = memory.held().resident - self._host.baseline.resident
+        grown = memory.resident() - self._host.baseline.resident
         return grown - memory.allowance(self._host.cache.budget)
 
     def _journal(self, victim: Entry, why: str) -> None:
@@ -415,7 +435,7 @@ class Loader:
         began = time.monotonic()
         model, entry.model = entry.model, None
         if model is not None:
-            weighing = self._scales.start()  # a load at the same time cannot be measured
+            weighing = self._scales.start(weigh=False)  # a load at the same time cannot be measured
             try:
                 model.close()
             except Exception:
@@ -430,6 +450,11 @@ class Loader:
             self._unload_time.observe(time.monotonic() - began)
             self._host.book()
             self._host.on_closed(entry)
+
+    def _close_released(self, entry: Entry, asked: bool) -> None:
+        self._close(entry, asked)
+        with self._host.lock:
+            self._unclosed -= entry.bytes_was
 
     def _trim(self) -> None:
         self._untrimmed, self._trimmed_at = False, time.monotonic()
@@ -472,6 +497,11 @@ class Loader:
         if changed and entry.bytes:
             self._improvement = grown / entry.bytes
         return grown
+
+
+def _kind(artifact: Artifact) -> str:
+    """Artifacts that take alike in memory, byte for byte on disk."""
+    return artifact.format + artifact.file.suffix
 
 
 def _warm(model: Model) -> None:

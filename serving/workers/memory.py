@@ -47,17 +47,22 @@ class Held(NamedTuple):
     heap: int
 
 
-def held() -> Held:
-    """This process now. 10 µs, more where the heap is in many pieces."""
+def resident() -> int:
+    """Bytes of this process in physical memory. 5 µs."""
     statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        resident = int(os.read(statm, 256).split()[1]) * _PAGE
+        return int(os.read(statm, 256).split()[1]) * _PAGE
     finally:
         os.close(statm)
+
+
+def held() -> Held:
+    """This process now. 10 µs in a tidy heap, 2 ms in one of a hundred thousand free pieces: the C library counts them
+    all, and nobody can allocate meanwhile."""
     if _mallinfo2 is None:
-        return Held(resident, 0)
+        return Held(resident(), 0)
     info = _mallinfo2()
-    return Held(resident, info.uordblks + info.hblkhd)
+    return Held(resident(), info.uordblks + info.hblkhd)
 
 
 def growth(before: Held, after: Held) -> int:
@@ -68,15 +73,18 @@ def growth(before: Held, after: Held) -> int:
 class Weighing:
     """One piece of work on the scales; ``stop`` is called once."""
 
-    def __init__(self, scales: Scales, number: int, alone: bool) -> None:
+    def __init__(self, scales: Scales, number: int, alone: bool, before: Held | None) -> None:
         self._scales = scales
         self._number = number
         self._alone = alone
-        self._before = held()
+        self._before = before
 
     def stop(self) -> int | None:
-        """Bytes the work took; None when other work overlapped it. What it freed again but the allocator has kept is
-        given back first."""
+        """Bytes the work took; None when other work overlapped it, or it was not to be weighed. What it freed again but
+        the allocator has kept is given back first."""
+        if self._before is None:
+            self._scales._stopped(self._number)
+            return None
         after = held()
         if growth(self._before, after) > after.heap - self._before.heap + _KEPT:
             give_back()
@@ -93,12 +101,12 @@ class Scales:
         self._running = 0
         self._started = 0
 
-    def start(self) -> Weighing:
-        """Begin a piece of work."""
+    def start(self, weigh: bool = True) -> Weighing:
+        """Begin a piece of work. ``weigh`` False: it is only to be known that it happens."""
         with self._lock:
             self._running += 1
             self._started += 1
-            return Weighing(self, self._started, self._running == 1)
+            return Weighing(self, self._started, self._running == 1, held() if weigh else None)
 
     def _stopped(self, number: int) -> bool:
         with self._lock:

@@ -93,6 +93,10 @@ class ModelCache:
         """Bytes an artifact will take: what it took last time, else its size on disk."""
         return int(self._measured.get(source, size_on_disk))
 
+    def knows(self, source: str) -> bool:
+        """Has this version been measured?"""
+        return source in self._measured
+
     def measured(self, source: str, size: int) -> None:
         """This version of an artifact takes ``size`` bytes, whether or not they fit."""
         self._measured[source] = size

@@ -235,6 +235,7 @@ class Books(RuleBasedStateMachine):
                 self.cache.reserve(entry, size)
             else:
                 self.cache.failed(entry, ModelNotReady("in use"), self.now)
+                self.failures.pop(name, None)  # all that was known of it is forgotten
                 assert self.cache.get(name) is None
 
     @precondition(lambda self: self._entries(LOADING))
