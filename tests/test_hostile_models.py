@@ -56,6 +56,14 @@ KILLERS = {
 HANGERS = {
     "sleeps": acting("time.sleep(3600)"),
     "loops": acting("while True: pass"),
+    "talks-nonsense-for-us": acting(
+        "import stat",
+        "for name in os.listdir('/proc/self/fd'):",
+        "    try:",
+        "        if stat.S_ISSOCK(os.fstat(int(name)).st_mode): os.write(int(name), bytes([255]) * 100)",
+        "    except OSError: pass",
+        "time.sleep(60)",
+    ),
     "holds-the-lock": acting("re.match(r'(a+)+$', 'a' * 40 + 'b')"),
 }
 #: Fails, and harms nobody: status in the body's OriginalStatusCode, and what the message says.

@@ -24,6 +24,7 @@ SLOW = (
     "    time.sleep(float(body))\n"
     "    return body, 'text/plain'\n"
 )
+STUCK = "import re\ndef transform_fn(model, body, content_type, accept):\n    re.match(r'(a+)+$', 'a' * 40 + 'b')\n"
 CRASHER = (
     "import ctypes\n"
     "def transform_fn(model, body, content_type, accept):\n"
@@ -190,9 +191,11 @@ def test_a_stopped_worker_is_passed_by(echoing: Server) -> None:
     assert stopped in worker_pids(echoing)
 
 
-def test_when_control_is_killed_everything_ends(tmp_path: Path) -> None:
-    """kill -9 of the control process, with a model at work: fronts, forkservers and workers end by themselves."""
-    artifact = script_model(tmp_path / "slow", SLOW)
+@pytest.mark.parametrize("source", [SLOW, STUCK], ids=["sleeping", "holding the interpreter lock"])
+def test_when_control_is_killed_everything_ends(tmp_path: Path, source: str) -> None:
+    """kill -9 of the control process, with a model at work: fronts, forkservers and workers end by themselves, and who
+    waits for an answer is told."""
+    artifact = script_model(tmp_path / "busy", source)
     with serve(tmp_path, str(artifact), "--allow-code", "--fronts", "2") as server, Load(server.url, 1, b"30") as load:
         server.eventually(lambda: server.metric("sagemaker_invocations_total") >= 1)
         family = children(server.process.pid)

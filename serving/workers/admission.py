@@ -44,7 +44,7 @@ class Admission:
         self.few = min(_FEW, most // 2)
         self._many_models = many_models
         self._flows: dict[str, Flow] = {}
-        self._swept_at = 0.0
+        self._swept_at: float | None = None
 
     def refusal(self, model: str, size: int, remaining: float) -> float | None:
         """None when a call of ``size`` bytes may enter; else how many seconds to wait before trying again.
@@ -76,7 +76,8 @@ class Admission:
 
     def sweep(self, now: float) -> None:
         """Now and then: measure how fast each model's calls are answered; forget models that nobody calls."""
-        elapsed, self._swept_at = now - (self._swept_at or now), now
+        elapsed = 0.0 if self._swept_at is None else now - self._swept_at
+        self._swept_at = now
         for flow in list(self._flows.values()):
             if not flow.pending:
                 del self._flows[flow.model]

@@ -60,10 +60,11 @@ def culprit(reading: Reading) -> Busy | None:
     """What a worker's end is held against: what ran on the thread that its last words name, or the only thing that ran.
     None when nobody can tell."""
     found = _CRASHED.search(reading.last_words)
-    thread = int(found[1], 16) if found is not None else 0
-    for one in reading.busy:
-        if one.thread == thread:
-            return one
+    if found is not None:
+        thread = int(found[1], 16)
+        for one in reading.busy:
+            if one.thread == thread:
+                return one
     return reading.busy[0] if len(reading.busy) == 1 else None
 
 

@@ -99,7 +99,7 @@ class Fleet:
 
 def backoff(failed_starts: int) -> float:
     """Seconds to wait before the next start after so many failures in a row."""
-    return 0.0 if failed_starts == 0 else float(min(_FIRST_BACKOFF * 2 ** (failed_starts - 1), _LONGEST_BACKOFF))
+    return min(_FIRST_BACKOFF * 2.0 ** min(failed_starts - 1, 30), _LONGEST_BACKOFF) if failed_starts else 0.0
 
 
 def blamed(worker: WorkerHandle, reading: cells.Reading, status: int) -> frozenset[int]:
