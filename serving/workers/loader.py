@@ -25,6 +25,7 @@ from serving.workers import artifacts, memory
 from serving.workers.batcher import Lines
 from serving.workers.cells import LOADING, Cell
 from serving.workers.crew import Crew
+from serving.workers.estimates import Estimates
 from serving.workers.model_cache import READY, Entry, ModelCache
 from serving.workers.pipeline import first_line
 from serving.workers.plan import WorkerPlan
@@ -44,10 +45,6 @@ _TRIM_SECONDS = 0.5
 #: Evicted models up to this many bytes in all, and a twentieth of the budget, are closed after the load that they made
 #: room for, which its callers wait for; others before.
 _CLOSED_LATER = 4 * 2**20
-#: A model of up to this size on disk is a small one: bytes.
-_SMALL = 2**20
-#: So many small ones of a kind are measured, then every so manieth.
-_WEIGHED, _WEIGHED_AGAIN = 16, 64
 #: Physical memory is looked at again when so many bytes have been loaded.
 _CHECKED = 2**20
 #: A copy of an artifact up to this size is loaded first to keep a framework's one-time costs out of its measurement.
@@ -94,8 +91,7 @@ class Loader:
         self._scales = memory.Scales()
         self._rehearsed: set[tuple[str, bool]] = set()
         self._improvement = _IMPROVEMENT
-        self._per_byte: dict[str, float] = {}
-        self._seen: dict[str, int] = {}
+        self._estimates = Estimates(host.cache)
         self._threads = plan.threads
         self._unchecked = 0
         self._unclosed = 0
@@ -254,7 +250,9 @@ class Loader:
         cache, end = host.cache, time.monotonic() + host.plan.load_wait
         victims: list[Entry] = []
         with host.lock:
-            guess = self._guess(entry, artifact)
+            guess = self._estimates.of(entry.source, artifact)
+            if guess > cache.budget:
+                raise self._too_large(entry, guess)
             while not cache.fits(guess):
                 victim = cache.victim(self._wanted)
                 if victim is not None:
@@ -289,34 +287,6 @@ class Loader:
         del model
         memory.give_back(collect=True)
 
-    def _guess(self, entry: Entry, artifact: Artifact) -> int:
-        """What this version took last time, else its size on disk by what that has meant for the format so far. Raises
-        OutOfMemory for what cannot fit."""
-        cache = self._host.cache
-        likely = int(artifact.bytes * self._per_byte.get(_kind(artifact), 1.0))
-        guess = cache.guess(entry.source, likely)
-        if guess == likely and artifact.bytes <= cache.budget:
-            guess = int(min(guess, cache.budget))  # it may fit: only a measurement can say no
-        if guess > cache.budget:
-            raise self._too_large(entry, guess)
-        return guess
-
-    def _learn(self, entry: Entry, artifact: Artifact, size: int) -> None:
-        """A measurement, for the next guesses."""
-        self._host.cache.measured(entry.source, size)
-        if artifact.bytes:
-            kind, now = _kind(artifact), size / artifact.bytes
-            self._per_byte[kind] = 0.8 * self._per_byte.get(kind, now) + 0.2 * now
-
-    def _worth_weighing(self, entry: Entry, artifact: Artifact) -> bool:
-        """Counting a heap of many pieces costs more than a small model's load: of those like many before, few are
-        measured again; the others take what their size on disk has come to mean. The known take what they took."""
-        if self._host.cache.knows(entry.source):
-            return False
-        kind = _kind(artifact)
-        seen = self._seen[kind] = self._seen.get(kind, 0) + 1
-        return artifact.bytes > _SMALL or seen <= _WEIGHED or seen % _WEIGHED_AGAIN == 0
-
     def _wanted(self, name: str) -> bool:
         """Do calls wait for this model's turn?"""
         line = self._host.lines.line(name)
@@ -330,7 +300,7 @@ class Loader:
         try:
             if alone and host.plan.multi_model:
                 self._rehearse(artifact)
-            weighing = self._scales.start(alone and self._worth_weighing(entry, artifact))
+            weighing = self._scales.start(alone and self._estimates.worth_weighing(entry.source, artifact))
             try:
                 model = self._built(artifact)
             finally:
@@ -340,9 +310,8 @@ class Loader:
                 self._turn.release()
         if grown is None:
             return model, entry.bytes
-        size = max(grown, artifact.bytes // 8)  # a load into space that others freed meanwhile may look like nothing
         with host.lock:
-            self._learn(entry, artifact, size)
+            size = self._estimates.learn(entry.source, artifact, grown)
         if size > host.cache.budget:
             self._discard(model)
             raise self._too_large(entry, size)
@@ -497,11 +466,6 @@ class Loader:
         if changed and entry.bytes:
             self._improvement = grown / entry.bytes
         return grown
-
-
-def _kind(artifact: Artifact) -> str:
-    """Artifacts that take alike in memory, byte for byte on disk."""
-    return artifact.format + artifact.file.suffix
 
 
 def _warm(model: Model) -> None:
