@@ -51,13 +51,23 @@ def beneath(folder: Path, name: str) -> Path:
     or that a link leads out of the folder (the two look alike to a caller)."""
     check_name(name)
     try:
-        root = folder.resolve(strict=True)
-        real = root.joinpath(name).resolve(strict=True)
-    except (OSError, RuntimeError):  # absent, unreadable, or links in a ring
+        root = _real(str(folder))
+        real = _real(f"{root}/{name}")
+    except OSError:  # absent, unreadable, or links in a ring
         raise UnknownModel(f"Failed to find an artifact named {name!r}.") from None
-    if not real.is_relative_to(root) or real == root:
+    if not real.startswith(f"{root.rstrip('/')}/") or real == root:
         raise UnknownModel(f"Failed to find an artifact named {name!r}.")
-    return real
+    return Path(real)
+
+
+def _real(path: str) -> str:
+    """``os.path.realpath(path, strict=True)`` by the kernel, in three calls and not one for each part: this is on the
+    way of every cold call. Raises ``OSError``."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return str(Path(f"/proc/self/fd/{fd}").readlink())
+    finally:
+        os.close(fd)
 
 
 class ObjectUrl(NamedTuple):
