@@ -8,7 +8,7 @@ from serving.workers.wire import Meta
 
 def call(id: int, deadline: float) -> Call:
     """A waiting call."""
-    return Call(None, id, deadline, 0.0, 0.0, Meta("text/csv", "", "m"), b"")
+    return Call(None, id, deadline, 0.0, 0.0, Meta("text/csv", "", "m"), b"", False)
 
 
 def test_only_calls_at_the_end_of_their_time_leave() -> None:
