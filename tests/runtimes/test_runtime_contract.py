@@ -185,7 +185,8 @@ def outcomes(files: list[Path], frameworks: frozenset[str]) -> dict[str, tuple[s
     """What became of loading each file: ``loaded``, ``died``, or an error's class and text, by its folder's name."""
     command = [sys.executable, "-c", LOAD_EACH, ",".join(frameworks), *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=110)
-    return {name: (kind, text) for name, kind, text in map(json.loads, done.stdout.splitlines())}
+    lines = [line for line in done.stdout.splitlines() if line.startswith('["')]  # native loaders print there too
+    return {name: (kind, text) for name, kind, text in map(json.loads, lines)}
 
 
 DAMAGED = [name for name in sorted(MAKERS) if not name.startswith("mlflow")]
