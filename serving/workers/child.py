@@ -11,7 +11,6 @@ The state lock is held while books change, never while a model loads, decodes, p
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -32,9 +31,12 @@ from serving.workers import answers, memory, wire
 from serving.workers.batcher import Call, Line, Lines
 from serving.workers.cells import RUNNING, SLOTS, Cell
 from serving.workers.connection import Connection
+from serving.workers.control import ControlLine
 from serving.workers.loader import Loader
 from serving.workers.model_cache import FAILED, READY, Entry, ModelCache
+from serving.workers.operations import Operations
 from serving.workers.plan import WorkerPlan
+from serving.workers.upkeep import Upkeep
 
 #: Python's own 5 ms is how long a thread that loads or improves a model may keep the one that answers waiting, each
 #: time the latter comes back from native code.
@@ -53,10 +55,6 @@ _EXCUSE_SECONDS = 0.25
 _MOST_RUNNERS = 24
 _STUCK = 1.0
 _MOST_METAS = 4096
-#: What the work on models may take beside them, before a worker counts as not returning memory.
-_SLACK = 64 * 2**20
-#: Reports that a supervisor does not read wait up to so many bytes.
-_MOST_UNTOLD = 4 * 2**20
 _BROKEN = 70
 
 log = logging.getLogger("serving.worker")
@@ -67,33 +65,30 @@ class Worker:
 
     def __init__(self, plan: WorkerPlan, control: socket.socket) -> None:
         self.plan = plan
-        self._control = control
-        self._control_in = b""
-        self._untold = b""
-        self._telling = threading.Lock()
+        self._control = ControlLine(control)
+        self.tell = self._control.tell
         self.lock = threading.Lock()
         self.room = threading.Condition(self.lock)
         self.lines = Lines()
         self.cache = ModelCache(plan.budget if plan.multi_model else math.inf, plan.keep)
         self.cell = Cell(plan.cell)
-        self.baseline = memory.held()
-        self._data_at_start = memory.data()
+        self._upkeep = Upkeep(plan, self.cache, self.tell)
+        self.baseline = self._upkeep.baseline
         self._metas: dict[bytes, wire.Meta] = {}
         self._slots = list(range(SLOTS - 1, -1, -1))
         self._token = 0
         self._busy_since = 0.0
         self._runners = 0
         self._draining = False
-        self._bloated = False
         self._stopped = threading.Event()
-        self._waiters: dict[str, list[tuple[Connection, int]]] = {}
-        self._leaving: dict[Entry, list[tuple[Connection, int]]] = {}
         self._connections: dict[int, Connection] = {}
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._metrics(Registry(plan.metrics, f"worker-{plan.worker_id}"))
         self.loader = Loader(self)
+        load, release = self.loader.submit, self.loader.release
+        self._operations = Operations(self.cache, self._send, load, lambda entry: release([entry], asked=True))
 
     def _metrics(self, registry: Registry) -> None:
         labels = (self.plan.endpoint, self.plan.variant)
@@ -122,22 +117,6 @@ class Worker:
             self.loader.submit(entry)
         self._lead(0)
         self._stopped.wait()
-
-    def tell(self, event: dict[str, object]) -> None:
-        """Report to the supervisor; one JSON line. Never blocks: what a supervisor that is stopped does not read waits,
-        up to a limit."""
-        with self._telling:
-            if len(self._untold) < _MOST_UNTOLD:
-                self._untold += json.dumps(event).encode() + b"\n"
-            self._tell_on()
-
-    def _tell_on(self) -> None:
-        try:
-            self._untold = self._untold[self._control.send(self._untold) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            os._exit(0)  # no supervisor, no worker
 
     def _lead(self, token: int) -> None:
         """Lead; and end the worker if that fails: better a new one than one that nobody leads."""
@@ -230,10 +209,8 @@ class Worker:
 
     def _look_around(self) -> None:
         self.loader.tidy()
-        self._look_at_memory()
-        if self._untold:
-            with self._telling:
-                self._tell_on()
+        self._upkeep.look()
+        self._control.flush()
 
     def _excuse_late(self, now: float) -> None:
         """Calls whose time ends while their model loads are told to come back; the load goes on (``behaviour/01``)."""
@@ -241,38 +218,6 @@ class Worker:
             for name in self.cache.loading():
                 for call in self.lines.late(name, now + _EXCUSE_SECONDS):
                     self._refuse(call, errors.ModelNotReady(f"Model {name!r} is still loading. Please try again."))
-
-    def _look_at_memory(self) -> None:
-        """Ask to be replaced when freed memory does not come back (allocators fragment, models leak)."""
-        if not self._bloated and self._is_grown():
-            memory.give_back(collect=True)
-            if self._is_grown():
-                self._ask_to_go()
-
-    def _is_grown(self) -> bool:
-        plan, cache = self.plan, self.cache
-        share = cache.budget * 1.1 + _SLACK if plan.multi_model else (cache.used + plan.memory_cap) / 2
-        return memory.resident() - self.baseline.resident > (plan.recycle or share)
-
-    def _ask_to_go(self) -> None:
-        self._bloated = True
-        self.tell({"ev": "bloated", "resident": memory.resident()})
-
-    def _is_spoiled(self, call: Call) -> bool:
-        """A call found no memory. When half of what the models leave is held by nobody that we know of, it is not the
-        call's fault: the worker must go. A call that finds the same in a second one is a strike for its model."""
-        try:
-            if not self._bloated:
-                memory.give_back(collect=True)
-                unknown = memory.data() - self._data_at_start - self.cache.used
-                if unknown < (self.plan.memory_cap - self.cache.used) / 2:
-                    return False
-                self._ask_to_go()
-            if call.alone:
-                self.tell({"ev": "spoiled", "model": call.meta.model})
-        except MemoryError:
-            os._exit(_BROKEN)
-        return True
 
     def take_slot(self) -> int:
         """A cell slot for the calling thread. With the lock held."""
@@ -300,7 +245,8 @@ class Worker:
         elif fd == self._wake_fd:
             os.eventfd_read(self._wake_fd)
         else:
-            self._read_control()
+            for order in self._control.orders():
+                self._obey(order)
 
     def _accept(self) -> None:
         try:
@@ -362,7 +308,7 @@ class Worker:
         elif request.kind == wire.ALONE:
             self._admit(connection, request, arrived, alone=True)
         elif request.kind == wire.CONTROL:
-            self._operate(connection, request)
+            self._operations.do(connection, request)
 
     def _unpacked(self, packed: bytes) -> wire.Meta:
         meta = wire.unpack_meta(packed)
@@ -433,7 +379,7 @@ class Worker:
         alone = batch[0].id if batch[0].alone else 0
         self.cell.set(slot, RUNNING, entry.key, began, alone, proven=entry.uses > 0)
         assert model is not None
-        frames = answers.of(model, batch, began, self._is_spoiled)
+        frames = answers.of(model, batch, began, self._upkeep.is_spoiled)
         if not isinstance(model, TensorModel):
             self._check_descriptors()
         self.cell.clear(slot)
@@ -476,7 +422,10 @@ class Worker:
     def _refuse(self, call: Call, error: ServingError) -> None:
         call.channel.calls.pop(call.id, None)
         if not call.cancelled:
-            call.channel.send((answers.error_frame(call.id, error, call.hit),), self._wait_writable)
+            self._send(call.channel, answers.error_frame(call.id, error, call.hit))
+
+    def _send(self, connection: Connection, frame: bytes) -> None:
+        connection.send((frame,), self._wait_writable)
 
     # -- what the loader reports (called with the lock held) ------------------------------------------------------
 
@@ -488,8 +437,7 @@ class Worker:
             for call in line.calls:
                 call.load = time.monotonic() - call.arrived
             self.lines.offer(line)
-        for connection, id in self._waiters.pop(entry.name, ()):
-            self._reply_json(connection, id, {"loaded": entry.name, "bytes": entry.bytes})
+        self._operations.loaded(entry)
         if not self.plan.multi_model:
             engine = getattr(entry.model, "engine", "")
             self.tell({"ev": "ready", "bytes": entry.bytes, "engine": engine, "seconds": seconds})
@@ -500,8 +448,7 @@ class Worker:
         self.book()
         for call in self.lines.take_all(entry.name):
             self._refuse(call, error)
-        for connection, id in self._waiters.pop(entry.name, ()):
-            connection.send((answers.error_frame(id, error),), self._wait_writable)
+        self._operations.failed(entry, error)
         if not self.plan.multi_model:
             self.tell({"ev": "failed", "error": type(error).__name__, "message": error.message})
         self.wake()
@@ -511,65 +458,11 @@ class Worker:
         self._loaded.set(self.cache.count)
         self._bytes.set(self.cache.used)
 
-    # -- operations of the multi-model API ------------------------------------------------------------------------
-
-    def _operate(self, connection: Connection, request: wire.Request) -> None:
-        name = request.body.decode("utf-8", "replace")
-        operation = request.meta
-        if operation == b"list":
-            models = [
-                {"model": entry.name, "bytes": entry.bytes, "uses": entry.uses, "load_seconds": entry.load_seconds}
-                for entry in self.cache.ready(name)
-            ]
-            self._reply_json(connection, request.id, {"models": models})
-        elif operation == b"unload":
-            self._unload(connection, request.id, name)
-        elif operation == b"load":
-            entry, start = self.cache.want(name, time.monotonic())
-            if entry.state == READY:
-                self._reply_json(connection, request.id, {"already": name})
-            elif entry.state == FAILED and entry.error is not None:
-                connection.send((answers.error_frame(request.id, entry.error),), self._wait_writable)
-            else:
-                self._waiters.setdefault(name, []).append((connection, request.id))
-                if start:
-                    self.loader.submit(entry)
-
-    def _unload(self, connection: Connection, id: int, name: str) -> None:
-        """Answered when the model's memory is free: in use, it goes after its last batch (``behaviour/01``)."""
-        known = self.cache.get(name)
-        if known is None or known.state != READY:
-            self._reply_json(connection, id, {"unloaded": False})
-            return
-        self._leaving.setdefault(known, []).append((connection, id))
-        entry = self.cache.unload(name)
-        if entry is not None:
-            self.loader.release([entry], asked=True)
-
     def on_closed(self, entry: Entry) -> None:
         """A model's memory is free."""
-        for connection, id in self._leaving.pop(entry, ()):
-            self._reply_json(connection, id, {"unloaded": True})
-
-    def _reply_json(self, connection: Connection, id: int, value: object) -> None:
-        body = json.dumps(value).encode()
-        frame = wire.pack_answer(wire.REPLY, 0, id, (0, 0, 0, 0, 0), 0, b"application/json", body)
-        connection.send((frame,), self._wait_writable)
+        self._operations.closed(entry)
 
     # -- orders of the supervisor ---------------------------------------------------------------------------------
-
-    def _read_control(self) -> None:
-        try:
-            data = self._control.recv(_READ)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            os._exit(0)  # the supervisor is gone: nobody would ever stop us
-        *whole, self._control_in = (self._control_in + data).split(b"\n")
-        for order in map(json.loads, whole):
-            self._obey(order)
 
     def _obey(self, order: dict[str, object]) -> None:
         if order["op"] == "drain":
@@ -597,7 +490,6 @@ def run(plan: WorkerPlan) -> None:
     memory.cap(plan.memory_cap)
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     control.connect(str(plan.control))
-    control.setblocking(False)
     sys.setswitchinterval(_SWITCH_SECONDS)
     worker = Worker(plan, control)
     worker.cell.keep_last_words()
