@@ -11,6 +11,13 @@ from typing import Any
 
 from serving.workers.wire import Meta
 
+#: This many calls within the time a batch may last make a call cheap.
+_CHEAP = 16
+#: Company must cost less than this part of a call alone.
+_GAIN = 0.8
+#: Batches between two trials of company.
+_TRY = 64
+
 
 class Call:
     """A call waiting in a worker. ``channel`` is the connection it came by; ``arrived`` when its frame was read;
@@ -32,6 +39,51 @@ class Call:
         self.cancelled = False
         self.hit = True
         self.load = 0.0
+
+
+class Pace:
+    """What a call of one model has cost of late, alone and in company, in seconds; so, how many to predict together.
+
+    Cheap calls always gain by company: the work around them is shared. Dear ones gain only where the model says so (a
+    GPU does, a convolution on two cores does not), and everybody in a batch waits for its end: they are answered
+    singly unless company, tried now and then, has proved a fifth cheaper.
+    """
+
+    __slots__ = ("_turn", "alone", "together")
+
+    def __init__(self) -> None:
+        self.alone = 0.0
+        self.together = 0.0
+        self._turn = 0
+
+    @property
+    def cost(self) -> float:
+        """A call's cost as it is predicted now; 0 while nobody knows."""
+        return self.together or self.alone
+
+    def note(self, calls: int, seconds: float) -> None:
+        """A batch of so many calls took so long."""
+        cost = seconds / calls
+        if calls == 1:
+            self.alone = _smooth(self.alone, cost)
+        else:
+            self.together = _smooth(self.together, cost)
+
+    def most(self, limit: int, lasting: float) -> int:
+        """Calls to predict together, at most ``limit``; a batch should last ``lasting`` seconds at most."""
+        alone = self.alone
+        if not alone:
+            return 1
+        if self.cost * limit <= lasting or alone * _CHEAP <= lasting:
+            return max(1, min(limit, int(lasting / self.cost)))
+        if self.together and self.together < _GAIN * alone:
+            return min(limit, max(2, int(max(lasting, 4 * alone) / self.together)))
+        self._turn += 1
+        return 1 if self._turn % _TRY else min(limit, 4)
+
+
+def _smooth(old: float, new: float) -> float:
+    return 0.8 * old + 0.2 * new if old else new
 
 
 class Line:

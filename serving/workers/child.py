@@ -160,7 +160,7 @@ class Worker:
 
     def _hand_over(self, entry: Entry, batch: list[Call]) -> bool:
         """Give the lead away before a batch that is known to be slow, where there are other models to serve."""
-        return entry.cost * len(batch) > _SLOW and self.plan.multi_model and self._promote()
+        return entry.pace.cost * len(batch) > _SLOW and self.plan.multi_model and self._promote()
 
     def _promote(self) -> bool:
         """Give the lead to a new thread. With the lock held. False when there are enough, or the system has none."""
@@ -353,14 +353,11 @@ class Worker:
         return entry, batch
 
     def _worth_batching(self, entry: Entry) -> int:
-        """Calls to predict together: as many as are answered in ``_BATCH_SECONDS`` at what a call of this model has
-        cost of late. A model that gains by batching earns larger ones; one that does not, or that nobody knows yet,
-        answers its callers singly."""
+        """Calls to predict together."""
         model = entry.model
-        if not isinstance(model, TensorModel) or not model.batchable or not entry.cost:
+        if not isinstance(model, TensorModel) or not model.batchable:
             return 1
-        most = self.plan.max_batch_calls
-        return most if entry.cost * most <= _BATCH_SECONDS else max(1, int(_BATCH_SECONDS / entry.cost))
+        return entry.pace.most(self.plan.max_batch_calls, _BATCH_SECONDS)
 
     def _reload(self, name: str) -> None:
         line = self.lines.line(name)
@@ -383,8 +380,7 @@ class Worker:
         if not isinstance(model, TensorModel):
             self._check_descriptors()
         self.cell.clear(slot)
-        cost = (time.monotonic() - began) / len(batch)
-        entry.cost = 0.8 * entry.cost + 0.2 * cost if entry.cost else cost
+        entry.pace.note(len(batch), time.monotonic() - began)
         return frames
 
     def _check_descriptors(self) -> None:

@@ -16,13 +16,14 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cachetools import LRUCache
 
 from serving.errors import ModelNotReady, RequestRefused, ServingError
 from serving.runtimes.base import Model
+from serving.workers.batcher import Pace
 from serving.workers.cells import model_key
 
 ABSENT, LOADING, READY, FAILED = "ABSENT", "LOADING", "READY", "FAILED"
@@ -36,7 +37,7 @@ _NOT_REMEMBERED = (RequestRefused, ModelNotReady)
 @dataclass(slots=True, eq=False)
 class Entry:
     """One model. ``bytes`` is the reservation while it loads, the measurement after (``bytes_was``, once it
-    has left); ``pins`` count batches in it; ``cost`` is a call's share of a batch of late, in seconds; ``key`` its name
+    has left); ``pins`` count batches in it; ``pace`` is what its calls have cost of late; ``key`` its name
     in the worker's cell; ``source`` names its artifact's exact version; ``pinned`` is the folder on disk that must stay
     while the model lives."""
 
@@ -52,7 +53,7 @@ class Entry:
     uses: int = 0
     doomed: bool = False
     improved: bool = False
-    cost: float = 0.0
+    pace: Pace = field(default_factory=Pace)
     key: int = 0
     source: str = ""
     bytes_was: int = 0
