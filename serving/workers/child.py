@@ -47,6 +47,8 @@ _SLOW = 0.02
 _TICK = 0.01
 #: How long a batch should take at most, when calls wait: half of what costs the lead.
 _BATCH_SECONDS = 0.01
+#: How long answers may wait for those of the batches after them.
+_BURST_SECONDS = 0.0002
 _IDLE_TICK = 0.1
 #: A call that waits for a load hears so much before its time is up that it is still loading.
 _EXCUSE_SECONDS = 0.25
@@ -78,6 +80,7 @@ class Worker:
         self._slots = list(range(SLOTS - 1, -1, -1))
         self._token = 0
         self._busy_since = 0.0
+        self._unsent: dict[Connection, list[bytes]] = {}
         self._runners = 0
         self._draining = False
         self._stopped = threading.Event()
@@ -133,10 +136,11 @@ class Worker:
                 os._exit(_BROKEN)
 
     def _turn(self, slot: int, token: int) -> None:
-        """Wait, read, batch, run, answer; until promoted away or stopped."""
-        lock, more = self.lock, True  # the leader before may have left lines that are ready
+        """Wait, read, batch, run, answer; until promoted away or stopped. Quick batches of several models that are
+        ready together are run in one burst: the sockets are looked at, and written to, once for all of them."""
+        lock, more, look, burst = self.lock, True, True, 0.0  # the leader before may have left lines that are ready
         while not self._stopped.is_set():
-            events = self._epoll.poll(0 if more else -1)
+            events = self._epoll.poll(0 if more else -1) if look else ()
             with lock:
                 for fd, event in events:
                     self._on_event(fd, event)
@@ -144,9 +148,15 @@ class Worker:
                 taken = self._begin(line) if line is not None else None
                 more = self.lines.ready
                 if line is None or taken is None:
+                    look = True
+                    self._flush()
                     continue
+                now = time.monotonic()
+                burst = now if look else burst
+                if not self._is_quick(*taken):
+                    self._flush()
                 if not self._hand_over(*taken):
-                    self._busy_since = time.monotonic()
+                    self._busy_since = now
             frames = self._answers(*taken, slot)
             with lock:
                 self._finish(*taken, frames)
@@ -154,9 +164,25 @@ class Worker:
                     self._busy_since = 0.0
                     self.lines.done(line)
                     more = self.lines.ready
+                    look = not more or time.monotonic() - burst > _BURST_SECONDS
+                    if look:
+                        self._flush()
                     continue
+                self._flush()
             self._run_dry(line, slot)
             return
+
+    def _is_quick(self, entry: Entry, batch: list[Call]) -> bool:
+        """May answers that are ready wait for this batch?"""
+        cost = entry.pace.cost
+        return cost > 0.0 and cost * len(batch) < _BURST_SECONDS
+
+    def _flush(self) -> None:
+        """Write what a burst has answered. With the lock held."""
+        if self._unsent:
+            for connection, frames in self._unsent.items():
+                connection.send(frames, self._wait_writable)
+            self._unsent.clear()
 
     def _hand_over(self, entry: Entry, batch: list[Call]) -> bool:
         """Give the lead away before a batch that is known to be slow, where there are other models to serve."""
@@ -188,6 +214,7 @@ class Worker:
             frames = self._answers(*taken, slot)
             with self.lock:
                 self._finish(*taken, frames)
+                self._flush()
 
     def _watch(self) -> None:
         """Promote a new leader when the old one is stuck in a batch; look after memory once a second."""
@@ -392,16 +419,16 @@ class Worker:
             os._exit(_BROKEN)
 
     def _finish(self, entry: Entry, batch: list[Call], frames: list[answers.Framed]) -> None:
-        """Send the answers and put the model back in order."""
+        """Collect the answers for the next flush and put the model back in order."""
         hits, at = 0, 0
         while at < len(frames):  # runs of one front's calls, mostly a single run
-            connection, out = frames[at][0].channel, []
+            connection = frames[at][0].channel
+            out = self._unsent.setdefault(connection, [])
             while at < len(frames) and (call := frames[at][0]).channel is connection:
                 hits += call.hit
                 if connection.calls.pop(call.id, None) is not None and not call.cancelled:
                     out.append(frames[at][1])
                 at += 1
-            connection.send(out, self._wait_writable)
         self._hits.add(hits)
         if hits < len(batch):
             self._misses.add(len(batch) - hits)

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.workers.batcher import Call, Lines
+from serving.workers.batcher import Call, Lines, Pace
 from serving.workers.wire import Meta
 
 MANY, BIG = 100, 10**6
@@ -176,3 +176,23 @@ def test_every_call_is_in_one_batch_of_its_model_in_order(
     for model, ids in served.items():
         assert ids == [id for id, (of, _, _, left) in enumerate(arrivals) if of == model and not left]
     assert 0 == lines.waiting
+
+
+def test_cheap_calls_are_predicted_together() -> None:
+    """As many as are waiting, up to the limit: what is around them is shared."""
+    pace = Pace()
+    assert 1 == pace.most(256, 0.01), "nothing is known yet"
+    pace.note(1, 0.00002)
+    assert 256 == pace.most(256, 0.01)
+
+
+def test_dear_calls_are_answered_singly_unless_company_has_proved_cheaper() -> None:
+    """A convolution on few cores gains nothing; an accelerator does."""
+    convolution, accelerator = Pace(), Pace()
+    for pace in (convolution, accelerator):
+        pace.note(1, 0.005)
+    convolution.note(4, 0.020)
+    accelerator.note(4, 0.006)
+    asked = [convolution.most(256, 0.01) for _ in range(128)]
+    assert {1: 126, 4: 2} == {size: asked.count(size) for size in set(asked)}, "tried now and then"
+    assert 13 == accelerator.most(256, 0.01), "as many as four single calls last"
