@@ -196,12 +196,12 @@ def _warm_beside_cold(bench: Bench, zoo: Zoo, server: Running) -> Figure:
 def memory(bench: Bench) -> list[Figure]:
     """Resident memory of the whole process tree under a Zipf load of all models, and after all are unloaded.
 
-    The start is measured after one model was in use for a second and was unloaded: the memory of the frameworks, which
-    are imported on first use, and of connections is not the cache's.
+    The start is measured after a few models were in use until their books rested, and were unloaded: the memory of the
+    engines, which come with the first model that needs them, and of connections is not the cache's.
     """
     zoo, budget = Zoo(bench), _budget(bench)
     with zoo.server(budget) as server:
-        bench.load(server.port, [zoo.call(0)], 16, 1)
+        _warm(bench, zoo, server, 4)
         _unload_all(server)
         start = tree_bytes(server.pid)
         plan = Plan(server.port, tuple(one.raw() for one in zoo.zipf_calls(len(zoo.names))), 16, 4.0 * bench.rounds)
