@@ -40,7 +40,7 @@ def loading(line: str) -> str:
 #: Ends its worker. The call is tried once more, then it is an error.
 KILLERS = {
     "crashes": acting("ctypes.string_at(0)"),
-    "crashes-late": acting("time.sleep(0.1)", "ctypes.string_at(0)"),
+    "crashes-late": acting("time.sleep(0.1)", "ctypes.string_at(0)"),  # the model waits, not the test
     "crashes-in-a-thread": acting(
         "thread = threading.Thread(target=ctypes.string_at, args=(0,))", "thread.start()", "thread.join()"
     ),
@@ -48,13 +48,13 @@ KILLERS = {
     "exits": acting("os._exit(0)"),
     "kills-itself": acting("os.kill(os.getpid(), signal.SIGKILL)"),
     "closes-everything": acting("os.closerange(3, 65536)"),
-    "closes-everything-and-waits": acting("os.closerange(3, 65536)", "time.sleep(60)"),
+    "closes-everything-and-waits": acting("os.closerange(3, 65536)", "time.sleep(60)"),  # the model hangs
     "crashes-at-load": loading("ctypes.string_at(0)"),
     "exits-at-load": loading("os._exit(0)"),
 }
 #: Never answers.
 HANGERS = {
-    "sleeps": acting("time.sleep(3600)"),
+    "sleeps": acting("time.sleep(3600)"),  # the model hangs; the test waits for its end
     "loops": acting("while True: pass"),
     "talks-nonsense-for-us": acting(
         "import stat",
@@ -62,7 +62,7 @@ HANGERS = {
         "    try:",
         "        if stat.S_ISSOCK(os.fstat(int(name)).st_mode): os.write(int(name), bytes([255]) * 100)",
         "    except OSError: pass",
-        "time.sleep(60)",
+        "time.sleep(60)",  # the model hangs
     ),
     "holds-the-lock": acting("re.match(r'(a+)+$', 'a' * 40 + 'b')"),
 }
@@ -182,7 +182,7 @@ def test_loads_that_hang_hold_up_no_other_load(tmp_path: Path) -> None:
     is replaced when the time for loading is over."""
     hanging = [f"hangs-{number}" for number in range(4)]
     for name in hanging:
-        script_model(tmp_path / "models" / name, loading("time.sleep(3600)"))
+        script_model(tmp_path / "models" / name, loading("time.sleep(3600)"))  # its load hangs
     shutil.copy(gallery.artifacts("zoo") / "zoo" / "model-000.ubj", tmp_path / "models" / "native.ubj")
     row = gallery.sample("zoo")
     limits = {"SERVING_INVOCATION_TIMEOUT_SECONDS": "6", "SERVING_LOAD_TIMEOUT_SECONDS": "7"}
@@ -323,7 +323,7 @@ def damaged(whole: bytes, dice: random.Random) -> bytes:
 
 def test_a_slow_model_holds_up_no_fast_one(server: Server, models: Path) -> None:
     """While one call of a slow model runs, the same worker answers many of a fast one."""
-    script_model(models / "slow", acting("time.sleep(1.5)"))
+    script_model(models / "slow", acting("time.sleep(1.5)"))  # a slow model
     with ThreadPoolExecutor() as callers, Load(server.url, 1, b"hello", "good") as load:
         load.wait(10)
         slow = callers.submit(call, server.url, b"x", "slow")
@@ -336,7 +336,7 @@ def test_a_slow_model_holds_up_no_fast_one(server: Server, models: Path) -> None
 
 def test_one_busy_model_does_not_starve_the_others(tmp_path: Path) -> None:
     """Forty callers of a model that answers ten a second, in a queue of thirty-two: theirs are refused, not others'."""
-    script_model(tmp_path / "models" / "busy", acting("time.sleep(0.1)"))
+    script_model(tmp_path / "models" / "busy", acting("time.sleep(0.1)"))  # a slow model
     script_model(tmp_path / "models" / "good", GOOD)
     with (
         serving(tmp_path, tmp_path / "models", SERVING_MAX_QUEUE="32") as server,
@@ -353,7 +353,7 @@ def test_one_busy_model_does_not_starve_the_others(tmp_path: Path) -> None:
 
 def test_overload_is_refused_at_once_and_passes_without_a_trace(tmp_path: Path) -> None:
     """Ten times what a model can do: capacity is used, the rest is told when to come back, memory stays, then calm."""
-    artifact = script_model(tmp_path / "slow", acting("time.sleep(0.05)"))
+    artifact = script_model(tmp_path / "slow", acting("time.sleep(0.05)"))  # a slow model
     limits = ENVIRONMENT | {"SERVING_MAX_QUEUE": "20"}
     with serve(tmp_path, str(artifact), "--allow-code", environment=limits) as server:
         before = memory_of(server)

@@ -21,7 +21,7 @@ ECHO = "def transform_fn(model, body, content_type, accept):\n    return body, '
 SLOW = (
     "import time\n"
     "def transform_fn(model, body, content_type, accept):\n"
-    "    time.sleep(float(body))\n"
+    "    time.sleep(float(body))\n"  # as slow as its caller asks
     "    return body, 'text/plain'\n"
 )
 STUCK = "import re\ndef transform_fn(model, body, content_type, accept):\n    re.match(r'(a+)+$', 'a' * 40 + 'b')\n"

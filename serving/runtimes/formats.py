@@ -241,7 +241,7 @@ def _zip_format(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()[:_MAX_ZIP_MEMBERS]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeError) as error:  # zipfile's own ways
         raise _Refused(f"the model file {path.name!r} is a damaged zip archive") from error
     inner = {name.partition("/")[2] for name in names}
     if "schema.json" in names:

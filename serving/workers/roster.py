@@ -65,7 +65,6 @@ class Fleet:
     failed_starts: int = 0
     next_start: float = 0.0
     failure: str = ""
-    failure_kind: str = ""
 
     @property
     def given_up(self) -> bool:
@@ -94,7 +93,7 @@ class Fleet:
 
     def start_over(self) -> None:
         """What failed before counts no longer."""
-        self.failed_starts, self.next_start, self.failure, self.failure_kind = 0, 0.0, "", ""
+        self.failed_starts, self.next_start, self.failure = 0, 0.0, ""
 
 
 def backoff(failed_starts: int) -> float:

@@ -242,7 +242,7 @@ class Supervisor:
             fleet.failure = ""
             self._on_change()
         elif kind == "failed":
-            fleet.failure, fleet.failure_kind = str(event["message"]), str(event["error"])
+            fleet.failure = str(event["message"])
             self._on_change()
             log.error("variant %s/%s: %s", fleet.endpoint, fleet.spec.name, fleet.failure)
             worker.dismissed = True
