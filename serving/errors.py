@@ -9,6 +9,10 @@
     │  │  ├─ UnknownVariant       ValidationError               400
     │  │  └─ UnknownModel         ValidationError               400
     │  ├─ UnknownOperation        UnknownOperationException     404
+    │  ├─ ResourceInUse           ResourceInUse                 400
+    │  ├─ ResourceNotFound        ResourceNotFound              400
+    │  ├─ ResourceLimitExceeded   ResourceLimitExceeded         400
+    │  ├─ Conflict                ConflictException             400
     │  ├─ AccessDenied            AccessDeniedException         403
     │  ├─ InvalidSignature        InvalidSignatureException     403
     │  └─ Throttled               ThrottlingException           429
@@ -74,6 +78,30 @@ class UnknownOperation(RequestRefused):
 
     code = "UnknownOperationException"
     status = 404
+
+
+class ResourceInUse(RequestRefused):
+    """A job's name that is taken (control API; endpoints and models answer ``ValidationError`` instead)."""
+
+    code = "ResourceInUse"
+
+
+class ResourceNotFound(RequestRefused):
+    """No resource of that name (control API; only where AWS does not answer ``ValidationError``)."""
+
+    code = "ResourceNotFound"
+
+
+class ResourceLimitExceeded(RequestRefused):
+    """One more than there may be."""
+
+    code = "ResourceLimitExceeded"
+
+
+class Conflict(RequestRefused):
+    """The resource is not in a state that allows this."""
+
+    code = "ConflictException"
 
 
 class AccessDenied(RequestRefused):
@@ -203,6 +231,12 @@ BY_NAME: dict[str, type[ServingError]] = {
         UnknownEndpoint,
         UnknownVariant,
         UnknownModel,
+        UnknownOperation,
+        ResourceInUse,
+        ResourceNotFound,
+        ResourceLimitExceeded,
+        Conflict,
+        AccessDenied,
         Throttled,
         ModelNotReady,
         ModelError,

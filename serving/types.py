@@ -56,6 +56,8 @@ class Invocation(NamedTuple):
     inference_id: str = ""
     custom_attributes: str = ""
     session_id: str = ""
+    target_container: str = ""
+    component: str = ""
 
 
 class Timing(NamedTuple):

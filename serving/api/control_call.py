@@ -1,0 +1,66 @@
+"""What one control-plane action is given and what it gives back, and the words all actions share.
+
+An action is a plain function of a ``ControlCall``: it runs inside one transaction of the store, on the store's thread,
+and either returns an ``Outcome`` or raises a ``ServingError``, which undoes everything it wrote. It does no I/O of its
+own and never waits: what must happen in the world afterwards is the reconciler's, told by ``Outcome.touched``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from serving.config import Settings
+from serving.errors import ValidationError
+from serving.fleet.store import Session
+
+#: Kind of a record -> (type part of its ARN, what AWS's messages call it). ``reference/api/02``.
+KINDS: Mapping[str, tuple[str, str]] = {
+    "model": ("model", "model"),
+    "endpoint-config": ("endpoint-config", "endpoint configuration"),
+    "endpoint": ("endpoint", "endpoint"),
+    "inference-component": ("inference-component", "inference component"),
+    "model-package-group": ("model-package-group", "model package group"),
+    "model-package": ("model-package", "model package"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ControlCall:
+    """One operation with its parameters, checked against AWS's model (unknown members dropped, timestamps as epoch
+    seconds). ``now``: epoch seconds. ``live``: what runs of an endpoint at this moment, by name (see
+    ``fleet/endpoints.py``), None when nothing does. ``trusted``: the call comes from the operator's own command line,
+    whose ModelDataUrls may be paths of this machine."""
+
+    operation: str
+    params: Mapping[str, Any]
+    session: Session
+    settings: Settings
+    region: str
+    now: float
+    live: Callable[[str], Mapping[str, Any] | None]
+    trusted: bool = False
+
+    def arn(self, kind: str, name: str) -> str:
+        """The resource's ARN, its name as it was given."""
+        return f"arn:aws:sagemaker:{self.region}:{self.settings.account_id}:{KINDS[kind][0]}/{name}"
+
+    def could_not_find(self, kind: str, name: str) -> ValidationError:
+        """AWS's words for an unknown name; clients test the code and ``Could not find``."""
+        return ValidationError(f'Could not find {KINDS[kind][1]} "{self.arn(kind, name)}".')
+
+    def already_exists(self, kind: str, name: str) -> ValidationError:
+        """AWS's words for a name that is taken."""
+        return ValidationError(f'Cannot create already existing {KINDS[kind][1]} "{self.arn(kind, name)}".')
+
+
+class Outcome(NamedTuple):
+    """An action's answer. ``touched``: endpoints whose desired state it changed; the reconciler looks at them as soon
+    as the transaction is committed, and the answer may wait a moment until they have settled."""
+
+    answer: Mapping[str, Any]
+    touched: tuple[str, ...] = ()
+
+
+Action = Callable[[ControlCall], Outcome]
