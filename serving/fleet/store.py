@@ -1,0 +1,126 @@
+"""The store: what should exist, on disk before anyone is told so.
+
+SQLite in the data folder, or PostgreSQL by URL where several machines share their state; the same statements on both.
+This module costs nothing to import: the database library comes with ``Store.open``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from serving.errors import ServiceUnavailable
+from serving.fleet.records import AlreadyThere, NotThere, Query, Record, Session, Stale
+
+if TYPE_CHECKING:
+    from serving.fleet.database import Database
+
+__all__ = ["AlreadyThere", "NotThere", "Query", "Record", "Session", "Stale", "Store", "StoreThread"]
+
+T = TypeVar("T")
+
+
+class Store:
+    """The state of one server. ``url``: ``sqlite:///PATH`` or ``postgresql+psycopg://USER:PASSWORD@HOST/DATABASE``."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._database: Database | None = None
+
+    def open(self) -> Store:
+        """Connect, create the tables where there are none, look the file over. Raises ``ConfigError`` for a store that
+        is damaged, newer than this program, in use by another server, or not to be reached."""
+        from serving.fleet.database import Database
+
+        self._database = Database(self._url)
+        self._database.open()
+        return self
+
+    def close(self) -> None:
+        """Let go of the database. Closing twice does no harm."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that sees one state of the store. Raises ``ServiceUnavailable`` when it cannot be read."""
+        with self._opened().transaction(writes=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction: durable at the end of the ``with``, undone by any exception. Raises ``ServiceUnavailable``
+        when it could not be made durable; nothing has changed then."""
+        with self._opened().transaction(writes=True) as session:
+            yield session
+
+    def _opened(self) -> Database:
+        if self._database is None:
+            raise ServiceUnavailable("The state store is closed.")
+        return self._database
+
+
+class _Asked(NamedTuple):
+    transaction: Callable[[], AbstractContextManager[Session]]
+    function: Callable[[Session], Any]
+    answer: Future[Any]
+
+
+class StoreThread:
+    """The one thread that talks to the database, for asyncio code. What is asked is done in order, one after another;
+    a caller who gave up before its turn is passed over."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+        self._thread.start()
+
+    async def read(self, function: Callable[[Session], T]) -> T:
+        """What ``function`` makes of the store as it is."""
+        return await self._ask(self._store.read, function)
+
+    async def write(self, function: Callable[[Session], T]) -> T:
+        """What ``function`` answers, once everything it wrote is durable; if it raises, nothing is written."""
+        return await self._ask(self._store.write, function)
+
+    def close(self) -> None:
+        """Do what has been asked, then end the thread. The store stays open."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._asked.put(None)
+        self._thread.join()
+
+    async def _ask(
+        self, transaction: Callable[[], AbstractContextManager[Session]], function: Callable[[Session], T]
+    ) -> T:
+        answer: Future[T] = Future()
+        with self._closing:
+            if self._closed:
+                raise ServiceUnavailable("The server is shutting down.")
+            self._asked.put(_Asked(transaction, function, answer))
+        return await asyncio.wrap_future(answer)
+
+    def _run(self) -> None:
+        while (asked := self._asked.get()) is not None:
+            if asked.answer.set_running_or_notify_cancel():
+                _answer(asked)
+
+
+def _answer(asked: _Asked) -> None:
+    try:
+        with asked.transaction() as session:
+            result = asked.function(session)
+    except BaseException as error:  # it is the caller's, whatever it is: the thread goes on
+        asked.answer.set_exception(error)
+    else:
+        asked.answer.set_result(result)
