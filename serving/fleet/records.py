@@ -26,9 +26,9 @@ class NotThere(Exception):
 class Record:
     """A resource as it should be. Its identity is (kind, name ignoring case); the name keeps the case it was given.
 
-    ``body``: JSON values only. ``created``, ``modified``: epoch seconds. ``parent``: endpoint of a component, group of a
-    package version. ``facet``: VariantName of a component, ModelApprovalStatus of a model package. ``revision`` counts
-    changes: ``Session.change`` compares it."""
+    ``body``: JSON values only. ``created``, ``modified``: epoch seconds. ``parent``: endpoint of a component, group of
+    a package version. ``facet``: VariantName of a component, ModelApprovalStatus of a model package. ``revision``
+    counts changes: ``Session.change`` compares it."""
 
     kind: str
     name: str

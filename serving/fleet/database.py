@@ -1,0 +1,218 @@
+"""The database under the store: how it is made, opened, looked over, and what its failures mean to callers.
+
+One connection serves the server. On PostgreSQL it holds an advisory lock for as long as it lives, so that a second
+server on the same database finds the door shut (on SQLite the lock of the data folder does that), and a connection that
+replaces a lost one writes only once it has the lock again.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, event, inspect
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from serving.errors import ConfigError, ServiceUnavailable, ValidationError
+from serving.fleet import tables
+from serving.fleet.session import SqlSession
+
+#: Seconds until a locked or silent database is given up.
+_PATIENCE = 10
+#: Said to every new connection. FULL: a commit is on the disk before it is answered. Nothing in the file is run.
+_SQLITE = (
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA trusted_schema = OFF",
+    f"PRAGMA busy_timeout = {_PATIENCE * 1000}",
+    "PRAGMA cache_size = -16000",
+)
+_POSTGRESQL = (f"SET statement_timeout = '{_PATIENCE}s'", "SET synchronous_commit = on")
+#: Which lock of the database is ours (its schema is the other half of the key).
+_LOCK = 0x53455256
+
+
+class Database:
+    """A SQLite file or a PostgreSQL database that holds the tables of ``tables.py``."""
+
+    def __init__(self, url: str) -> None:
+        self._url = _parse(url)
+        self._engine: Engine | None = None
+        self._secret = b""
+
+    def open(self) -> None:
+        """Connect, create what is not there, check what is. Raises ``ConfigError``."""
+        try:
+            if self._url.get_backend_name() == "sqlite":
+                _create_file(self._url)
+            self._engine = _engine(self._url)
+            with _begin(self._engine, writes=self._url.get_backend_name() == "postgresql") as connection:
+                self._secret = _look_over(connection)
+        except (SQLAlchemyError, OSError) as error:
+            self.close()
+            raise ConfigError(f"The state store cannot be used: {_reason(error)}.") from error
+        except ConfigError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    @contextmanager
+    def transaction(self, writes: bool) -> Iterator[SqlSession]:
+        """A session; at its end what it wrote is durable, or ``ServiceUnavailable`` is raised and nothing written."""
+        if self._engine is None:
+            raise ServiceUnavailable("The state store is closed.")
+        try:
+            with _begin(self._engine, writes) as connection:
+                yield SqlSession(connection, self._secret)
+        except (DataError, UnicodeEncodeError) as error:
+            raise ValidationError("A value has characters that cannot be kept.") from error
+        except (IntegrityError, ProgrammingError):
+            raise  # a defect of ours
+        except SQLAlchemyError as error:
+            raise ServiceUnavailable(f"The state store is not available: {_reason(error)}.") from error
+        except ConfigError as error:  # the connection was lost, and another server has the lock
+            raise ServiceUnavailable(error.message) from error
+
+
+# --- connections ----------------------------------------------------------------------------------------------------
+
+
+def _parse(url: str) -> URL:
+    path = url.removeprefix("sqlite:///")
+    if path != url and path:
+        return URL.create("sqlite", database=path)  # a path is no URL: nothing in it is special
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise ConfigError("The database URL is not one.") from None
+    if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise ConfigError("The database URL is neither sqlite:///PATH nor postgresql+psycopg://HOST/DATABASE.")
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _engine(url: URL) -> Engine:
+    postgresql = url.get_backend_name() == "postgresql"
+    more: Mapping[str, Any] = {"pool_pre_ping": True, "connect_args": {"connect_timeout": _PATIENCE}}
+    try:
+        engine = sqlalchemy.create_engine(  # a pool of one: others wait for their turn
+            url,
+            poolclass=QueuePool,
+            pool_size=1,
+            max_overflow=0,
+            pool_timeout=_PATIENCE,
+            **(more if postgresql else {}),
+        )
+    except ModuleNotFoundError:
+        raise ConfigError("PostgreSQL needs a driver: pip install 'serving[postgres]'.") from None
+    event.listen(engine, "connect", _greet_postgresql if postgresql else _greet_sqlite)
+    if not postgresql:
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _greet_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # transactions begin when we say so, not when Python's driver guesses
+    for statement in _SQLITE:
+        connection.execute(statement)
+
+
+def _greet_postgresql(connection: Any, _: object) -> None:
+    for statement in _POSTGRESQL:
+        connection.execute(statement)
+    lock = "SELECT pg_try_advisory_lock(%s, hashtext(current_schema()))"
+    (ours,) = connection.execute(lock, (_LOCK,)).fetchone()
+    connection.commit()
+    if not ours:
+        raise ConfigError("The state store is in use by another server.")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _begin(engine: Engine, writes: bool) -> Iterator[Connection]:
+    with engine.connect() as connection:
+        connection = connection.execution_options(writes=writes)
+        with connection.begin():
+            yield connection
+
+
+def _reason(error: BaseException) -> str:
+    """What the database said, in one line without our statement."""
+    said = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error)
+    return said.strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+# --- making and looking over ----------------------------------------------------------------------------------------
+
+
+def _create_file(url: URL) -> None:
+    """Make the SQLite file whole, then give it its name: an empty or half-made file is never one of ours."""
+    path = Path(url.database or "")
+    if path.exists():
+        return
+    if path.with_name(path.name + "-wal").exists():
+        raise ConfigError(f"The state store's file {path.name} is missing, but its journal {path.name}-wal is there.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(path.name + ".new")
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        half.with_name(half.name + suffix).unlink(missing_ok=True)
+    os.close(os.open(half, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    engine = _engine(url.set(database=str(half)))
+    try:
+        with _begin(engine, writes=True) as connection:
+            _create_tables(connection)
+        with engine.connect() as connection:
+            connection.connection.execute("PRAGMA journal_mode = WAL")  # kept in the file
+    finally:
+        engine.dispose()
+    half.rename(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _create_tables(connection: Connection) -> None:
+    tables.metadata.create_all(connection, checkfirst=False)
+    values = {"schema": str(tables.SCHEMA), "secret": secrets.token_hex(32)}
+    connection.execute(tables.ADD_META, [{"name": name, "value": value} for name, value in values.items()])
+
+
+def _look_over(connection: Connection) -> bytes:
+    """The store's secret, once its file is sound and its layout is ours."""
+    sqlite = connection.dialect.name == "sqlite"
+    if sqlite and (found := connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()) != "ok":
+        raise ConfigError(f"The state store is damaged: {found}.")
+    there = set(inspect(connection).get_table_names()) & set(tables.metadata.tables)
+    if not there and not sqlite:
+        _create_tables(connection)
+        there = set(tables.metadata.tables)
+    if missing := sorted(set(tables.metadata.tables) - there):
+        raise ConfigError(f"The state store is damaged or not ours: it has no table {missing[0]!r}.")
+    kept = {row.name: row.value for row in connection.execute(tables.META)}
+    schema = kept.get("schema", "")
+    if schema.isdecimal() and int(schema) > tables.SCHEMA:
+        raise ConfigError(f"The state store has layout {schema}, this program knows {tables.SCHEMA}: use a newer one.")
+    if schema != str(tables.SCHEMA) or not kept.get("secret"):
+        raise ConfigError("The state store is damaged: it does not tell its layout.")
+    return bytes.fromhex(kept["secret"])
