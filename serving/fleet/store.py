@@ -82,7 +82,6 @@ class StoreThread:
         self._closing = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
-        self._thread.start()
 
     async def read(self, function: Callable[[Session], T]) -> T:
         """What ``function`` makes of the store as it is."""
@@ -98,7 +97,8 @@ class StoreThread:
             if not self._closed:
                 self._closed = True
                 self._asked.put(None)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     async def _ask(
         self, transaction: Callable[[], AbstractContextManager[Session]], function: Callable[[Session], T]
@@ -107,6 +107,8 @@ class StoreThread:
         with self._closing:
             if self._closed:
                 raise ServiceUnavailable("The server is shutting down.")
+            if self._thread.ident is None:
+                self._thread.start()
             self._asked.put(_Asked(transaction, function, answer))
         return await asyncio.wrap_future(answer)
 

@@ -18,7 +18,7 @@ _SEAL = 16
 def seal(secret: bytes, purpose: Sequence[Any], place: Sequence[Any]) -> str:
     """A token that leads to ``place`` (JSON values) for whoever asks for the same ``purpose``."""
     text = orjson.dumps(place)
-    return base64.urlsafe_b64encode(_mark(secret, purpose, text) + text).decode()
+    return _written(_mark(secret, purpose, text), text)
 
 
 def unseal(secret: bytes, purpose: Sequence[Any], token: str) -> list[Any]:
@@ -31,10 +31,7 @@ def unseal(secret: bytes, purpose: Sequence[Any], token: str) -> list[Any]:
     except (UnicodeEncodeError, binascii.Error):
         sealed = b""
     mark, text = sealed[:_SEAL], sealed[_SEAL:]
-    if (
-        not hmac.compare_digest(mark, _mark(secret, purpose, text))
-        or seal(secret, purpose, orjson.loads(text)) != token
-    ):
+    if not hmac.compare_digest(mark, _mark(secret, purpose, text)) or _written(mark, text) != token:
         raise ValidationError("The NextToken is not one that this list gave.")
     place: list[Any] = orjson.loads(text)
     return place
@@ -42,3 +39,7 @@ def unseal(secret: bytes, purpose: Sequence[Any], token: str) -> list[Any]:
 
 def _mark(secret: bytes, purpose: Sequence[Any], text: bytes) -> bytes:
     return hmac.digest(secret, orjson.dumps(purpose) + b"\n" + text, "sha256")[:_SEAL]
+
+
+def _written(mark: bytes, text: bytes) -> str:
+    return base64.urlsafe_b64encode(mark + text).decode()

@@ -1,0 +1,101 @@
+"""A private PostgreSQL for a test session: Debian's package, a folder of its own, a Unix socket, gone at the end."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+#: The newest first.
+_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: -float(path.parts[-3]))
+#: For tests that run on every database: skipped only where there is no PostgreSQL.
+NEEDED = pytest.mark.skipif(
+    not _PROGRAMS, reason="no PostgreSQL in /usr/lib/postgresql: install the postgresql package"
+)
+
+#: Nothing here outlives the tests: no flush to disk. It listens on its socket only.
+_SETTINGS = {"fsync": "off", "listen_addresses": "", "max_connections": "30", "shared_buffers": "32MB"}
+
+
+class Postgres:
+    """A running server: hands out empty databases, each with its own URL."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._numbers = count(1)
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        """A connection as its superuser, each statement a transaction."""
+        return psycopg.connect(f"host={self.folder} user=postgres dbname={database}", autocommit=True)
+
+    def database(self) -> str:
+        """The URL of a new, empty database."""
+        name = f"test{next(self._numbers)}"
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name}")  # a name of ours: nothing to quote
+        return f"postgresql+psycopg://postgres@/{name}?host={quote(str(self.folder))}"
+
+
+@contextmanager
+def postgres() -> Iterator[Postgres]:
+    """Start a server for the length of a ``with``; 2 to 3 seconds, most of them initdb's."""
+    folder = Path(tempfile.mkdtemp(prefix="pg"))  # short: the path of a socket has 107 characters at most
+    try:
+        user = _own(folder)
+        _run("initdb", user, "--pgdata", str(folder / "data"), "--username=postgres", "--auth=trust", "--no-sync")
+        process = _start(folder, user)
+        try:
+            _wait(folder, process)
+            yield Postgres(folder)
+        finally:
+            process.send_signal(signal.SIGINT)  # "fast": connections are cut
+            process.wait(30)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _own(folder: Path) -> list[str]:
+    """The words before a command that run it as a user PostgreSQL accepts, who shall own the folder: not root."""
+    if os.getuid() != 0:
+        return []
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    user = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+
+
+def _run(program: str, user: list[str], *arguments: str) -> None:
+    command = [*user, str(_PROGRAMS[0].with_name(program)), *arguments]
+    subprocess.run(command, check=True, capture_output=True, text=True, cwd="/")
+
+
+def _start(folder: Path, user: list[str]) -> subprocess.Popen[bytes]:
+    settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+    command = [*user, str(_PROGRAMS[0]), "-D", str(folder / "data"), "-k", str(folder), *settings]
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd="/")
+
+
+def _wait(folder: Path, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            Postgres(folder).connect().close()
+            return
+        except psycopg.OperationalError:
+            time.sleep(0.02)  # it has no sign for others when it is ready
+    process.kill()
+    process.wait()
+    raise AssertionError(f"PostgreSQL did not start:\n{(folder / 'log').read_text()}")
