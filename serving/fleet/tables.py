@@ -55,6 +55,12 @@ metadata = MetaData()
 _ID = BigInteger().with_variant(Integer(), "sqlite")
 _TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 
+
+def _order(name: str, *columns: str) -> Index:
+    """An order a list can have. SQLite's indexes hold the number of the row anyway."""
+    return Index(name, "kind", *columns, postgresql_include=["id"])
+
+
 resources = Table(
     "resources",
     metadata,
@@ -71,9 +77,9 @@ resources = Table(
     column("revision", BigInteger, nullable=False),
     column("body", Text, nullable=False),
     UniqueConstraint("kind", "key"),
-    Index("resources_by_creation", "kind", "created", "name", "modified", "status", "parent_key", "facet"),
-    Index("resources_by_name", "kind", "name", "created", "modified", "status", "parent_key", "facet"),
-    Index("resources_by_status", "kind", "status", "name", "created", "modified", "parent_key", "facet"),
+    _order("resources_by_creation", "created", "name", "modified", "status", "parent_key", "facet"),
+    _order("resources_by_name", "name", "created", "modified", "status", "parent_key", "facet"),
+    _order("resources_by_status", "status", "name", "created", "modified", "parent_key", "facet"),
     Index("resources_by_parent", "kind", "parent_key"),
 )
 
