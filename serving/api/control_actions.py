@@ -1,0 +1,41 @@
+"""The control API's operations: which action answers which. An operation that AWS has and this table lacks is refused
+as unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from serving.api import control_configs, control_lists, control_models, control_registry, control_tags
+from serving.api.control_call import Action
+
+ACTIONS: Mapping[str, Action] = {
+    # models
+    "CreateModel": control_models.create,
+    "DescribeModel": control_models.describe,
+    "ListModels": control_lists.page,
+    "DeleteModel": control_models.delete,
+    # endpoint configurations
+    "CreateEndpointConfig": control_configs.create,
+    "DescribeEndpointConfig": control_configs.describe,
+    "ListEndpointConfigs": control_lists.page,
+    "DeleteEndpointConfig": control_configs.delete,
+    # endpoints
+    "ListEndpoints": control_lists.page,
+    # inference components
+    "ListInferenceComponents": control_lists.page,
+    # tags
+    "AddTags": control_tags.add_tags,
+    "ListTags": control_tags.list_tags,
+    "DeleteTags": control_tags.delete_tags,
+    # registry
+    "CreateModelPackageGroup": control_registry.create_group,
+    "DescribeModelPackageGroup": control_registry.describe_group,
+    "ListModelPackageGroups": control_lists.page,
+    "DeleteModelPackageGroup": control_registry.delete_group,
+    "CreateModelPackage": control_registry.create_package,
+    "DescribeModelPackage": control_registry.describe_package,
+    "BatchDescribeModelPackage": control_registry.batch_describe,
+    "ListModelPackages": control_lists.page,
+    "UpdateModelPackage": control_registry.update_package,
+    "DeleteModelPackage": control_registry.delete_package,
+}
