@@ -67,9 +67,16 @@ def _whole(low: int, high: int) -> Kind:
 
 
 def _seconds(value: object) -> float:
+    seconds = _pause(value)
+    if not seconds:
+        raise ValueError
+    return seconds
+
+
+def _pause(value: object) -> float:
     if isinstance(value, str):
         value = float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86_400:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 86_400:
         raise ValueError
     return float(value)
 
@@ -143,6 +150,7 @@ def _object_store(value: object) -> str:
 TEXT = Kind("text", _text)
 SIZE = Kind("a size such as 256MB, 1.5GiB or a number of bytes", parse_size)
 SECONDS = Kind("a number of seconds above 0, at most 86400", _seconds)
+PAUSE = Kind("a number of seconds, at most 86400", _pause)
 FLAG = Kind("true or false", _flag)
 PATH = Kind("a path", _path)
 PATHS = _many("folders, separated by commas", _path)
@@ -190,6 +198,9 @@ class Settings:
     load_timeout_seconds: float = _row(360.0, SECONDS, "Time a model may take to be fetched and loaded.")
     receive_timeout_seconds: float = _row(30.0, SECONDS, "Time a client may take to send a request or read the answer.")
     drain_seconds: float = _row(30.0, SECONDS, "Time accepted calls get to finish after SIGTERM.")
+    settle_seconds: float = _row(
+        2.0, PAUSE, "Time a control call may wait for what it changed; 0 = answer at once, as AWS does."
+    )
     fast_path: bool = _row(True, FLAG, "Answer invocations inside the HTTP protocol; false = through plain ASGI.")
     default_endpoint: str = _row("default", ENDPOINT, "Endpoint that /ping and /invocations stand for.")
     access_keys: Path | None = _row(None, PATH, "JSON or YAML list of {AccessKeyId, SecretAccessKey, Permissions}.")

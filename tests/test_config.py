@@ -63,6 +63,7 @@ def test_every_setting_has_its_documented_default() -> None:
         "SERVING_LOAD_TIMEOUT_SECONDS": "360",
         "SERVING_RECEIVE_TIMEOUT_SECONDS": "30",
         "SERVING_DRAIN_SECONDS": "30",
+        "SERVING_SETTLE_SECONDS": "2",
         "SERVING_FAST_PATH": "true",
         "SERVING_DEFAULT_ENDPOINT": "default",
         "SERVING_ACCESS_KEYS": "",
