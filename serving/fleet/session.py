@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,9 +11,11 @@ import orjson
 from sqlalchemy import Connection, Row
 from sqlalchemy.exc import IntegrityError
 
-from serving.errors import ValidationError
+from serving.errors import InternalFailure, ValidationError
 from serving.fleet import tables, tokens
 from serving.fleet.records import MOST_TAGS, AlreadyThere, NotThere, Query, Record, Stale
+
+_SEALED = ("kind", "name", "status", "parent", "facet", "created", "modified", "revision", "body")
 
 
 class SqlSession:
@@ -55,8 +58,7 @@ class SqlSession:
         }
         changed = replace(record, modified=now, revision=record.revision + 1, **given)
         of = _of(record.kind, record.name) | {"of_revision": record.revision, "of_created": record.created}
-        values = {name: value for name, value in _row(changed).items() if name in (*given, "modified", "revision")}
-        if self._connection.execute(tables.CHANGE, of | values).rowcount != 1:
+        if self._connection.execute(tables.CHANGE, of | _row(changed)).rowcount != 1:
             raise Stale(record.name)
         return changed
 
@@ -125,8 +127,19 @@ def _of(kind: str, name: str) -> dict[str, Any]:
     return {"of_kind": kind, "of_key": name.lower()}
 
 
+def check_seal(row: Row[Any]) -> None:
+    """Raises ``InternalFailure`` unless a row is what was once written. (A database notices a page that is torn, not a
+    bit that has turned in a value.)"""
+    if _seal(row._mapping) != row.seal:
+        raise InternalFailure(f"The stored {row.kind} {row.name!r} is damaged.")
+
+
+def _seal(row: Mapping[Any, Any]) -> int:
+    return zlib.crc32(orjson.dumps([row[name] for name in _SEALED]))
+
+
 def _row(record: Record) -> dict[str, Any]:
-    return {
+    row = {
         "kind": record.kind,
         "key": record.name.lower(),
         "name": record.name,
@@ -134,14 +147,16 @@ def _row(record: Record) -> dict[str, Any]:
         "parent": record.parent,
         "parent_key": record.parent.lower(),
         "facet": record.facet,
-        "created": record.created,
-        "modified": record.modified,
+        "created": float(record.created),
+        "modified": float(record.modified),
         "revision": record.revision,
         "body": orjson.dumps(record.body).decode(),
     }
+    return row | {"seal": _seal(row)}
 
 
 def _record(row: Row[Any]) -> Record:
+    check_seal(row)
     return Record(
         kind=row.kind,
         name=row.name,

@@ -10,7 +10,8 @@
     ├─ status, parent, parent_key, facet
     ├─ created, modified   epoch seconds            sequences            meta
     ├─ revision    counts changes                   ├─ name              ├─ name    schema | secret
-    └─ body        JSON                             └─ last              └─ value
+    ├─ body        JSON                             └─ last              └─ value
+    └─ seal        CRC-32 of the row
 
 A list must not read 100,000 bodies to find ten: every order a list can have is an index that also holds what lists
 filter by, so that only the rows of the page itself are fetched. Names sort by their bytes on every database.
@@ -76,6 +77,7 @@ resources = Table(
     column("modified", Double, nullable=False),
     column("revision", BigInteger, nullable=False),
     column("body", Text, nullable=False),
+    column("seal", BigInteger, nullable=False),
     UniqueConstraint("kind", "key"),
     _order("resources_by_creation", "created", "name", "modified", "status", "parent_key", "facet"),
     _order("resources_by_name", "name", "created", "modified", "status", "parent_key", "facet"),
@@ -111,6 +113,7 @@ EXISTS = select(_r.id).where(*_this)
 ADD = insert(resources)
 #: The times of creation tell a record from one of the same name that was removed and made again.
 CHANGE = update(resources).where(*_this, _r.revision == bindparam("of_revision"), _r.created == bindparam("of_created"))
+ALL = select(resources)
 REMOVE = delete(resources).where(*_this)
 EVERY = select(resources).where(_r.kind == bindparam("of_kind")).order_by(_r.created, _r.name)
 COUNT = select(func.count()).select_from(resources).where(_r.kind == bindparam("of_kind"))
