@@ -7,10 +7,10 @@ member by itself; what members mean together is checked here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from serving.api.complaints import Complaints, Path
 from serving.api.control_call import ControlCall, Outcome
 from serving.api.control_models import find_model
 from serving.api.control_tags import keep, without_tags
@@ -19,8 +19,6 @@ from serving.fleet.store import Record
 
 Variant = Mapping[str, Any]
 
-#: A weight is a single-precision float on AWS's wire.
-MAX_WEIGHT = 3.4e38
 SERVERLESS_MEMORY = (1024, 2048, 3072, 4096, 5120, 6144)
 
 #: Members of a variant that speak of instances, which a serverless one has not.
@@ -84,8 +82,7 @@ def check_config(config: Mapping[str, Any], trusted: bool = False) -> None:
     _check_variants(config)
     for list_name in ("ProductionVariants", "ShadowProductionVariants"):
         for number, variant in enumerate(config.get(list_name, ()), 1):
-            where = f"{list_name[0].lower()}{list_name[1:]}.{number}.member"
-            _check_variant(variant, where, trusted)
+            _check_variant(variant, (list_name, str(number), "member"), trusted)
     _check_serverless_config(config)
     if "AsyncInferenceConfig" in config and "CrossRegionTrafficConfig" in config:
         raise ValidationError("CrossRegionTrafficConfig cannot be given together with AsyncInferenceConfig.")
@@ -114,13 +111,7 @@ def _check_unique(names: Sequence[str]) -> None:
         seen.add(name.lower())
 
 
-def _check_variant(variant: Variant, where: str, trusted: bool) -> None:
-    weight = variant.get("InitialVariantWeight", 1.0)
-    if not math.isfinite(weight) or weight > MAX_WEIGHT:
-        raise ValidationError(
-            f"1 validation error detected: Value '{weight}' at '{where}.initialVariantWeight' failed to satisfy "
-            f"constraint: Member must have value less than or equal to {MAX_WEIGHT}"
-        )
+def _check_variant(variant: Variant, where: Path, trusted: bool) -> None:
     if "ServerlessConfig" in variant:
         _check_serverless(variant, where)
     else:
@@ -168,7 +159,7 @@ def _check_managed_scaling(variant: Variant) -> None:
 # --- serverless -----------------------------------------------------------------------------------------------------
 
 
-def _check_serverless(variant: Variant, where: str) -> None:
+def _check_serverless(variant: Variant, where: Path) -> None:
     serverless, name = variant["ServerlessConfig"], variant["VariantName"]
     given = [member for member in _INSTANCES if member in variant]
     if given:
@@ -177,10 +168,10 @@ def _check_serverless(variant: Variant, where: str) -> None:
         raise ValidationError(f'Serverless variant "{name}" needs a ModelName.')
     memory = serverless["MemorySizeInMB"]
     if memory not in SERVERLESS_MEMORY:
-        raise ValidationError(
-            f"1 validation error detected: Value '{memory}' at '{where}.serverlessConfig.memorySizeInMB' failed to "
-            f"satisfy constraint: Member must satisfy enum value set: {list(SERVERLESS_MEMORY)}"
-        )
+        complaints = Complaints()
+        sizes = f"Member must satisfy enum value set: {list(SERVERLESS_MEMORY)}"
+        complaints.add((*where, "ServerlessConfig", "MemorySizeInMB"), memory, sizes)
+        complaints.raise_any()
     provisioned, most = serverless.get("ProvisionedConcurrency", 0), serverless["MaxConcurrency"]
     if provisioned > most:
         raise ValidationError(f"ProvisionedConcurrency ({provisioned}) must be at most MaxConcurrency ({most}).")
