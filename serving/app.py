@@ -25,17 +25,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from serving.api.control_api import ControlApi
 from serving.config import Settings
-from serving.errors import BY_NAME, ConfigError, ServiceUnavailable, ServingError
-from serving.fleet.endpoints import Endpoints
+from serving.declared import Body, Document, named_paths
+from serving.deploying import apply
+from serving.errors import BY_NAME, ConfigError, ServiceUnavailable, ServingError, ValidationError
+from serving.fleet.endpoints import ENDPOINT, Endpoints
+from serving.fleet.store import Record, Session, Store, StoreThread
+from serving.fleet.table import failures
 from serving.storage import DataLock, open_store
-from serving.types import EndpointSpec
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
 from serving.workers import memory
@@ -47,24 +52,30 @@ if TYPE_CHECKING:
 _BACKLOG = 2048
 _MOST_FILES = 65_536
 _FRONT_RESTART_SECONDS = 0.2
+#: A front that has not taken a new table in for so long is not waited for: it will.
+_KNOWN_SECONDS = 5.0
+#: Questions to control: most are a matter of milliseconds, a change may be held until it has settled.
+_ASK_SECONDS = 30.0
 #: Fronts that may end in a row without ever having heard us, before the start is given up.
 _MOST_FAILED_FRONTS = 5
 
 log = logging.getLogger("serving")
 
 
-def run(settings: Settings, endpoints: tuple[EndpointSpec, ...], on_ready: Callable[[str], None]) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit status (0 = drained).
+def run(settings: Settings, document: Document, on_ready: Callable[[str], None]) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status (0 = drained). What ``document`` declares is put into the
+    store first; what clients made through the API is there already.
 
-    ``on_ready`` is called once, with the base URL, when every endpoint can answer. Raises ``ServingError`` when the
-    server cannot start: address in use, data folder in use, an artifact that is missing, refused or cannot load.
+    ``on_ready`` is called once, with the base URL, when every endpoint can answer or has failed to come back. Raises
+    ``ServingError`` when the server cannot start: address in use, data folder in use, a declared artifact that is
+    missing, refused or cannot load.
     """
     configure_logs(settings.log_format, settings.log_level)
     _allow_open_files()
     with DataLock(settings.data_dir):
         run_dir = Path(tempfile.mkdtemp(prefix="serving-"))
         try:
-            return asyncio.run(_Control(settings, run_dir).serve(endpoints, on_ready))
+            return asyncio.run(_Control(settings, run_dir).serve(document, on_ready))
         finally:
             shutil.rmtree(run_dir, ignore_errors=True)
 
@@ -116,7 +127,10 @@ class _Control:
         self._run_dir = run_dir
         self._registry = Registry(run_dir / "metrics", "control")
         self._supervisor = Supervisor(settings, run_dir, self._registry, self._changed)
+        self._store = Store(settings.database_url or f"sqlite:///{settings.data_dir.absolute() / 'serving.db'}")
+        self._thread = StoreThread(self._store)
         self._endpoints: Endpoints
+        self._api: ControlApi
         self._fronts: dict[int, _FrontHandle] = {}
         self._front_numbers = itertools.count(1)
         self._failed_fronts = 0
@@ -127,49 +141,89 @@ class _Control:
         self._watchers: set[asyncio.Task[None]] = set()
         self._listener: socket.socket
 
-    async def serve(self, endpoints: tuple[EndpointSpec, ...], on_ready: Callable[[str], None]) -> int:
+    async def serve(self, document: Document, on_ready: Callable[[str], None]) -> int:
         settings, loop = self._settings, asyncio.get_running_loop()
         self._listener = listen(settings.host, settings.port)
-        server = await asyncio.start_unix_server(self._connected, str(self._run_dir / "control.sock"), limit=2**24)
+        artifacts = open_store(settings, named_paths(document))
+        self._endpoints = Endpoints(self._supervisor, artifacts, self._thread, self._changed, self._known)
+        self._api = ControlApi(settings, self._thread, self._endpoints)
+        server = await asyncio.start_unix_server(self._connected, str(self._run_dir / "control.sock"), limit=2**25)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_soon)
-        self._endpoints = Endpoints(self._supervisor, open_store(settings, endpoints), self._changed)
         try:
             self._supervisor.start()
             for _ in range(settings.fronts):
                 self._start_front()
-            self._changed()  # an empty server has a table too
-            for spec in endpoints:
-                self._endpoints.deploy(spec)
-            await self._until_ready()
+            self._api.start()
+            await asyncio.to_thread(self._store.open)
+            await self._unless_stopped(self._raise_up(document))
             if not self._stopping.is_set():
                 host, port = self._listener.getsockname()[:2]
                 on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
             await self._stopping.wait()
             return 0
         finally:
+            self._endpoints.close()
             await self._stop()
             server.close()
+            await asyncio.to_thread(self._thread.close)
+            self._store.close()
+
+    async def _raise_up(self, document: Document) -> None:
+        """What is declared and what is stored come up, and every front knows. Raises ``ServingError`` when something
+        declared cannot."""
+        declared = {body["EndpointName"].lower() for body in document.endpoints}
+        await self._thread.write(lambda session: _forget_undeclared(session, declared))
+        await apply(document, self._declare, log.info)
+        self._changed()  # an empty server has a table too
+        await self._endpoints.start(self._settings.load_timeout_seconds)
+        await self._refuse_failed(declared)
+        while not self._all_know():
+            if self._failed_fronts >= _MOST_FAILED_FRONTS:
+                raise ServiceUnavailable("The processes that answer HTTP end as soon as they are started.")
+            self._seen.clear()
+            await self._seen.wait()
+
+    async def _declare(self, operation: str, params: Body) -> Body:
+        """A call for a declared thing, before anything runs: an endpoint that changes is simply made anew."""
+        if operation in ("UpdateEndpoint", "DeleteEndpoint"):
+            await self._thread.write(lambda session: session.remove(ENDPOINT, params["EndpointName"]))
+            if operation == "DeleteEndpoint":
+                return {}
+            operation = "CreateEndpoint"
+        return await self._api.call(operation, params, trusted=True)
+
+    async def _refuse_failed(self, declared: Iterable[str]) -> None:
+        for name in declared:
+            record = await self._thread.read(partial(_endpoint_record, name))
+            if record is None or "Serving" not in record.body:
+                reason = record.body.get("FailureReason", "it did not come up in time") if record else "it has gone"
+                raise ServiceUnavailable(str(reason))
+            live = self._endpoints.live(record.name)
+            failed = failures(live) if live else []
+            if failed:
+                raise ServiceUnavailable("; ".join(failed))
 
     def _stop_soon(self) -> None:
         self._stopping.set()
         self._seen.set()
 
-    async def _until_ready(self) -> None:
-        """Every endpoint has its workers and every front knows; or a signal came."""
-        settled = asyncio.create_task(self._supervisor.settled(self._settings.load_timeout_seconds))
-        stopped = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({settled, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do ``work``, unless a signal comes first."""
+        working, stopped = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
-        if self._stopping.is_set():
-            settled.cancel()
-            return
-        settled.result()
-        while not self._stopping.is_set() and not self._all_know():
-            if self._failed_fronts >= _MOST_FAILED_FRONTS:
-                raise ServiceUnavailable("The processes that answer HTTP end as soon as they are started.")
-            self._seen.clear()
-            await self._seen.wait()
+        if working.done():
+            working.result()
+        working.cancel()
+
+    async def _known(self) -> None:
+        """Return when every front works by the newest table, or has had time enough to."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_KNOWN_SECONDS):
+                while self._push_due or not self._all_know():
+                    self._seen.clear()
+                    await self._seen.wait()
 
     def _all_know(self) -> bool:
         """Does every front work by the newest table?"""
@@ -239,19 +293,41 @@ class _Control:
             elif message["ev"] == "stalled":
                 self._supervisor.on_stalled(message["worker"])
             elif message["ev"] == "ask":
-                front.send(await self._answer(message))
+                self._in_background(self._tell(front, message))
         if not self._stopping.is_set():
             front.process.kill()  # without this channel it is of no use
+
+    async def _tell(self, front: _FrontHandle, question: Mapping[str, Any]) -> None:
+        front.send(await self._answer(question))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._watchers.add(task)
+        task.add_done_callback(self._watchers.discard)
 
     async def _answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
         reply: dict[str, Any] = {"op": "answer", "id": question["id"]}
         try:
-            return reply | {"value": await self._endpoints.handle(question["what"], question["args"])}
+            return reply | {"value": await self._handle(question["what"], question["args"])}
         except ServingError as error:
             return reply | {"error": type(error).__name__, "message": error.message}
         except Exception:
             log.exception("a front's question failed")
             return reply | {"error": "InternalFailure", "message": "An internal failure occurred."}
+
+    async def _handle(self, what: str, args: Mapping[str, Any]) -> Any:
+        """A front's question, by name. Raises ``ServingError``."""
+        if what == "api":
+            return await self._api.handle(args)
+        names = self._endpoints.names
+        if what == "name_model":
+            target = names.give(args["endpoint"], args["name"], args["url"])
+            await asyncio.sleep(0)  # the table is sent at the end of this tick: before the answer
+            return target
+        if what == "forget_model":
+            names.forget(args["endpoint"], args["name"])
+            return await asyncio.sleep(0)
+        raise ValidationError(f"unknown question {what!r}")
 
     def _on_front_end(self, front: _FrontHandle) -> None:
         """Replace it. The listening socket is ours, so connections wait in its backlog meanwhile."""
@@ -265,9 +341,7 @@ class _Control:
         self._registry.fold(front.process.pid)
         self._failed_fronts = 0 if front.seen else self._failed_fronts + 1
         self._seen.set()
-        task = asyncio.create_task(self._start_front_later())
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
+        self._in_background(self._start_front_later())
 
     async def _start_front_later(self) -> None:
         await asyncio.sleep(_FRONT_RESTART_SECONDS)  # a front that dies at start must not spin
@@ -286,6 +360,21 @@ class _Control:
         self._supervisor.table_sent(self._version)
         for front in self._fronts.values():
             front.send({"op": "table", "table": table})
+        self._seen.set()
+
+
+def _endpoint_record(name: str, session: Session) -> Record | None:
+    return session.get(ENDPOINT, name)
+
+
+def _forget_undeclared(session: Session, declared: set[str]) -> None:
+    """A declared endpoint lives as long as it is declared; one whose last start or change came to nothing is declared
+    anew. What the API made stays."""
+    for record in session.every(ENDPOINT):
+        if record.body.get("Origin") == "declared" and (
+            record.name.lower() not in declared or record.status != "InService"
+        ):
+            session.remove(ENDPOINT, record.name)
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
@@ -324,7 +413,7 @@ class _ControlLink:
         answer = self._answers[id] = asyncio.get_running_loop().create_future()
         self._send({"ev": "ask", "id": id, "what": what, "args": args})
         try:
-            return await asyncio.wait_for(answer, 10.0)
+            return await asyncio.wait_for(answer, _ASK_SECONDS)
         except TimeoutError:
             raise ServiceUnavailable("The control process did not answer.") from None
         finally:

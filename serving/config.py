@@ -147,6 +147,13 @@ def _object_store(value: object) -> str:
     return text.rstrip("/")
 
 
+def _database(value: object) -> str:
+    text = _text(value)
+    if text and not re.fullmatch(r"sqlite:///\S+|postgresql(\+psycopg)?://\S+", text):
+        raise ValueError
+    return re.sub(r"\Apostgresql://", "postgresql+psycopg://", text)
+
+
 TEXT = Kind("text", _text)
 SIZE = Kind("a size such as 256MB, 1.5GiB or a number of bytes", parse_size)
 SECONDS = Kind("a number of seconds above 0, at most 86400", _seconds)
@@ -155,6 +162,7 @@ FLAG = Kind("true or false", _flag)
 PATH = Kind("a path", _path)
 PATHS = _many("folders, separated by commas", _path)
 OBJECT_STORE = Kind("local, aws or the http(s) URL of an S3-compatible store", _object_store)
+DATABASE = Kind("sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE", _database)
 ACCOUNT = _matching("12 digits", r"\d{12}")
 REGION = _matching("a region such as us-east-1", r"[a-z0-9-]{1,32}")
 ENDPOINT = _matching("an endpoint name (letters, digits, hyphens; at most 63)", r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
@@ -179,6 +187,7 @@ class Settings:
     host: str = _row("127.0.0.1", TEXT, "Address to listen on. Anything but loopback needs SERVING_ACCESS_KEYS.")
     port: int = _row(8080, _whole(0, 65535), "Port to listen on; 0 = any free one.")
     data_dir: Path = _row(Path(".serving"), PATH, "Folder of everything the server writes; one server per folder.")
+    database_url: str = _row("", DATABASE, "Where the state is kept; empty = SQLite in the data folder.")
     settings_file: Path | None = _row(None, PATH, "TOML, YAML or JSON file of these settings.", "SETTINGS")
     account_id: str = _row("123456789012", ACCOUNT, "Account id in the ARNs the server makes up.")
     region: str = _row("us-east-1", REGION, "Region in those ARNs.")

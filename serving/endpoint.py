@@ -15,70 +15,122 @@ from collections.abc import Callable
 from typing import Any
 
 from serving.errors import ServingError, UnknownEndpoint, UnknownVariant, ValidationError
-from serving.types import Invocation, Reply
+from serving.types import FleetKey, Invocation, Reply
 from serving.variants import Split, sticky
 from serving.watch.metrics import Registry
-from serving.workers.channel import Address, Call, Done
+from serving.workers.chain import Chain, Ticket
+from serving.workers.channel import Address, Done
 from serving.workers.pool import SWEEP_SECONDS, Pool
+
+Target = Pool | Chain
 
 
 class Endpoint:
-    """One endpoint as a front sees it: its variants' pools and how calls are split over them."""
+    """One endpoint as a front sees it: what may answer its calls, and how they are split."""
 
     def __init__(self, name: str, dice: Callable[[], float] = random.random) -> None:
         self.name = name
-        self.pools: dict[str, Pool] = {}
+        self.pools: dict[FleetKey, Pool] = {}
+        self.asynchronous = False
+        self.holds_components = False
         self._dice = dice
-        self._names: list[str] = []
-        self._weights: list[float] = []
-        self._usable: list[Pool] = []
+        self._targets: dict[str, Target] = {}
+        self._weights: dict[str, float] = {}
+        self._components: dict[str, Pool] = {}
+        self._usable: list[Target] = []
         self._usable_weights: list[float] = []
         self._split = Split(())
 
-    def set_variants(self, pools: dict[str, Pool], weights: dict[str, float]) -> None:
-        """Replace variants and weights; calls in flight stay where they are."""
-        self.pools = pools
-        self._names = list(pools)
-        self._weights = [weights[name] for name in self._names]
-        for pool in pools.values():
+    @property
+    def ready(self) -> bool:
+        """Can it answer? One that holds only components, or is asked to have no worker, needs none."""
+        return not self.pools or any(pool.ready or not pool.desired for pool in self.pools.values())
+
+    def set_targets(self, targets: dict[str, Target], weights: dict[str, float], components: dict[str, Pool]) -> None:
+        """Work by these variants, their weights, and these components from now on; calls in flight stay where they
+        are."""
+        self._targets, self._weights, self._components = targets, weights, components
+        for pool in self.pools.values():
             pool.on_ready_change = self.renormalise
         self.renormalise()
 
     def renormalise(self) -> None:
         """A variant with weight but no worker leaves the draw, and the others share its part (``behaviour/02``)."""
-        weighted = [
-            (self.pools[name], weight) for name, weight in zip(self._names, self._weights, strict=True) if weight
-        ]
-        ready = [(pool, weight) for pool, weight in weighted if pool.ready] or weighted
-        self._usable = [pool for pool, _ in ready]
+        weighted = [(target, self._weights[name]) for name, target in self._targets.items() if self._weights[name]]
+        ready = [(target, weight) for target, weight in weighted if target.ready] or weighted
+        if self.asynchronous:
+            ready = []  # its calls come from its queue, not from here
+        self._usable = [target for target, _ in ready]
         self._usable_weights = [weight for _, weight in ready]
         self._split = Split(self._usable_weights)
 
-    def invoke(self, invocation: Invocation, done: Done) -> Call:
+    def successor(self, pool: Pool) -> Target | None:
+        """Who answers now what ``pool`` would have."""
+        if pool.key.component:
+            return self._components.get(pool.key.component)
+        return None if pool.part else self._targets.get(pool.variant)
+
+    def invoke(self, invocation: Invocation, done: Done) -> Ticket:
         """Accept a call and answer it later: ``done`` gets a ``Reply`` or a ``ServingError``, once. A refusal is raised
         here and now, and then ``done`` is never called."""
         usable = self._usable
-        pool = usable[0] if len(usable) == 1 and not invocation.target_variant else self._pool(invocation)
-        if pool.multi_model:
+        named = invocation.target_variant or invocation.component or invocation.target_container
+        target = usable[0] if len(usable) == 1 and not named else self._target(invocation)
+        if target.multi_model:
             if not invocation.target_model:
                 raise ValidationError(f"Request {invocation.request_id} is missing a target model header.")
         elif invocation.target_model:
             raise ValidationError(
                 f"Endpoint {self.name} is not a multi-model endpoint and does not support target model header."
             )
-        return pool.submit(invocation, done)
+        return target.submit(invocation, done)
 
-    def _pool(self, invocation: Invocation) -> Pool:
+    def _target(self, invocation: Invocation) -> Target:
+        if self.asynchronous:
+            raise ValidationError(f"Endpoint {self.name} is asynchronous: invoke it with InvokeEndpointAsync.")
+        if self.holds_components or invocation.component:
+            return self._component(invocation.component)
+        target = self._variant(invocation)
+        if invocation.target_container and not isinstance(target, Chain):
+            raise ValidationError(
+                f"Endpoint {self.name} has no directly invocable containers; remove the target container hostname "
+                "header."
+            )
+        return target
+
+    def _component(self, name: str) -> Pool:
+        if not self.holds_components:
+            raise ValidationError(
+                "Inference Component Name header is not allowed for endpoints to which you dont plan to deploy "
+                "inference components. Please remove the Inference Component Name header and try again."
+            )
+        if not name:
+            raise ValidationError(
+                "Inference Component Name header is required for endpoints to which you plan to deploy inference "
+                "components. Please include the Inference Component Name header and try again."
+            )
+        pool = self._components.get(name)
+        if pool is None:
+            raise ValidationError(f"Inference Component {name} of endpoint {self.name} not found.")
+        if not pool.desired and not pool.ready:
+            raise ValidationError(
+                "Inference Component has no capacity to process this request. ApplicationAutoScaling may be "
+                "in-progress (if configured) or try to increase the capacity by invoking "
+                "UpdateInferenceComponentRuntimeConfig API."
+            )
+        return pool
+
+    def _variant(self, invocation: Invocation) -> Target:
         if invocation.target_variant:
-            pool = self.pools.get(invocation.target_variant)
-            if pool is None:
+            target = self._targets.get(invocation.target_variant)
+            if target is None:
                 raise UnknownVariant(f"Variant {invocation.target_variant} of endpoint {self.name} not found.")
-            return pool
+            return target
         usable = self._usable
         if not usable:
             raise ValidationError(f"All variants of endpoint {self.name} have weight 0; name one with TargetVariant.")
         if invocation.affinity_key:
-            names = [pool.variant for pool in usable]
+            names = [target.variant for target in usable]
             return usable[sticky(invocation.affinity_key, names, self._usable_weights)]
         return usable[self._split.pick(self._dice())]
 
@@ -112,34 +164,46 @@ class Directory:
         names = set()
         for row in table["endpoints"]:
             names.add(row["name"])
-            endpoint = self.endpoints.setdefault(row["name"], Endpoint(row["name"]))
-            pools, weights = {}, {}
-            for variant in row["variants"]:
-                pools[variant["name"]] = self._pool(endpoint, row["name"], variant)
-                weights[variant["name"]] = variant["weight"]
-            for name, pool in endpoint.pools.items():
-                if pools.get(name) is not pool:
-                    self._leave(pool)
-            endpoint.set_variants(pools, weights)
+            self._work_by(row, self.endpoints.setdefault(row["name"], Endpoint(row["name"])))
         for name in set(self.endpoints) - names:
             for pool in self.endpoints.pop(name).pools.values():
-                self._leave(pool)
+                self._leave(pool, None)
 
-    def _leave(self, pool: Pool) -> None:
-        pool.retire()
-        self._leaving.append(pool)
+    def _work_by(self, row: dict[str, Any], endpoint: Endpoint) -> None:
+        """Bring one endpoint to what its row says, in one step: a call is answered wholly by the old or the new."""
+        before, endpoint.pools = endpoint.pools, {}
+        endpoint.asynchronous, endpoint.holds_components = row["asynchronous"], row["holds_components"]
+        targets = {one["name"]: self._target(row["name"], one, before, endpoint.pools) for one in row["variants"]}
+        weights = {one["name"]: one["weight"] for one in row["variants"]}
+        components = {one["key"][-1]: self._pool(one, before, endpoint.pools) for one in row["components"]}
+        endpoint.set_targets(targets, weights, components)
+        for key, pool in before.items():
+            if endpoint.pools.get(key) is not pool:
+                self._leave(pool, endpoint.successor(pool))
 
-    def _pool(self, endpoint: Endpoint, name: str, variant: dict[str, Any]) -> Pool:
-        pool = endpoint.pools.get(variant["name"])
-        if pool is None or pool.multi_model != variant["multi_model"]:
-            pool = Pool(name, variant["name"], variant["multi_model"], self._max_queue, self._registry, self._ids)
-        pool.routing = variant["routing"]
+    def _target(
+        self, name: str, variant: dict[str, Any], before: dict[FleetKey, Pool], pools: dict[FleetKey, Pool]
+    ) -> Target:
+        made = [self._pool(one, before, pools) for one in variant["pools"]]
+        if len(made) == 1 and not made[0].part:
+            return made[0]
+        return Chain(name, variant["name"], made, variant["direct"], self._registry)
+
+    def _pool(self, row: dict[str, Any], before: dict[FleetKey, Pool], pools: dict[FleetKey, Pool]) -> Pool:
+        key = FleetKey(*row["key"])
+        pool = before.get(key)
+        if pool is None:
+            pool = Pool(key, row["multi_model"], self._max_queue, self._registry, self._ids)
+        pools[key] = pool
+        pool.routing, pool.desired = row["routing"], row["desired"]
         pool.on_stalled = self._on_stalled
-        quarantine = {int(model): until for model, until in variant["quarantine"].items()}
-        pool.update(
-            [Address(*worker) for worker in variant["workers"]], variant["expected"], variant["failure"], quarantine
-        )
+        quarantine = {int(model): until for model, until in row["quarantine"].items()}
+        pool.update([Address(*worker) for worker in row["workers"]], row["expected"], row["failure"], quarantine)
         return pool
+
+    def _leave(self, pool: Pool, successor: Target | None) -> None:
+        pool.retire(successor)
+        self._leaving.append(pool)
 
     def abandon(self) -> None:
         """Control has gone, and the workers with it: nothing more can be answered, and nobody need wait to hear it."""
@@ -159,7 +223,7 @@ class Directory:
 
 
 async def answer(
-    endpoint: Endpoint, invocation: Invocation, on_accepted: Callable[[Call], None] = lambda _: None
+    endpoint: Endpoint, invocation: Invocation, on_accepted: Callable[[Ticket], None] = lambda _: None
 ) -> Reply:
     """``Endpoint.invoke`` for a caller that can await. Raises the ``ServingError``; leaving cancels the call.
     ``on_accepted`` hears of the call as soon as a variant has it."""

@@ -8,6 +8,7 @@
     │  │  ├─ UnknownEndpoint      ValidationError               400
     │  │  ├─ UnknownVariant       ValidationError               400
     │  │  └─ UnknownModel         ValidationError               400
+    │  ├─ Unreadable              SerializationException        400
     │  ├─ UnknownOperation        UnknownOperationException     404
     │  ├─ ResourceInUse           ResourceInUse                 400
     │  ├─ ResourceNotFound        ResourceNotFound              400
@@ -71,6 +72,12 @@ class UnknownVariant(ValidationError):
 
 class UnknownModel(ValidationError):
     """No artifact of that name under the endpoint's prefix."""
+
+
+class Unreadable(RequestRefused):
+    """A control call's body that is not JSON, or no JSON object."""
+
+    code = "SerializationException"
 
 
 class UnknownOperation(RequestRefused):
@@ -139,13 +146,14 @@ class ModelNotReady(ServingError):
 class ModelError(ServingError):
     """The model, or what holds it, answered with a failure.
 
-    ``original_status`` is the status a SageMaker container would have answered (0 = no answer in time);
+    ``container`` is the host name of the one that failed, of several. ``original_status`` is the status a SageMaker container would have answered (0 = no answer in time);
     ``original_message`` its text, at most 2,048 characters reach the caller.
     """
 
     code = "ModelError"
     status = 424
     original_status = 500
+    container = "primary"
 
     def __init__(self, message: str, original_status: int | None = None) -> None:
         super().__init__(message)
@@ -231,6 +239,7 @@ BY_NAME: dict[str, type[ServingError]] = {
         UnknownEndpoint,
         UnknownVariant,
         UnknownModel,
+        Unreadable,
         UnknownOperation,
         ResourceInUse,
         ResourceNotFound,

@@ -20,7 +20,6 @@ from urllib.parse import unquote
 
 from serving.config import Settings
 from serving.errors import ConfigError, LoadFailed, UnknownModel, ValidationError
-from serving.types import EndpointSpec
 
 MAX_NAME = 1024  # characters: TargetModel's limit, and an S3 key's
 
@@ -100,6 +99,11 @@ class ArtifactStore(Protocol):
         """
         ...
 
+    def locate_prefix(self, url: str) -> Path:
+        """The folder at ``url``, a prefix whose models may come later: what can be empty in an object store is made
+        where it can be. Raises as ``locate`` does."""
+        ...
+
 
 class LocalStore:
     """Files of this machine. ``s3://bucket/key`` is ``s3_root/bucket/key``; paths and ``file://`` must lie in
@@ -116,6 +120,14 @@ class LocalStore:
             return self._object(parse_s3(url), name)
         place = self._named(_file_path(url))
         return beneath(place, name) if name else place
+
+    def locate_prefix(self, url: str) -> Path:
+        """See ``ArtifactStore``: a prefix of the local bucket folder is made when it is not there."""
+        if url.startswith("s3://"):
+            bucket, key = parse_s3(url)
+            with suppress(OSError):  # a file in the way: locate says so
+                (self._s3_root / bucket / key).mkdir(parents=True, exist_ok=True)
+        return self.locate(url)
 
     def _object(self, url: ObjectUrl, name: str) -> Path:
         full = "/".join(part for part in (url.key.rstrip("/"), name) if part)
@@ -181,6 +193,10 @@ class S3Store:
             self._fetch(bucket, key, list(objects), folder)
         return folder / key.rstrip("/").rpartition("/")[2] if key in objects else folder
 
+    def locate_prefix(self, url: str) -> Path:
+        """See ``ArtifactStore``."""
+        return self.locate(url)
+
     def _listed(self, bucket: str, key: str) -> dict[str, str]:
         """ETag by key: the object ``key`` alone if there is one, else everything under the prefix ``key/``."""
         from botocore.exceptions import BotoCoreError, ClientError
@@ -239,12 +255,12 @@ def _status(error: Any) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def open_store(settings: Settings, endpoints: Iterable[EndpointSpec] = ()) -> ArtifactStore:
-    """The store these settings ask for. The operator's own ``endpoints`` name folders too: the paths their models
-    lie at. Raises ``ConfigError`` when S3 is wanted and boto3 is not installed."""
-    urls = [variant.model.model_data_url for endpoint in endpoints for variant in endpoint.variants]
-    named = [_file_path(url) for url in urls if not url.startswith("s3://")]
-    local = LocalStore(settings.data_dir / "s3", [*settings.file_roots, *named])
+def open_store(settings: Settings, named: Iterable[str] = ()) -> ArtifactStore:
+    """The store these settings ask for. ``named``: paths and URLs of artifacts that the operator named on the command
+    line or in a declared file; they may be read, as the folders in ``file_roots`` may. Raises ``ConfigError`` when S3
+    is wanted and boto3 is not installed."""
+    places = [_file_path(url) for url in named if "://" not in url or url.startswith("file://")]
+    local = LocalStore(settings.data_dir / "s3", [*settings.file_roots, *places])
     if settings.s3 == "local":
         return local
     return S3Store(_s3_client(settings), settings.data_dir / "cache" / "s3", local)

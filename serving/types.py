@@ -11,34 +11,69 @@ RoutingStrategy = Literal["RANDOM", "LEAST_OUTSTANDING_REQUESTS"]
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model as CreateModel describes it. ``model_data_url``: a path, ``file://`` or ``s3://`` URL of an artifact, or,
-    with ``mode="MultiModel"``, of the prefix that holds many."""
+    """A container of a model as CreateModel describes it. ``model_data_url``: a path, ``file://`` or ``s3://`` URL of an
+    artifact, or, with ``mode="MultiModel"``, of the prefix that holds many. ``hostname`` tells the containers of one
+    model apart."""
 
     name: str
     model_data_url: str
     mode: Literal["SingleModel", "MultiModel"] = "SingleModel"
     environment: Mapping[str, str] = field(default_factory=dict)
     cache: Literal["Enabled", "Disabled"] = "Enabled"
+    hostname: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class VariantSpec:
-    """A production variant: one model, ``weight`` of the traffic, ``instance_count`` workers."""
+    """A production variant: one model, ``weight`` of the traffic, ``instance_count`` workers for each of the model's
+    containers. Several containers are a chain, or, with ``direct``, called one by one by host name. None: the variant
+    only holds inference components."""
 
     name: str
-    model: ModelSpec
+    containers: tuple[ModelSpec, ...]
     weight: float = 1.0
     instance_count: int = 1
     routing: RoutingStrategy = "RANDOM"
+    direct: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointSpec:
-    """An endpoint: 1 to 10 production variants under one name."""
+    """An endpoint: 1 to 10 production variants under one name. ``generation`` counts its deployments; ``asynchronous``:
+    it takes InvokeEndpointAsync and nothing else."""
 
     name: str
     config_name: str
     variants: tuple[VariantSpec, ...]
+    generation: int = 1
+    asynchronous: bool = False
+
+
+class FleetKey(NamedTuple):
+    """Names the workers that are alike: those of one container (``part`` = its host name; empty = the only one) of one
+    variant in one deployment of an endpoint, or of one inference component (``component``)."""
+
+    endpoint: str
+    generation: int
+    variant: str
+    part: str = ""
+    component: str = ""
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """The metric labels endpoint and variant: a component goes by its own name, a container of several as
+        ``variant/host name``."""
+        return self.endpoint, self.component or (f"{self.variant}/{self.part}" if self.part else self.variant)
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSpec:
+    """Workers that there should be: ``count`` of them, each with ``model``."""
+
+    key: FleetKey
+    model: ModelSpec
+    count: int = 1
+    routing: RoutingStrategy = "RANDOM"
 
 
 class Invocation(NamedTuple):

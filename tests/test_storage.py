@@ -33,7 +33,6 @@ from serving.storage import (
     parse_s3,
     write_atomic,
 )
-from serving.types import EndpointSpec, ModelSpec, VariantSpec
 
 # --- names ----------------------------------------------------------------------------------------------------------
 
@@ -326,9 +325,8 @@ def test_other_paths_are_refused(models: Path) -> None:
 
 def test_the_operators_endpoints_name_their_folders(models: Path, tmp_path: Path) -> None:
     """What the command line or the config file serves needs no further leave; what lies beside it does."""
-    spec = ModelSpec("m", str(models / "team"), "MultiModel")
-    store = open_store(Settings(data_dir=tmp_path / "data"), [EndpointSpec("e", "c", (VariantSpec("v", spec),))])
-    assert models / "team/b.onnx" == store.locate(spec.model_data_url, "b.onnx")
+    store = open_store(Settings(data_dir=tmp_path / "data"), [str(models / "team")])
+    assert models / "team/b.onnx" == store.locate(str(models / "team"), "b.onnx")
     with pytest.raises(ValidationError):
         store.locate(str(models / "a.onnx"))
 

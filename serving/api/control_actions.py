@@ -5,7 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from serving.api import control_configs, control_lists, control_models, control_registry, control_tags
+from serving.api import (
+    control_components,
+    control_configs,
+    control_endpoints,
+    control_lists,
+    control_models,
+    control_registry,
+    control_tags,
+)
 from serving.api.control_call import Action
 
 ACTIONS: Mapping[str, Action] = {
@@ -20,9 +28,19 @@ ACTIONS: Mapping[str, Action] = {
     "ListEndpointConfigs": control_lists.page,
     "DeleteEndpointConfig": control_configs.delete,
     # endpoints
+    "CreateEndpoint": control_endpoints.create,
+    "DescribeEndpoint": control_endpoints.describe,
     "ListEndpoints": control_lists.page,
+    "UpdateEndpoint": control_endpoints.update,
+    "UpdateEndpointWeightsAndCapacities": control_endpoints.update_weights,
+    "DeleteEndpoint": control_endpoints.delete,
     # inference components
+    "CreateInferenceComponent": control_components.create,
+    "DescribeInferenceComponent": control_components.describe,
     "ListInferenceComponents": control_lists.page,
+    "UpdateInferenceComponent": control_components.update,
+    "UpdateInferenceComponentRuntimeConfig": control_components.update_runtime,
+    "DeleteInferenceComponent": control_components.delete,
     # tags
     "AddTags": control_tags.add_tags,
     "ListTags": control_tags.list_tags,

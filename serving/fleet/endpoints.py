@@ -1,135 +1,379 @@
-"""The endpoints this server should have, kept in the control process: deploy, reweigh, resize, name models."""
+"""What there should be, made to be: one driver for each endpoint and inference component, and the table for the fronts.
+
+The store says what should exist; the supervisor's fleets are what does. A driver looks at its record, does the next
+thing that is missing, writes down how far it got, and looks again; so after a kill -9 at any moment it simply goes on::
+
+    Creating ──► fleets up ──► InService            (cannot come up: Failed)
+    Updating, with a pending deployment ──► its fleets come up beside the old ones ──► the table is switched, every
+        front works by it ──► InService; the old fleets drain        (cannot come up: RollingBack ──► InService, old)
+    Updating, without ──► weights and counts change in place ──► InService
+    Deleting ──► out of the table ──► drained ──► the record goes
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from serving.errors import ConfigError, ServingError, UnknownEndpoint, UnknownModel, UnknownVariant, ValidationError
+from serving.config import Settings
+from serving.errors import ServiceUnavailable, ServingError
+from serving.fleet import resolve
+from serving.fleet.names import ModelNames
+from serving.fleet.placing import place
+from serving.fleet.store import Record, Session, Stale, StoreThread
 from serving.fleet.table import endpoint_row
 from serving.storage import ArtifactStore
-from serving.types import EndpointSpec, VariantSpec
-from serving.workers import artifacts
+from serving.types import EndpointSpec, FleetKey, FleetSpec
+from serving.workers.roster import Fleet
 from serving.workers.supervisor import Supervisor
 
-_SAMPLED = 64
-#: Names that POST /models may give at once: every front holds them all.
-_MOST_NAMES = 100_000
+ENDPOINT, COMPONENT = "endpoint", "inference-component"
+IN_PROGRESS = frozenset({"Creating", "Updating", "RollingBack", "Deleting", "SystemUpdating"})
+_LONGEST_REASON = 1024
+_FIRST_RETRY, _LONGEST_RETRY = 0.5, 60.0
+
+log = logging.getLogger("serving.fleet")
 
 
-def frameworks_of(location: Path, multi_model: bool, allow_code: bool) -> frozenset[str]:
-    """Frameworks a variant's workers should be forked with: its artifact's, or those of the first few under its prefix
-    (the others are imported when a model first needs them). Raises ``ServingError`` for a single artifact that is none
-    or is not allowed, so that it never gets as far as a worker."""
-    if not multi_model:
-        if location.name.endswith((".tar.gz", ".tgz")) or (location / "model.tar.gz").is_file():
-            return frozenset()  # unpacked by its worker
-        artifact = artifacts.recognise(location)
-        artifacts.check_allowed(artifact, allow_code)
-        return artifact.frameworks
-    if not location.is_dir():
-        raise ConfigError(f"the model prefix {location.name!r} is no folder")
-    found: set[str] = set()
-    for at, path in enumerate(sorted(location.iterdir())):
-        if at >= _SAMPLED:
-            break
-        try:
-            found |= artifacts.recognise(path).frameworks
-        except ServingError:
-            continue
-    return frozenset(found)
+def tag(kind: str, name: str) -> str:
+    """How actions and the reconciler call a record."""
+    return f"{kind}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """What runs for one record: its fleets; for an endpoint also the variants they belong to. ``up`` False: its fleets
+    could not even be started yet."""
+
+    endpoint: str
+    fleets: tuple[FleetSpec, ...]
+    spec: EndpointSpec | None = None
+    status: str = ""
+    reason: str = ""
+    up: bool = True
+
+    @property
+    def keys(self) -> tuple[FleetKey, ...]:
+        """Their keys."""
+        return tuple(fleet.key for fleet in self.fleets)
+
+
+def deployed(record: Record, deployment: Mapping[str, Any]) -> Deployed:
+    """The fleets that a deployment of this record means. Raises ``ValidationError`` for one that cannot run."""
+    if record.kind == COMPONENT:
+        return Deployed(record.parent, (resolve.component_fleet(record.name, record.parent, deployment),))
+    spec = resolve.endpoint_spec(record.name, deployment)
+    return Deployed(record.name, resolve.endpoint_fleets(spec), spec)
 
 
 class Endpoints:
-    """What there should be, and the table that tells the fronts."""
+    """All endpoints and inference components of this server."""
 
-    def __init__(self, supervisor: Supervisor, store: ArtifactStore, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        artifacts: ArtifactStore,
+        thread: StoreThread,
+        on_change: Callable[[], None],
+        known: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``on_change``: the table may have changed. ``known`` returns when every front works by the newest."""
+        self.names = ModelNames(supervisor, on_change)
         self._supervisor = supervisor
-        self._store = store
+        self._settings: Settings = supervisor.settings
+        self._artifacts = artifacts
+        self._thread = thread
         self._on_change = on_change
-        self._specs: dict[str, EndpointSpec] = {}
-        self._weights: dict[str, dict[str, float]] = {}
-        self._locations: dict[tuple[str, str], Path] = {}
-        self._aliases: dict[str, dict[str, str]] = {}
-        self._allow_code = supervisor.settings.allow_code
+        self._known = known
+        self._running: dict[str, Deployed] = {}
+        self._rows: dict[str, Mapping[str, Any]] = {}
+        self._drivers: dict[str, _Driver] = {}
+        self._started = False
 
-    def deploy(self, spec: EndpointSpec) -> None:
-        """There shall be this endpoint. Raises ``ServingError`` when an artifact is missing, unknown or not allowed."""
-        prepared = [(variant, *self._prepare(variant)) for variant in spec.variants]
-        for variant, location, frameworks in prepared:
-            self._locations[spec.name, variant.name] = location
-            self._supervisor.put(spec.name, variant, str(location), frameworks)
-        self._specs[spec.name] = spec
-        self._weights[spec.name] = {variant.name: variant.weight for variant in spec.variants}
-        self._on_change()
+    # -- asked by the control API ---------------------------------------------------------------------------------
 
-    def _prepare(self, variant: VariantSpec) -> tuple[Path, frozenset[str]]:
-        location = self._store.locate(variant.model.model_data_url)
-        return location, frameworks_of(location, variant.model.mode == "MultiModel", self._allow_code)
+    async def start(self, patience: float) -> None:
+        """Bring up everything the store holds; returns when each has come up or has failed to, after ``patience``
+        seconds at the latest."""
+        records = await self._thread.read(lambda session: [*session.every(ENDPOINT), *session.every(COMPONENT)])
+        self._started = True
+        tags = [tag(record.kind, record.name) for record in records]
+        self.touch(tags)
+        await self.settled(tags, patience)
 
-    def update(self, endpoint: str, changes: Mapping[str, Mapping[str, float]]) -> None:
-        """UpdateEndpointWeightsAndCapacities: per variant ``weight`` and/or ``count``, live, all or nothing."""
-        spec = self._specs.get(endpoint)
-        if spec is None:
-            raise UnknownEndpoint(f"Could not find endpoint {endpoint!r}.")
-        for variant in changes:
-            if variant not in self._weights[endpoint]:
-                raise UnknownVariant(f"Variant {variant} of endpoint {endpoint} not found.")
-        for variant, change in changes.items():
-            if "weight" in change:
-                self._weights[endpoint][variant] = change["weight"]
-            if "count" in change:
-                self._supervisor.resize(endpoint, variant, int(change["count"]))
-        self._on_change()
+    def touch(self, tags: Iterable[str]) -> None:
+        """The desired state of these has changed. Before ``start`` this waits for it."""
+        for one in tags if self._started else ():
+            driver = self._drivers.get(one)
+            if driver is None:
+                driver = self._drivers[one] = _Driver(self, one)
+            driver.look()
 
-    def name_model(self, endpoint: str, name: str, url: str) -> str:
-        """The container API's load: ``name`` shall mean the artifact at ``url``, a path relative to the prefix or an
-        absolute one beneath it. Returns the TargetModel. Raises ``ServingError``."""
-        location = next((self._locations[key] for key in self._locations if key[0] == endpoint), None)
-        if location is None:
-            raise UnknownEndpoint(f"Endpoint {endpoint} not found.")
-        target = url.removeprefix(f"{location}/").removeprefix("file://").removeprefix(f"{location}/")
-        if target.startswith("/"):
-            raise UnknownModel("The model's url is not under the endpoint's model prefix.")
-        artifacts.locate(location, target)
-        names = self._aliases.setdefault(endpoint, {})
-        if name != target and names.get(name) != target:
-            if len(names) >= _MOST_NAMES:
-                raise ValidationError(f"Endpoint {endpoint} has {_MOST_NAMES} named models; unload some first.")
-            names[name] = target
-            self._on_change()
-        return target
+    async def settled(self, tags: Iterable[str], seconds: float) -> None:
+        """Return when these are as they should be, or have failed; after ``seconds`` at the latest."""
+        waiting = [driver.settled.wait() for one in tags if (driver := self._drivers.get(one)) is not None]
+        if waiting:
+            _, left = await asyncio.wait([asyncio.ensure_future(one) for one in waiting], timeout=seconds)
+            for task in left:
+                task.cancel()
 
-    def forget_model(self, endpoint: str, name: str) -> None:
-        """The name means nothing any more."""
-        if self._aliases.get(endpoint, {}).pop(name, None) is not None:
-            self._on_change()
+    def live(self, name: str) -> Mapping[str, Any] | None:
+        """The endpoint's row of the routing table as it was last sent (``table.py``); any thread may ask."""
+        return self._rows.get(name)
+
+    def dismiss(self, one: str) -> None:
+        """Its record has gone."""
+        self._drivers.pop(one, None)
+
+    def close(self) -> None:
+        """Drive nothing any more."""
+        for driver in self._drivers.values():
+            driver.stop()
+
+    # -- the table ------------------------------------------------------------------------------------------------
 
     def table(self, version: int) -> dict[str, Any]:
         """The routing table (``table.py``)."""
-        now = time.monotonic()
-        rows = []
-        for name, spec in self._specs.items():
-            fleets = {one.name: self._supervisor.fleets[name, one.name] for one in spec.variants}
-            rows.append(endpoint_row(spec, fleets, self._weights[name], now))
-        return {
-            "version": version,
-            "aliases": {name: dict(names) for name, names in self._aliases.items()},
-            "endpoints": rows,
-        }
+        now, fleets = time.monotonic(), self._supervisor.fleets
+        components: dict[str, list[Fleet]] = {}
+        for one in self._running.values():
+            if one.spec is None:
+                components.setdefault(one.endpoint, []).extend(fleets[key] for key in one.keys if key in fleets)
+        rows = [
+            endpoint_row(one.spec, fleets, components.get(one.endpoint, ()), (one.status, one.reason), now)
+            for one in self._running.values()
+            if one.spec is not None
+        ]
+        self._rows = {row["name"]: row for row in rows}
+        return {"version": version, "aliases": self.names.table(), "endpoints": rows}
 
-    async def handle(self, what: str, args: Mapping[str, Any]) -> Any:
-        """A front's question, by name. Raises ``ServingError``; an unknown one is a ``ValidationError``."""
-        if what == "update":
-            return self.update(args["endpoint"], args["changes"])
-        if what == "name_model":
-            target = self.name_model(args["endpoint"], args["name"], args["url"])
-            await asyncio.sleep(0)  # the table is sent at the end of this tick: before the answer
-            return target
-        if what == "forget_model":
-            self.forget_model(args["endpoint"], args["name"])
-            return await asyncio.sleep(0)
-        raise ValidationError(f"unknown question {what!r}")
+    # -- steps, called by drivers ---------------------------------------------------------------------------------
+
+    async def advance(self, kind: str, name: str) -> bool:
+        """Do what is missing for one record. Returns whether there still is one. Raises ``ServingError`` when it could
+        not even be tried."""
+        record = await self._thread.read(lambda session: session.get(kind, name))
+        if record is None or record.status == "Deleting":
+            await self._withdraw(tag(kind, name))
+            if record is not None:
+                await self._thread.write(lambda session: session.remove(kind, name))
+            return False
+        known = self._running.get(tag(kind, name))
+        if "Serving" in record.body and not (known and known.up):
+            await self._come_back(record)
+        if "Pending" in record.body and record.status == "RollingBack":  # a crash cut it short: those fleets are gone
+            reason = str(record.body.get("FailureReason", ""))
+            await self._commit(record, lambda one: _rolled_back(one, reason))
+        elif "Pending" in record.body and record.status != "Failed":
+            await self._roll_out(record)
+        elif record.status in IN_PROGRESS:
+            await self._adjust(record)
+        else:
+            self._note(record)
+        return True
+
+    def _note(self, record: Record) -> None:
+        """What people may read of it."""
+        one = self._running.get(tag(record.kind, record.name))
+        if one is not None:
+            reason = str(record.body.get("FailureReason", ""))
+            self._running[tag(record.kind, record.name)] = replace(one, status=record.status, reason=reason)
+            self._on_change()
+
+    async def _raise_up(self, made: Deployed) -> None:
+        """Start these fleets. Raises ``ServingError`` for an artifact that is missing, unknown or not allowed."""
+        places = [await asyncio.to_thread(self._place, fleet) for fleet in made.fleets]
+        for fleet, (location, frameworks) in zip(made.fleets, places, strict=True):
+            if fleet.key not in self._supervisor.fleets:
+                self._supervisor.put(fleet, str(location), frameworks)
+                self.names.locate(fleet.key.endpoint, location)
+
+    def _place(self, fleet: FleetSpec) -> tuple[Path, frozenset[str]]:
+        return place(fleet, self._artifacts, self._settings.allow_code)
+
+    async def _come_back(self, record: Record) -> None:
+        """After a restart: what served shall serve again. Raises ``ServingError`` when it cannot even be tried and
+        nothing else is pending."""
+        one = tag(record.kind, record.name)
+        made = replace(deployed(record, record.body["Serving"]), status=record.status)
+        self._running[one] = replace(made, up=False)
+        try:
+            await self._raise_up(made)
+        except ServingError as error:
+            self._running[one] = replace(made, up=False, reason=error.message)  # callers are told why
+            self._on_change()
+            if "Pending" in record.body:
+                return
+            raise
+        self._running[one] = made
+        self._on_change()
+        try:
+            await self._supervisor.settled(made.keys, self._patience)
+        except ServiceUnavailable as error:
+            log.error("%s does not come back: %s", record.name, error.message)
+
+    @property
+    def _patience(self) -> float:
+        return self._settings.load_timeout_seconds
+
+    async def _roll_out(self, record: Record) -> None:
+        """Bring the pending deployment up beside what serves; switch to it whole, or leave everything as it was."""
+        one, pending = tag(record.kind, record.name), record.body["Pending"]
+        before = self._running.get(one)
+        coming: tuple[FleetKey, ...] = ()
+        try:
+            made = replace(deployed(record, pending), status=record.status)
+            coming = made.keys
+            await self._raise_up(made)
+            if before is None:
+                self._running[one] = made  # nobody is served yet: calls may wait for it
+                self._on_change()
+            await self._supervisor.settled(coming, self._patience)
+        except ServingError as error:
+            log.error("%s: its deployment cannot come up: %s", record.name, error.message)
+            await self._refuse(record, coming, error.message[:_LONGEST_REASON])
+            return
+        self._running[one] = made
+        self._on_change()
+        await self._known()
+        await self._commit(record, _succeeded)
+        if before is not None:
+            self._supervisor.remove(set(before.keys) - set(coming))
+            self._on_change()
+
+    async def _refuse(self, record: Record, coming: Iterable[FleetKey], reason: str) -> None:
+        self._supervisor.remove(coming)
+        if "Serving" not in record.body:
+            self._running.pop(tag(record.kind, record.name), None)
+            self._on_change()
+            await self._commit(record, lambda one: _failed(one, reason))
+            return
+        await self._commit(record, lambda one: _rolling_back(one, reason))
+        await self._supervisor.drained(set(coming))
+        await self._commit(record, lambda one: _rolled_back(one, reason))
+
+    async def _adjust(self, record: Record) -> None:
+        """Weights and counts change in place."""
+        one, reason = tag(record.kind, record.name), ""
+        made = replace(deployed(record, record.body["Serving"]), status=record.status)
+        self._running[one] = made
+        for fleet in made.fleets:
+            known = self._supervisor.fleets.get(fleet.key)
+            if known is not None and known.desired != fleet.count:
+                self._supervisor.resize(fleet.key, fleet.count)
+        self._on_change()
+        try:
+            await self._supervisor.settled(made.keys, self._patience)
+        except ServiceUnavailable as error:
+            reason = error.message[:_LONGEST_REASON]
+        await self._known()
+        await self._commit(record, lambda kept: _adjusted(kept, reason))
+
+    async def _withdraw(self, one: str) -> None:
+        """Nothing of this runs any more when it returns."""
+        before = self._running.pop(one, None)
+        if before is None:
+            return
+        if before.spec is not None:
+            self.names.forget_endpoint(before.endpoint)
+        self._on_change()
+        await self._known()
+        self._supervisor.remove(before.keys)
+        self._on_change()
+        await self._supervisor.drained(before.keys)
+
+    async def _commit(self, record: Record, change: Callable[[Record], tuple[str, Mapping[str, Any]]]) -> None:
+        """Write how far a record got, unless it has meanwhile been asked for something else."""
+
+        def write(session: Session) -> Record | None:
+            now = session.get(record.kind, record.name)
+            if now is None:
+                return None
+            status, body = change(now)
+            return session.change(now, now=time.time(), status=status, body=body)
+
+        written = await self._thread.write(write)
+        if written is not None:
+            self._note(written)
+
+
+# --- what a step leaves in the record: pure ---------------------------------------------------------------------------
+
+
+def _without(body: Mapping[str, Any], *fields: str) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name not in fields}
+
+
+def _succeeded(record: Record) -> tuple[str, Mapping[str, Any]]:
+    pending = record.body["Pending"]
+    body = _without(record.body, "Pending", "FailureReason") | {"Serving": _without(pending, "DeploymentConfig")}
+    if "DeploymentConfig" in pending:
+        body["LastDeploymentConfig"] = pending["DeploymentConfig"]
+    return "InService", body
+
+
+def _failed(record: Record, reason: str) -> tuple[str, Mapping[str, Any]]:
+    return "Failed", {**record.body, "FailureReason": reason}
+
+
+def _rolling_back(record: Record, reason: str) -> tuple[str, Mapping[str, Any]]:
+    return "RollingBack", {**record.body, "FailureReason": reason}
+
+
+def _rolled_back(record: Record, reason: str) -> tuple[str, Mapping[str, Any]]:
+    return "InService", _without(record.body, "Pending") | {"FailureReason": reason}
+
+
+def _adjusted(record: Record, reason: str) -> tuple[str, Mapping[str, Any]]:
+    return "InService", _without(record.body, "FailureReason") | ({"FailureReason": reason} if reason else {})
+
+
+class _Driver:
+    """Looks at one record until nothing is missing; again whenever told to; until there is none."""
+
+    def __init__(self, endpoints: Endpoints, one: str) -> None:
+        self.settled = asyncio.Event()
+        self._endpoints = endpoints
+        self._tag = one
+        self._again = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+
+    def look(self) -> None:
+        """Its record has changed."""
+        self.settled.clear()
+        self._again.set()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        exists, failures = True, 0
+        while exists or self._again.is_set():
+            await self._again.wait()
+            self._again.clear()
+            exists, failures = await self._look(failures)
+            if not self._again.is_set():
+                self.settled.set()
+        self._endpoints.dismiss(self._tag)
+
+    async def _look(self, failures: int) -> tuple[bool, int]:
+        """One look: is there still a record, and how many looks in a row have failed?"""
+        kind, _, name = self._tag.partition("/")
+        try:
+            return await self._endpoints.advance(kind, name), 0
+        except Stale:
+            self._again.set()
+            return True, failures
+        except ServingError as error:
+            log.error("%s: %s Trying again.", self._tag, error.message)
+        except Exception:
+            log.exception("%s could not be looked after", self._tag)
+        pause = min(_FIRST_RETRY * 2.0**failures, _LONGEST_RETRY)
+        asyncio.get_running_loop().call_later(pause, self._again.set)
+        return True, failures + 1

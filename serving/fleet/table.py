@@ -3,28 +3,31 @@
 ::
 
     {"version": 7, "aliases": {"endpoint": {"name": "path under the prefix"}}, "endpoints": [
-      {"name": "default", "config": "default", "variants": [
-        {"name": "AllTraffic", "weight": 1.0, "multi_model": false, "routing": "RANDOM",
-         "desired": 1, "expected": true, "failure": "",
-         "workers": [["0001", "…/0001.sock", "…/0001.cell"]], "states": [["0001", 4711, "READY"]],
-         "quarantine": {"1234567": 98765.4}}]}]}
+      {"name": "default", "config": "default", "status": "InService", "reason": "", "generation": 1,
+       "asynchronous": false, "holds_components": false,
+       "variants": [{"name": "AllTraffic", "weight": 1.0, "direct": false, "count": 1, "pools": [POOL]}],
+       "components": [POOL]}]}
+
+    POOL = {"key": ["default", 1, "AllTraffic", "", ""], "multi_model": false, "routing": "RANDOM",
+            "desired": 1, "expected": true, "failure": "",
+            "workers": [["0001", "…/0001.sock", "…/0001.cell"]], "states": [["0001", 4711, "READY"]],
+            "quarantine": {"1234567": 98765.4}}
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from serving.types import EndpointSpec
+from serving.types import EndpointSpec, FleetKey
 from serving.workers.roster import READY, Fleet
 
 
-def variant_row(fleet: Fleet, weight: float, now: float) -> dict[str, Any]:
-    """One variant as fronts need it. ``expected``: are workers on their way, so that calls may wait for one?"""
+def pool_row(fleet: Fleet, now: float) -> dict[str, Any]:
+    """One fleet as fronts need it. ``expected``: are workers on their way, so that calls may wait for one?"""
     workers = sorted(fleet.workers.values(), key=lambda worker: worker.plan.worker_id)
     return {
-        "name": fleet.spec.name,
-        "weight": weight,
+        "key": list(fleet.spec.key),
         "multi_model": fleet.spec.model.mode == "MultiModel",
         "routing": fleet.spec.routing,
         "desired": fleet.desired,
@@ -39,22 +42,51 @@ def variant_row(fleet: Fleet, weight: float, now: float) -> dict[str, Any]:
 
 
 def endpoint_row(
-    spec: EndpointSpec, fleets: Mapping[str, Fleet], weights: Mapping[str, float], now: float
+    spec: EndpointSpec,
+    fleets: Mapping[FleetKey, Fleet],
+    components: Iterable[Fleet],
+    status: tuple[str, str],
+    now: float,
 ) -> dict[str, Any]:
-    """One endpoint as fronts need it."""
-    variants = [variant_row(fleets[one.name], weights[one.name], now) for one in spec.variants]
-    return {"name": spec.name, "config": spec.config_name, "variants": variants}
+    """One endpoint as fronts need it. ``status``: its EndpointStatus and FailureReason."""
+    variants = []
+    for one in spec.variants:
+        keys = [FleetKey(spec.name, spec.generation, one.name, model.hostname) for model in one.containers]
+        pools = [pool_row(fleets[key], now) for key in keys if key in fleets]
+        if pools:
+            row = {"name": one.name, "weight": one.weight, "direct": one.direct, "count": one.instance_count}
+            variants.append(row | {"pools": pools})
+    return {
+        "name": spec.name,
+        "config": spec.config_name,
+        "status": status[0],
+        "reason": status[1],
+        "generation": spec.generation,
+        "asynchronous": spec.asynchronous,
+        "holds_components": any(not one.containers for one in spec.variants),
+        "variants": variants,
+        "components": [pool_row(fleet, now) for fleet in components],
+    }
+
+
+def failures(row: Mapping[str, Any]) -> list[str]:
+    """What keeps the row's variants from having a worker, as ``variant: reason``."""
+    return [
+        f"{variant['name']}: {pool['failure']}"
+        for variant in row["variants"]
+        for pool in variant["pools"]
+        if pool["failure"]
+    ]
 
 
 def status(row: Mapping[str, Any]) -> str:
-    """SageMaker's EndpointStatus of a table row: Failed when a variant has given up, InService when every variant has
-    the workers it should have, Creating before any has, Updating between."""
-    variants = row["variants"]
-    if any(one["failure"] and not one["workers"] for one in variants):
-        return "Failed"
-    if all(len(one["workers"]) >= one["desired"] for one in variants):
-        return "InService"
-    return "Updating" if any(one["workers"] for one in variants) else "Creating"
+    """SageMaker's EndpointStatus of a row: what its record says, but OutOfService when a variant of an InService one
+    has given up and none can answer."""
+    pools = [pool for variant in row["variants"] for pool in variant["pools"]]
+    gone = any(pool["failure"] for pool in pools) and not any(pool["workers"] for pool in pools)
+    if row["status"] == "InService" and gone:
+        return "OutOfService"
+    return str(row["status"])
 
 
 def describe(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +97,16 @@ def describe(row: Mapping[str, Any]) -> dict[str, Any]:
         "EndpointStatus": status(row),
         "ProductionVariants": [_describe_variant(one) for one in row["variants"]],
     }
-    reasons = [f"{one['name']}: {one['failure']}" for one in row["variants"] if one["failure"]]
+    if row["components"]:
+        described["InferenceComponents"] = [
+            {
+                "InferenceComponentName": one["key"][-1],
+                "CurrentCopyCount": len(one["workers"]),
+                "Workers": _workers(one),
+            }
+            for one in row["components"]
+        ]
+    reasons = failures(row) or ([row["reason"]] if row["reason"] else [])
     return described | ({"FailureReason": "; ".join(reasons)[:1024]} if reasons else {})
 
 
@@ -74,7 +115,16 @@ def _describe_variant(row: Mapping[str, Any]) -> dict[str, Any]:
         "VariantName": row["name"],
         "CurrentWeight": row["weight"],
         "DesiredWeight": row["weight"],
-        "CurrentInstanceCount": len(row["workers"]),
-        "DesiredInstanceCount": row["desired"],
-        "Workers": [{"WorkerId": name, "Pid": pid, "State": state} for name, pid, state in row["states"]],
+        "CurrentInstanceCount": instances(row),
+        "DesiredInstanceCount": row["count"],
+        "Workers": [worker for pool in row["pools"] for worker in _workers(pool)],
     }
+
+
+def instances(variant: Mapping[str, Any]) -> int:
+    """Complete instances of a variant that answer now: workers of the container that has the fewest."""
+    return min((len(pool["workers"]) for pool in variant["pools"]), default=0)
+
+
+def _workers(pool: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"WorkerId": name, "Pid": pid, "State": state} for name, pid, state in pool["states"]]

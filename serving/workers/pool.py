@@ -21,11 +21,11 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from serving import errors
 from serving.errors import InvocationTimedOut, ServiceUnavailable, ServingError, Throttled, WorkerDied
-from serving.types import Invocation, Reply, RoutingStrategy
+from serving.types import FleetKey, Invocation, Reply, RoutingStrategy
 from serving.watch.metrics import Registry
 from serving.workers import cells, placement, wire
 from serving.workers.admission import Admission
@@ -40,7 +40,7 @@ _MOST_ORDERS = 20_000
 #: Bodies above this count for admission.
 _BIG = 64 * 1024
 _TIMED_OUT = (
-    "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
+    "Your invocation timed out while waiting for a response from container {}. Review the latency metrics for "
     "each container in Amazon CloudWatch, resolve the issue, and try again."
 )
 
@@ -76,22 +76,26 @@ class VariantMetrics:
             self.errors_5xx.add()
 
 
+class Submits(Protocol):
+    """Whatever takes calls."""
+
+    def submit(self, invocation: Invocation, done: Done) -> object: ...  # noqa: D102
+
+
 class Pool:
-    """The workers of one variant, as this front sees them."""
+    """Workers that are alike, as this front sees them: those of one container of a variant (``part`` = its host name,
+    empty for the only one), or of an inference component."""
 
     def __init__(
-        self,
-        endpoint: str,
-        variant: str,
-        multi_model: bool,
-        max_queue: int,
-        registry: Registry,
-        ids: itertools.count[int],
+        self, key: FleetKey, multi_model: bool, max_queue: int, registry: Registry, ids: itertools.count[int]
     ) -> None:
-        self.endpoint = endpoint
-        self.variant = variant
+        self.key = key
+        self.endpoint = key.endpoint
+        self.variant = key.variant
+        self.part = key.part
         self.multi_model = multi_model
         self.routing: RoutingStrategy = "RANDOM"
+        self.desired = 1
         self.loop = asyncio.get_running_loop()
         self.ready: list[Channel] = []
         self.on_ready_change: Callable[[], None] = lambda: None
@@ -99,13 +103,14 @@ class Pool:
         self._admission = Admission(max_queue, multi_model)
         self._ids = ids
         self._random = random.random
-        self._metrics = VariantMetrics(registry, endpoint, variant)
+        self._metrics = VariantMetrics(registry, *key.labels)
         self._addresses: dict[str, Address] = {}
         self._channels: dict[str, Channel] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._parked: deque[Call] = deque()
         self._expected = True
         self._failure = ""
+        self._successor: Submits | None = None
         self._quarantine: Mapping[int, float] = {}
         self._metas: dict[tuple[str, str, str], bytes] = {}
         self._orders: dict[str, list[Channel]] = {}
@@ -178,9 +183,10 @@ class Pool:
             self._orders.clear()
             self.on_ready_change()
 
-    def retire(self) -> None:
-        """The variant is going: finish what is in flight, take nothing new."""
-        self._expected, self._addresses = False, {}
+    def retire(self, successor: Submits | None = None) -> None:
+        """These workers are going: finish what is in flight, take nothing new. Calls that no worker has begun, or whose
+        worker ends now, are the ``successor``'s."""
+        self._expected, self._addresses, self._successor = False, {}, successor
         for channel in list(self._channels.values()):
             self._leave(channel)
             channel.retire()
@@ -278,7 +284,7 @@ class Pool:
 
     def _park(self, call: Call) -> None:
         if not self._expected:
-            self._finish(call, self._unavailable())
+            self._hand_over(call)
             return
         call.parked = True
         call.channel = None
@@ -291,7 +297,19 @@ class Pool:
     def _fail_parked(self) -> None:
         parked, self._parked = self._parked, deque()
         for call in parked:
+            self._hand_over(call)
+
+    def _hand_over(self, call: Call) -> None:
+        """There will be no worker here for this call."""
+        done, successor = call.done, self._successor
+        if done is None or successor is None:
             self._finish(call, self._unavailable())
+            return
+        self._release(call)
+        try:
+            successor.submit(call.invocation, done)
+        except ServingError as error:
+            done(error)
 
     def on_answer(self, channel: Channel, call: Call, answer: wire.Answer) -> None:
         """A worker's answer has come."""
@@ -371,6 +389,8 @@ class Pool:
             return
         self._release(call)
         if isinstance(result, ServingError):
+            if self.part and isinstance(result, errors.ModelError):
+                result.container = self.part
             self._metrics.failed(result)
         try:
             done(result)
@@ -393,7 +413,7 @@ class Pool:
 
     def _time_out(self, call: Call) -> None:
         self._withdraw(call)
-        self._finish(call, InvocationTimedOut(_TIMED_OUT))
+        self._finish(call, InvocationTimedOut(_TIMED_OUT.format(self.part or "primary")))
 
     def _look_for_stall(self, channel: Channel, now: float) -> None:
         """One model may hold its worker's interpreter lock, or the whole process may be stopped; the calls of others

@@ -9,7 +9,7 @@ import os
 import signal
 from dataclasses import dataclass, field
 
-from serving.types import VariantSpec
+from serving.types import FleetSpec
 from serving.workers import cells
 from serving.workers.plan import WorkerPlan
 from serving.workers.quarantine import Quarantine, self_inflicted
@@ -53,10 +53,9 @@ class WorkerHandle:
 
 @dataclass(eq=False, slots=True)
 class Fleet:
-    """The workers of one variant: how many there should be and those there are."""
+    """Workers that are alike: how many there should be and those there are."""
 
-    endpoint: str
-    spec: VariantSpec
+    spec: FleetSpec
     location: str
     frameworks: frozenset[str]
     desired: int

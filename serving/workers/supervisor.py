@@ -19,13 +19,13 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from serving.config import Settings, usable_memory
 from serving.errors import ServiceUnavailable
-from serving.types import VariantSpec
+from serving.types import FleetKey, FleetSpec
 from serving.watch.journal import Journal
 from serving.watch.metrics import Registry
 from serving.workers import cells, roster
@@ -50,7 +50,7 @@ class Supervisor:
         """``on_change`` is called whenever the routing table may have changed."""
         self.settings = settings
         self.run_dir = run_dir
-        self.fleets: dict[tuple[str, str], Fleet] = {}
+        self.fleets: dict[FleetKey, Fleet] = {}
         self._registry = registry
         self._tell_change = on_change
         self._news = asyncio.Event()
@@ -62,6 +62,7 @@ class Supervisor:
         self._closing = False
         self._seen_version = 0
         self._threads = 0
+        self._counted: Collection[tuple[str, ...]] = ()
         self._journal = Journal(settings.data_dir / "evictions.jsonl")
 
     # -- what there should be -------------------------------------------------------------------------------------
@@ -78,24 +79,24 @@ class Supervisor:
             self._spawners[frameworks] = spawner
             spawner.start()
 
-    def put(self, endpoint: str, spec: VariantSpec, location: str, frameworks: frozenset[str]) -> Fleet:
-        """There shall be this variant. ``location``: the resolved path of its artifact or prefix."""
-        fleet = Fleet(endpoint, spec, location, frameworks, spec.instance_count)
-        self.fleets[endpoint, spec.name] = fleet
+    def put(self, spec: FleetSpec, location: str, frameworks: frozenset[str]) -> Fleet:
+        """There shall be these workers. ``location``: the resolved path of their artifact or prefix."""
+        fleet = self.fleets[spec.key] = Fleet(spec, location, frameworks, spec.count)
         self.warm(frameworks)
         self._reconcile(fleet, time.monotonic())
         return fleet
 
-    def remove(self, endpoint: str, variant: str) -> None:
-        """The variant shall go: its workers drain."""
-        fleet = self.fleets.pop((endpoint, variant), None)
-        if fleet is not None:
-            fleet.desired = 0
-            self._reconcile(fleet, time.monotonic())
+    def remove(self, keys: Iterable[FleetKey]) -> None:
+        """These workers shall go: they drain."""
+        for key in list(keys):
+            fleet = self.fleets.pop(key, None)
+            if fleet is not None:
+                fleet.desired = 0
+                self._reconcile(fleet, time.monotonic())
 
-    def resize(self, endpoint: str, variant: str, count: int) -> None:
-        """The variant shall have ``count`` workers (0 or more)."""
-        fleet = self.fleets[endpoint, variant]
+    def resize(self, key: FleetKey, count: int) -> None:
+        """There shall be ``count`` workers (0 or more)."""
+        fleet = self.fleets[key]
         fleet.desired = count
         fleet.start_over()
         self._reconcile(fleet, time.monotonic())
@@ -148,10 +149,11 @@ class Supervisor:
 
     def _plan(self, fleet: Fleet) -> WorkerPlan:
         settings, spec = self.settings, fleet.spec
+        endpoint, variant = spec.key.labels
         return WorkerPlan(
             worker_id=f"{next(self._numbers):04d}",
-            endpoint=fleet.endpoint,
-            variant=spec.name,
+            endpoint=endpoint,
+            variant=variant,
             multi_model=spec.model.mode == "MultiModel",
             location=fleet.location,
             environment=dict(spec.model.environment),
@@ -191,14 +193,15 @@ class Supervisor:
         """Its workers end with it, and nobody can wait for them: replace them all, from a new one."""
         log.error("a forkserver ended; its workers are replaced")
         self._spawners.pop(frameworks).close()
+        for fleet, worker in list(self._by_id.values()):
+            if fleet.frameworks == frameworks:
+                if worker.pid:
+                    _kill(worker.pid)
+                    self._by_pid.pop(worker.pid, None)
+                    self._registry.fold(worker.pid)
+                self._forget(fleet, worker)
         for fleet in self.fleets.values():
             if fleet.frameworks == frameworks:
-                for worker in list(fleet.workers.values()):
-                    if worker.pid:
-                        _kill(worker.pid)
-                        self._by_pid.pop(worker.pid, None)
-                        self._registry.fold(worker.pid)
-                    self._forget(fleet, worker)
                 fleet.start_failed(time.monotonic())
         self._on_change()
 
@@ -236,7 +239,7 @@ class Supervisor:
             worker.state, worker.ready_at = READY, time.monotonic()
             worker.engine, worker.bytes = str(event.get("engine", "")), int(str(event.get("bytes", 0)))
             seconds = worker.ready_at - worker.plan.decided_at
-            labels = (fleet.endpoint, fleet.spec.name)
+            labels = fleet.spec.key.labels
             self._registry.histogram("sagemaker_worker_start_seconds", *labels).observe(seconds)
             log.info("worker %s of %s/%s ready in %.0f ms", worker.plan.worker_id, *labels, seconds * 1e3)
             fleet.failure = ""
@@ -244,7 +247,7 @@ class Supervisor:
         elif kind == "failed":
             fleet.failure = str(event["message"])
             self._on_change()
-            log.error("variant %s/%s: %s", fleet.endpoint, fleet.spec.name, fleet.failure)
+            log.error("variant %s/%s: %s", *fleet.spec.key.labels, fleet.failure)
             worker.dismissed = True
             _kill(worker.pid)
         elif kind == "bloated" and worker.state == READY:
@@ -254,7 +257,8 @@ class Supervisor:
         elif kind == "spoiled":
             self._strike(fleet, cells.model_key(str(event["model"])), time.monotonic())
         elif kind == "evicted":
-            record = {"time": time.time(), "endpoint": fleet.endpoint, "variant": fleet.spec.name}
+            endpoint, variant = fleet.spec.key.labels
+            record = {"time": time.time(), "endpoint": endpoint, "variant": variant}
             self._journal.add(record | {"worker": worker.plan.worker_id} | event)
 
     def on_stalled(self, worker_id: str) -> None:
@@ -282,7 +286,7 @@ class Supervisor:
         self._on_change()
 
     def _blame(self, fleet: Fleet, worker: WorkerHandle, status: int, now: float) -> None:
-        labels = (fleet.endpoint, fleet.spec.name)
+        labels = fleet.spec.key.labels
         self._registry.counter("sagemaker_worker_deaths_total", *labels).add()
         reading = cells.read(worker.plan.cell)
         log.error("worker %s of %s/%s ended (%s)", worker.plan.worker_id, *labels, roster.ending(worker, status))
@@ -299,7 +303,7 @@ class Supervisor:
 
     def _strike(self, fleet: Fleet, model: int, now: float) -> None:
         if fleet.quarantine.strike(model, now) is not None:
-            log.error("a model of %s/%s is quarantined: it keeps ending workers", fleet.endpoint, fleet.spec.name)
+            log.error("a model of %s/%s is quarantined: it keeps ending workers", *fleet.spec.key.labels)
             self._on_change()
 
     def _forget(self, fleet: Fleet, worker: WorkerHandle) -> None:
@@ -350,7 +354,7 @@ class Supervisor:
             before = fleet.quarantine.refused(now)
             changed |= before != fleet.quarantine.refused(now + _TICK)
             self._reconcile(fleet, now)
-            self._count(fleet, len(before))
+        self._count(now)
         self._journal.flush()
         if changed:
             self._on_change()
@@ -379,33 +383,50 @@ class Supervisor:
             log.info("worker %s turns again", plan.worker_id)
             worker.stalled = False
 
-    def _count(self, fleet: Fleet, refused: int) -> None:
-        labels = (fleet.endpoint, fleet.spec.name)
-        for state in (STARTING, READY, DRAINING, GONE):
-            count = sum(1 for worker in fleet.workers.values() if worker.state == state)
-            self._registry.counter("sagemaker_workers", *labels, state).set(count)
-        self._registry.counter("sagemaker_quarantined_models", *labels).set(refused)
+    def _count(self, now: float) -> None:
+        """Gauges by metric labels: the deployments of one variant count together, and one that has gone as nothing."""
+        counts: dict[tuple[str, ...], int] = dict.fromkeys(self._counted, 0)
+        for fleet, worker in self._by_id.values():
+            state = ("sagemaker_workers", *fleet.spec.key.labels, worker.state)
+            counts[state] = counts.get(state, 0) + 1
+        for fleet in self.fleets.values():
+            refused = ("sagemaker_quarantined_models", *fleet.spec.key.labels)
+            counts[refused] = counts.get(refused, 0) + len(fleet.quarantine.refused(now))
+            for one in (STARTING, READY, DRAINING, GONE):
+                counts.setdefault(("sagemaker_workers", *fleet.spec.key.labels, one), 0)
+        for (name, *labels), count in counts.items():
+            self._registry.counter(name, *labels).set(count)
+        self._counted = counts.keys()
 
     def _on_change(self) -> None:
         self._news.set()
         self._tell_change()
 
-    async def settled(self, patience: float) -> None:
-        """Return when every fleet has the workers it should have. Raises ``ServiceUnavailable`` with the reason when
-        one has failed, or after ``patience`` seconds."""
+    async def settled(self, keys: Collection[FleetKey], patience: float) -> None:
+        """Return when these fleets have the workers they should have. Raises ``ServiceUnavailable`` with the reason
+        when one has failed, or after ``patience`` seconds. A fleet that is removed meanwhile is not waited for."""
         end = time.monotonic() + patience
         while True:
             self._news.clear()
-            waiting = [f for f in self.fleets.values() if sum(w.state == READY for w in f.live()) < f.desired]
+            fleets = [self.fleets[key] for key in keys if key in self.fleets]
+            waiting = [f for f in fleets if sum(w.state == READY for w in f.live()) < f.desired]
             failed = next((fleet for fleet in waiting if fleet.failure), None)
             if failed is not None:
-                raise ServiceUnavailable(f"{failed.endpoint}/{failed.spec.name}: {failed.failure}")
+                raise ServiceUnavailable(failed.failure)
             if not waiting:
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), max(0.0, end - time.monotonic()))
             if time.monotonic() >= end:
-                raise ServiceUnavailable(f"{waiting[0].endpoint}/{waiting[0].spec.name} is not ready in time")
+                raise ServiceUnavailable(f"it was not ready within {patience:.0f} s")
+
+    async def drained(self, keys: Collection[FleetKey]) -> None:
+        """Return when no worker of these (removed) fleets is left: each is ended by its time limit at the latest."""
+        while True:
+            self._news.clear()
+            if not any(fleet.spec.key in keys for fleet, _ in self._by_id.values()):
+                return
+            await self._news.wait()
 
     async def close(self) -> None:
         """End every worker and forkserver. Call after the fronts have gone."""

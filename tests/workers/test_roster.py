@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.types import ModelSpec, VariantSpec
+from serving.types import FleetKey, FleetSpec, ModelSpec
 from serving.workers import roster
 from serving.workers.cells import LOADING, RUNNING, Busy, Reading
 from serving.workers.plan import WorkerPlan
@@ -39,7 +39,7 @@ def worker(state: str = READY, number: int = 1, **changes: Any) -> WorkerHandle:
 def fleet(*workers: WorkerHandle, desired: int = 1) -> Fleet:
     """A fleet of these workers."""
     model = ModelSpec("m", "/model")
-    made = Fleet("e", VariantSpec("v", model), "/model", frozenset(), desired)
+    made = Fleet(FleetSpec(FleetKey("e", 1, "v"), model), "/model", frozenset(), desired)
     made.workers = {one.plan.worker_id: one for one in workers}
     return made
 

@@ -1,0 +1,178 @@
+"""From SageMaker's bodies to what must run: snapshots of what an endpoint was given, and the fleets they mean. Pure.
+
+A *deployment* is all that one version of an endpoint (or of an inference component) runs by, copied when it was asked
+for: configs and models may be deleted while endpoints use them (SageMaker API, DeleteEndpointConfig). It is plain JSON
+and stands in the endpoint's record::
+
+    {"Generation": 3, "EndpointConfigName": "c", "Config": {CreateEndpointConfig…}, "Models": {"m": {CreateModel…}},
+     "Variants": {"v": {"Weight": 1.0, "Count": 1}}, "StartTime": 1789000000.0}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from serving.errors import ValidationError
+from serving.types import EndpointSpec, FleetKey, FleetSpec, ModelSpec, RoutingStrategy, VariantSpec
+
+Body = Mapping[str, Any]
+
+_STRATEGIES: Mapping[str, RoutingStrategy] = {
+    "RANDOM": "RANDOM",
+    "LEAST_OUTSTANDING_REQUESTS": "LEAST_OUTSTANDING_REQUESTS",
+    # prompt prefixes matter to language models' caches; until those are here, the least loaded worker is the best
+    "PREFIX_AWARE": "LEAST_OUTSTANDING_REQUESTS",
+    "KV_AWARE": "LEAST_OUTSTANDING_REQUESTS",
+}
+_PATH_STYLE = re.compile(r"s3[.-]([a-z0-9-]+\.)?amazonaws\.com(\.cn)?", re.ASCII)
+_HOST_STYLE = re.compile(r"(.+)\.s3([.-][a-z0-9-]+)?\.amazonaws\.com(\.cn)?", re.ASCII)
+
+
+# --- deployments ----------------------------------------------------------------------------------------------------
+
+
+def variants_of(config: Body) -> list[Body]:
+    """The production variants of a config body."""
+    return list(config["ProductionVariants"])
+
+
+def initial(variant: Body) -> dict[str, Any]:
+    """A variant's weight and instance count as its config says: weight 1.0 when absent; a serverless variant has the
+    workers that are provisioned for it, at least one."""
+    serverless = variant.get("ServerlessConfig") or {}
+    count = variant.get("InitialInstanceCount", serverless.get("ProvisionedConcurrency", 1))
+    return {"Weight": float(variant.get("InitialVariantWeight", 1.0)), "Count": int(count)}
+
+
+def deployment(
+    generation: int, config_name: str, config: Body, models: Mapping[str, Body], now: float
+) -> dict[str, Any]:
+    """A deployment of a config and the models it names, with the config's own weights and counts."""
+    return {
+        "Generation": generation,
+        "EndpointConfigName": config_name,
+        "Config": dict(config),
+        "Models": {name: dict(model) for name, model in models.items()},
+        "Variants": {one["VariantName"]: initial(one) for one in variants_of(config)},
+        "StartTime": now,
+    }
+
+
+def retained(new: Body, old: Body, exclude: frozenset[str]) -> dict[str, Any]:
+    """``new`` with the current weights and counts of ``old`` for variants of the same name (UpdateEndpoint,
+    RetainAllVariantProperties), but for the properties in ``exclude``."""
+    kept = {"DesiredWeight": "Weight", "DesiredInstanceCount": "Count"}
+    fields = [field for property, field in kept.items() if property not in exclude]
+    variants = {
+        name: {**values, **{field: old["Variants"][name][field] for field in fields if name in old["Variants"]}}
+        for name, values in new["Variants"].items()
+    }
+    config = dict(new["Config"])
+    if "DataCaptureConfig" not in exclude and "DataCaptureConfig" in old["Config"]:
+        config["DataCaptureConfig"] = old["Config"]["DataCaptureConfig"]
+    return {**new, "Variants": variants, "Config": config}
+
+
+# --- what they mean -------------------------------------------------------------------------------------------------
+
+
+def endpoint_spec(name: str, deployed: Body) -> EndpointSpec:
+    """An endpoint's deployment as the server works by it. Raises ``ValidationError`` for a container that this server
+    cannot run."""
+    config = deployed["Config"]
+    variants = [_variant(one, deployed) for one in variants_of(config)]
+    return EndpointSpec(
+        name,
+        deployed["EndpointConfigName"],
+        tuple(variants),
+        deployed["Generation"],
+        "AsyncInferenceConfig" in config,
+    )
+
+
+def _variant(variant: Body, deployed: Body) -> VariantSpec:
+    name, model_name = variant["VariantName"], variant.get("ModelName")
+    model = deployed["Models"][model_name] if model_name else {}
+    wanted = deployed["Variants"][name]
+    return VariantSpec(
+        name=name,
+        containers=containers(model_name, model) if model_name else (),
+        weight=wanted["Weight"],
+        instance_count=wanted["Count"],
+        routing=_STRATEGIES[variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM")],
+        direct=model.get("InferenceExecutionConfig", {}).get("Mode") == "Direct",
+    )
+
+
+def containers(name: str, model: Body) -> tuple[ModelSpec, ...]:
+    """The containers of a CreateModel body, in order. Those without a host name get ``container-1``, ``container-2``
+    …; an only container has none."""
+    bodies = model.get("Containers") or [model["PrimaryContainer"]]
+    if len(bodies) == 1 and model.get("InferenceExecutionConfig", {}).get("Mode") != "Direct":
+        return (container(name, bodies[0], ""),)
+    return tuple(
+        container(name, body, body.get("ContainerHostname") or f"container-{number}")
+        for number, body in enumerate(bodies, 1)
+    )
+
+
+def container(name: str, body: Body, hostname: str) -> ModelSpec:
+    """A ContainerDefinition, or the Container of an inference component (which says ArtifactUrl)."""
+    source = body.get("ModelDataSource", {}).get("S3DataSource", {}).get("S3Uri")
+    url = body.get("ModelDataUrl") or body.get("ArtifactUrl") or source
+    if not url:
+        raise ValidationError(
+            f"A container of model {name} names no model data: this server runs artifacts, not container images."
+        )
+    return ModelSpec(
+        name,
+        object_url(url),
+        body.get("Mode", "SingleModel"),
+        dict(body.get("Environment", {})),
+        body.get("MultiModelConfig", {}).get("ModelCacheSetting", "Enabled"),
+        hostname,
+    )
+
+
+def object_url(url: str) -> str:
+    """An artifact's URL as the object store knows it: S3's two https forms as ``s3://``; any other https host is none
+    of ours to fetch from. Raises ``ValidationError``."""
+    if not url.startswith("https://"):
+        return url
+    parts = urlsplit(url)
+    key = parts.path.lstrip("/")
+    if _PATH_STYLE.fullmatch(parts.netloc):
+        return f"s3://{key}"
+    host = _HOST_STYLE.fullmatch(parts.netloc)
+    if host is None:
+        raise ValidationError("Model data must lie at s3://, or at an https:// URL of S3.")
+    return f"s3://{host[1]}/{key}"
+
+
+def endpoint_fleets(spec: EndpointSpec) -> tuple[FleetSpec, ...]:
+    """One fleet for each container of each variant."""
+    return tuple(
+        FleetSpec(
+            FleetKey(spec.name, spec.generation, one.name, model.hostname), model, one.instance_count, one.routing
+        )
+        for one in spec.variants
+        for model in one.containers
+    )
+
+
+def component_fleet(name: str, endpoint: str, deployed: Body) -> FleetSpec:
+    """The one fleet of an inference component's deployment: ``{"Generation", "VariantName", "ModelName" or
+    "Container", "Models", "Count"}``. Raises ``ValidationError`` as ``container`` does."""
+    model_name = deployed.get("ModelName")
+    if model_name:
+        found = containers(model_name, deployed["Models"][model_name])
+        if len(found) > 1:
+            raise ValidationError(f"Model {model_name} has several containers; an inference component runs one.")
+        model = found[0]
+    else:
+        model = container(name, deployed.get("Container", {}), "")
+    key = FleetKey(endpoint, deployed["Generation"], deployed["VariantName"], "", name)
+    return FleetSpec(key, model, deployed["Count"], "LEAST_OUTSTANDING_REQUESTS")
