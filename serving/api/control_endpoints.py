@@ -1,0 +1,300 @@
+"""Endpoints: CreateEndpoint, DescribeEndpoint, UpdateEndpoint, UpdateEndpointWeightsAndCapacities, DeleteEndpoint.
+
+An action only writes what should be; the reconciler (``fleet/endpoints.py``) makes it so and writes how it went. The
+record's body::
+
+    {"EndpointConfigName": "c", "Serving": DEPLOYMENT, "Pending": DEPLOYMENT, "LastDeploymentConfig": {…},
+     "FailureReason": "…", "Origin": "api" | "declared"}
+
+(``DEPLOYMENT``: ``fleet/resolve.py``.) While a new configuration comes up, Describe speaks of the old one and shows the
+new in PendingDeploymentSummary (SageMaker API, DescribeEndpoint).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from serving.api.control_call import ControlCall, Outcome
+from serving.api.control_configs import find_config, model_names
+from serving.api.control_deployments import check_deployment_config
+from serving.api.control_models import find_model, unpacked
+from serving.api.control_tags import keep
+from serving.errors import ResourceLimitExceeded, ValidationError
+from serving.fleet import resolve, table
+from serving.fleet.endpoints import COMPONENT, ENDPOINT, IN_PROGRESS, tag
+from serving.fleet.store import Record
+
+Body = Mapping[str, Any]
+
+#: Instances one endpoint may ask for: a slip of the keyboard must not start a million processes.
+MOST_INSTANCES = 1000
+#: Members that Describe repeats from the configuration.
+_REPEATED = ("AsyncInferenceConfig", "ExplainerConfig", "MetricsConfig", "CrossRegionTrafficConfig")
+_REPEATED_OF_VARIANT = ("ManagedInstanceScaling", "RoutingConfig", "InstancePools", "CapacityReservationConfig")
+
+
+def create(call: ControlCall) -> Outcome:
+    """CreateEndpoint: answers at once, in Creating. A DeploymentConfig is only kept for later updates."""
+    name, given = call.params["EndpointName"], call.params.get("DeploymentConfig")
+    config = find_config(call, call.params["EndpointConfigName"])
+    if call.session.get(ENDPOINT, name) is not None:
+        raise call.already_exists(ENDPOINT, name)
+    pending = _deployment(call, config)
+    body: dict[str, Any] = {"EndpointConfigName": config.name, "Pending": pending}
+    body["Origin"] = "declared" if call.trusted else "api"
+    if given:
+        check_deployment_config(given)
+        body["LastDeploymentConfig"] = given
+    keep(call, Record(ENDPOINT, name, body, call.now, call.now, status="Creating"))
+    return _touched(call, name)
+
+
+def update(call: ControlCall) -> Outcome:
+    """UpdateEndpoint: the new configuration comes up beside the old one."""
+    params = call.params
+    record = _settled_endpoint(call, params["EndpointName"])
+    config = find_config(call, params["EndpointConfigName"])
+    pending = _deployment(call, config)
+    serving = record.body["Serving"]
+    if _is_serverless(pending) and not _is_serverless(serving):
+        raise ValidationError("A real-time endpoint cannot be updated to a serverless configuration.")
+    if params.get("RetainAllVariantProperties"):
+        excluded = params.get("ExcludeRetainedVariantProperties", [])
+        pending = resolve.retained(pending, serving, frozenset(one["VariantPropertyType"] for one in excluded))
+        _check_capacity(call, pending)
+    rollout = params.get("DeploymentConfig")
+    if rollout:
+        check_deployment_config(rollout)
+    elif params.get("RetainDeploymentConfig"):
+        rollout = record.body.get("LastDeploymentConfig")
+    if rollout:
+        pending["DeploymentConfig"] = rollout
+    body = {name: value for name, value in record.body.items() if name != "FailureReason"}
+    call.session.change(record, now=call.now, body={**body, "Pending": pending}, status="Updating")
+    return _touched(call, record.name)
+
+
+def update_weights(call: ControlCall) -> Outcome:
+    """UpdateEndpointWeightsAndCapacities: the whole list is checked before anything changes; variants left out stay."""
+    record = _settled_endpoint(call, call.params["EndpointName"])
+    serving = record.body["Serving"]
+    changes = call.params["DesiredWeightsAndCapacities"]
+    _check_changes(record, [one["VariantName"] for one in changes])
+    variants = {name: dict(values) for name, values in serving["Variants"].items()}
+    for one in changes:
+        wanted = variants[one["VariantName"]]
+        if "DesiredWeight" in one:
+            wanted["Weight"] = float(one["DesiredWeight"])
+        if "DesiredInstanceCount" in one:
+            wanted["Count"] = one["DesiredInstanceCount"]
+        _update_serverless(serving, one, wanted)
+    changed = {**serving, "Variants": variants}
+    _check_capacity(call, changed)
+    call.session.change(record, now=call.now, body={**record.body, "Serving": changed}, status="Updating")
+    return _touched(call, record.name)
+
+
+def delete(call: ControlCall) -> Outcome:
+    """DeleteEndpoint. Its configuration and models stay."""
+    record = _find(call, call.params["EndpointName"])
+    _refuse_in_progress(call, record)
+    if call.session.count(COMPONENT, record.name):
+        raise ValidationError(
+            f'Cannot delete endpoint "{call.arn(ENDPOINT, record.name)}" while it has inference components; '
+            "delete those first."
+        )
+    call.session.change(record, now=call.now, status="Deleting")
+    return Outcome({}, (tag(ENDPOINT, record.name),))
+
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+
+def _find(call: ControlCall, name: str) -> Record:
+    record = call.session.get(ENDPOINT, name)
+    if record is None:
+        raise call.could_not_find(ENDPOINT, name)
+    return record
+
+
+def _refuse_in_progress(call: ControlCall, record: Record) -> None:
+    if record.status in IN_PROGRESS:
+        raise ValidationError(f'Cannot update in-progress endpoint "{call.arn(ENDPOINT, record.name)}".')
+
+
+def _settled_endpoint(call: ControlCall, name: str) -> Record:
+    """The endpoint, ready for a change. On a Failed one only DeleteEndpoint works."""
+    record = _find(call, name)
+    _refuse_in_progress(call, record)
+    if "Serving" not in record.body:
+        raise ValidationError(
+            f'Cannot update endpoint "{call.arn(ENDPOINT, record.name)}" in status {record.status}; delete it and '
+            "create it anew."
+        )
+    return record
+
+
+def _deployment(call: ControlCall, config: Record) -> dict[str, Any]:
+    """A snapshot of the configuration and of all it names, as they are now."""
+    models = {name: unpacked(call, find_model(call, name).body) for name in model_names(config.body)}
+    number = call.session.next_number("generation")
+    made = resolve.deployment(number, config.name, config.body, models, call.now)
+    _check_capacity(call, made)
+    return made
+
+
+def _check_capacity(call: ControlCall, deployment: Body) -> None:
+    wanted = sum(values["Count"] for values in deployment["Variants"].values())
+    if wanted > MOST_INSTANCES:
+        raise ResourceLimitExceeded(
+            f"The account-level service limit 'instances per endpoint' is {MOST_INSTANCES} Instances, with current "
+            f"utilization of 0 Instances and a request delta of {wanted} Instances."
+        )
+
+
+def _check_changes(record: Record, names: list[str]) -> None:
+    serving = record.body["Serving"]
+    unknown = [name for name in names if name not in serving["Variants"]]
+    if unknown:
+        raise ValidationError(
+            f'The variant name(s) "{", ".join(unknown)}" is/are not present within endpoint configuration '
+            f'"{serving["EndpointConfigName"]}".'
+        )
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValidationError(f'The variant name "{twice}" was non-unique within the request.')
+
+
+def _is_serverless(deployment: Body) -> bool:
+    return any("ServerlessConfig" in one for one in resolve.variants_of(deployment["Config"]))
+
+
+def _update_serverless(serving: Body, change: Body, wanted: dict[str, Any]) -> None:
+    config = next(one for one in resolve.variants_of(serving["Config"]) if one["VariantName"] == change["VariantName"])
+    serverless = config.get("ServerlessConfig")
+    if serverless is None:
+        if "ServerlessUpdateConfig" in change:
+            raise ValidationError(f'Variant "{change["VariantName"]}" is not serverless.')
+        return
+    if "DesiredInstanceCount" in change:
+        raise ValidationError(f'Variant "{change["VariantName"]}" is serverless: it has no instance count.')
+    merged = {**serverless, **wanted.get("Serverless", {}), **change.get("ServerlessUpdateConfig", {})}
+    if merged.get("ProvisionedConcurrency", 0) > merged["MaxConcurrency"]:
+        raise ValidationError("ProvisionedConcurrency must not be greater than MaxConcurrency.")
+    wanted["Serverless"] = merged
+
+
+def _touched(call: ControlCall, name: str) -> Outcome:
+    return Outcome({"EndpointArn": call.arn(ENDPOINT, name)}, (tag(ENDPOINT, name),))
+
+
+# --- describing -----------------------------------------------------------------------------------------------------
+
+
+def describe(call: ControlCall) -> Outcome:
+    """DescribeEndpoint: the record, and what really runs at this moment."""
+    record = _find(call, call.params["EndpointName"])
+    live, body = call.live(record.name), record.body
+    serving, pending = body.get("Serving"), body.get("Pending")
+    status, reason = record.status, body.get("FailureReason")
+    if live is not None and serving is not None and status == "InService":
+        status = table.status({**live, "status": status})
+        reason = "; ".join(table.failures(live)) or live["reason"] or reason
+    answer: dict[str, Any] = {
+        "EndpointName": record.name,
+        "EndpointArn": call.arn(ENDPOINT, record.name),
+        "EndpointConfigName": (serving or body)["EndpointConfigName"],
+        "EndpointStatus": status,
+        "CreationTime": record.created,
+        "LastModifiedTime": record.modified,
+        "FailureReason": reason[:1024] if reason else None,
+        "LastDeploymentConfig": body.get("LastDeploymentConfig"),
+    }
+    if serving is not None:
+        config = serving["Config"]
+        answer |= {
+            **_variants(serving, live, {"Deleting": "Deleting"}.get(status)),
+            **{member: config[member] for member in _REPEATED if member in config},
+            "DataCaptureConfig": _capture(config),
+        }
+    if pending is not None and record.status in IN_PROGRESS:
+        answer["PendingDeploymentSummary"] = {
+            "EndpointConfigName": pending["EndpointConfigName"],
+            "StartTime": pending["StartTime"],
+            **_variants(pending, None, "Creating"),
+        }
+    return Outcome({member: value for member, value in answer.items() if value is not None})
+
+
+def _variants(deployment: Body, live: Body | None, state: str | None) -> dict[str, Any]:
+    """ProductionVariants and ShadowProductionVariants of a deployment. ``live``: its row of the routing table; without
+    one nothing of it is said to run."""
+    config = deployment["Config"]
+    rows = {row["name"]: row for row in live["variants"]} if live is not None else {}
+    made = {
+        "ProductionVariants": [
+            _variant(one, deployment, rows.get(one["VariantName"]), live is not None, state)
+            for one in resolve.variants_of(config)
+        ]
+    }
+    shadows = config.get("ShadowProductionVariants")
+    if shadows:  # kept and shown; nothing is sent to them yet
+        made["ShadowProductionVariants"] = [_shadow(one) for one in shadows]
+    return made
+
+
+def _variant(variant: Body, deployment: Body, row: Body | None, runs: bool, state: str | None) -> dict[str, Any]:
+    wanted, model_name = deployment["Variants"][variant["VariantName"]], variant.get("ModelName")
+    serverless = wanted.get("Serverless") or variant.get("ServerlessConfig")
+    current = wanted["Count"] if runs and not model_name else table.instances(row) if row is not None else 0
+    described: dict[str, Any] = {
+        "VariantName": variant["VariantName"],
+        "CurrentWeight": row["weight"] if row is not None else wanted["Weight"] if runs else 0.0,
+        "DesiredWeight": wanted["Weight"],
+        **{member: variant[member] for member in _REPEATED_OF_VARIANT if member in variant},
+    }
+    if serverless:
+        described |= {"CurrentServerlessConfig": serverless, "DesiredServerlessConfig": serverless}
+    else:
+        described |= {"CurrentInstanceCount": current, "DesiredInstanceCount": wanted["Count"]}
+    images = _images(deployment["Models"].get(model_name, {}), deployment["StartTime"])
+    if images:
+        described["DeployedImages"] = images
+    if state:
+        described["VariantStatus"] = [{"Status": state, "StartTime": deployment["StartTime"]}]
+    return described
+
+
+def _shadow(variant: Body) -> dict[str, Any]:
+    wanted = resolve.initial(variant)
+    return {
+        "VariantName": variant["VariantName"],
+        "CurrentWeight": 0.0,
+        "DesiredWeight": wanted["Weight"],
+        "CurrentInstanceCount": 0,
+        "DesiredInstanceCount": wanted["Count"],
+    }
+
+
+def _images(model: Body, at: float) -> list[dict[str, Any]]:
+    containers = model.get("Containers") or [model.get("PrimaryContainer", {})]
+    return [
+        {"SpecifiedImage": one["Image"], "ResolvedImage": one["Image"], "ResolutionTime": at}
+        for one in containers
+        if "Image" in one
+    ]
+
+
+def _capture(config: Body) -> dict[str, Any] | None:
+    """DataCaptureConfigSummary: Stopped, as nothing is captured yet whatever was asked for."""
+    wanted = config.get("DataCaptureConfig")
+    if not wanted:
+        return None
+    summary = {
+        "EnableCapture": wanted.get("EnableCapture", True),
+        "CaptureStatus": "Stopped",
+        "CurrentSamplingPercentage": wanted["InitialSamplingPercentage"],
+        "DestinationS3Uri": wanted["DestinationS3Uri"],
+    }
+    return summary | ({"KmsKeyId": wanted["KmsKeyId"]} if "KmsKeyId" in wanted else {})
