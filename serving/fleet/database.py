@@ -23,7 +23,7 @@ from sqlalchemy.pool import QueuePool
 
 from serving.errors import ConfigError, ServiceUnavailable, ServingError, ValidationError
 from serving.fleet import tables
-from serving.fleet.session import SqlSession, check_seal
+from serving.fleet.session import CANNOT_BE_KEPT, SqlSession, check_seal
 
 #: Seconds until a locked or silent database is given up.
 _PATIENCE = 10
@@ -89,7 +89,7 @@ class Database:
             with _begin(self._engine, writes) as connection:
                 yield SqlSession(connection, self._secret)
         except (DataError, UnicodeEncodeError) as error:
-            raise ValidationError("A value has characters that cannot be kept.") from error
+            raise ValidationError(CANNOT_BE_KEPT) from error
         except (IntegrityError, ProgrammingError):
             raise  # a defect of ours
         except SQLAlchemyError as error:

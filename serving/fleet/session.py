@@ -15,6 +15,8 @@ from serving.errors import InternalFailure, ValidationError
 from serving.fleet import tables, tokens
 from serving.fleet.records import MOST_TAGS, AlreadyThere, NotThere, Query, Record, Stale
 
+#: Said of lone surrogates, of NUL where a database has none, of numbers beyond 64 bits.
+CANNOT_BE_KEPT = "A value has characters, or a number of a size, that cannot be kept."
 _SEALED = ("kind", "name", "status", "parent", "facet", "created", "modified", "revision", "body")
 
 
@@ -134,8 +136,15 @@ def check_seal(row: Row[Any]) -> None:
         raise InternalFailure(f"The stored {row.kind} {row.name!r} is damaged.")
 
 
+def _json(value: object) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError as error:  # orjson's own is no other
+        raise ValidationError(CANNOT_BE_KEPT) from error
+
+
 def _seal(row: Mapping[Any, Any]) -> int:
-    return zlib.crc32(orjson.dumps([row[name] for name in _SEALED]))
+    return zlib.crc32(_json([row[name] for name in _SEALED]))
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -150,7 +159,7 @@ def _row(record: Record) -> dict[str, Any]:
         "created": float(record.created),
         "modified": float(record.modified),
         "revision": record.revision,
-        "body": orjson.dumps(record.body).decode(),
+        "body": _json(record.body).decode(),
     }
     return row | {"seal": _seal(row)}
 
