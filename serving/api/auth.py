@@ -1,4 +1,4 @@
-"""Who calls, and what they may do: SigV4 and HTTP Basic against static keys.
+"""Who calls, and what they may do: SigV4, HTTP Basic and API-key headers against static keys.
 
 Everything here is a function of values: no socket, no clock. Decisions are made on the raw path as it was routed,
 never on a rebuilt URL (``reliability.md``, "Identity").
@@ -11,7 +11,6 @@ AWS: clients repeat a signed request when a connection breaks.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -182,29 +181,40 @@ def _refuse_repeats(headers: Sequence[tuple[bytes, bytes]]) -> None:
 
 
 def screen(headers: Sequence[tuple[bytes, bytes]], keys: Mapping[str, AccessKey], now: float) -> Claim | Identity:
-    """What can be decided before the body has arrived: Basic credentials entirely; of a signature, that it names a
-    known key, a fresh date and a scope of ours. Raises as ``authenticate`` does."""
-    given = [value for name, value in headers if name == b"authorization"]
+    """What can be decided before the body has arrived: whoever shows a secret (Basic, Bearer, X-Api-Key) entirely; of
+    a signature, that it names a known key, a fresh date and a scope of ours. Raises as ``authenticate`` does."""
+    given = [(name, value) for name, value in headers if name in (b"authorization", b"x-api-key")]
     if not given:
-        raise AccessDenied("This server needs credentials: sign the request (SigV4) or send HTTP Basic ones.")
+        raise AccessDenied(
+            "This server needs credentials: sign the request (SigV4), or send Basic, Bearer or X-Api-Key."
+        )
     if len(given) > 1:
-        raise InvalidSignature("The request has more than one Authorization header.")
-    text = given[0].decode("latin-1")
+        raise InvalidSignature("The request has more than one Authorization or X-Api-Key header.")
+    name, text = given[0][0], given[0][1].decode("latin-1").strip()
+    if name == b"x-api-key":
+        return _holder(text, keys)
     scheme, _, rest = text.partition(" ")
     if scheme.lower() == "basic":
-        return _basic(rest.strip(), keys)
+        return _holder(_decoded(rest.strip()), keys)
+    if scheme.lower() == "bearer":
+        return _holder(rest.strip(), keys)
     if scheme == ALGORITHM:
         claim = _claim(rest, headers, keys)
         _check_date(claim.stamp, now)
         return claim
-    raise AccessDenied(f"The Authorization header must be {ALGORITHM} or Basic.")
+    raise AccessDenied(f"The Authorization header must be {ALGORITHM}, Basic or Bearer.")
 
 
-def _basic(encoded: str, keys: Mapping[str, AccessKey]) -> Identity:
+def _decoded(encoded: str) -> str:
     try:
-        key_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+        return base64.b64decode(encoded, validate=True).decode()
+    except ValueError:
         raise AccessDenied("The Basic credentials are not base64 of AccessKeyId:SecretAccessKey.") from None
+
+
+def _holder(text: str, keys: Mapping[str, AccessKey]) -> Identity:
+    """Who shows ``AccessKeyId:SecretAccessKey``."""
+    key_id, _, secret = text.partition(":")
     key = keys.get(key_id)
     # Compared even when the key is unknown: the time taken tells nothing about which ids exist.
     matches = hmac.compare_digest(secret.encode(), (key.secret if key else "").encode())
@@ -215,6 +225,7 @@ def _basic(encoded: str, keys: Mapping[str, AccessKey]) -> Identity:
 
 _FIELD = re.compile(r"(Credential|SignedHeaders|Signature)=([^\s,]+)", re.ASCII)
 _CREDENTIAL = re.compile(r"([\w-]{1,128})/(\d{8})/([a-z0-9-]{1,32})/([a-z0-9-]{1,64})/aws4_request", re.ASCII)
+_SCOPED_REGION = re.compile(rf"{ALGORITHM} .*?Credential=[\w-]{{1,128}}/\d{{8}}/([a-z0-9-]{{1,32}})/", re.ASCII)
 _SIGNED = re.compile(r"[a-z0-9-]+(;[a-z0-9-]+)*", re.ASCII)
 
 
@@ -236,6 +247,15 @@ def _claim(text: str, headers: Sequence[tuple[bytes, bytes]], keys: Mapping[str,
     if credential[1] not in keys:
         raise AccessDenied("Unknown AccessKeyId.")
     return Claim(keys[credential[1]], stamp, credential[3], credential[4], signed, named["Signature"])
+
+
+def scoped_region(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The region in a signature's credential scope; empty where nothing is signed. It proves nothing by itself."""
+    for name, value in headers:
+        if name.lower() == b"authorization":
+            found = _SCOPED_REGION.match(value.decode("latin-1"))
+            return found[1] if found else ""
+    return ""
 
 
 def _header(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> str:

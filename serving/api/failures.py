@@ -9,6 +9,9 @@ error                   runtime (``/endpoints/…/invocations``)  container (``/
 any other               its own status and code                 its own status and code
 ======================  ======================================  =============================================
 
+The control API (JSON 1.1, ``dress_control``) answers 400 to whatever is the caller's fault but a missing permission
+(403) and too many calls (429), with ``__type`` and ``message``; its ``ValidationError`` is ``ValidationException``.
+
 Form: SageMaker Runtime API, errors: header ``x-amzn-ErrorType``, JSON body with ``Message``; ``__type`` for clients of
 the JSON protocol. No answer holds a stack trace or a host path; the cause is in the log under the request id.
 """
@@ -20,7 +23,7 @@ import math
 
 import orjson
 
-from serving.errors import InternalFailure, ModelError, ServingError, Throttled
+from serving.errors import InternalFailure, ModelError, ServingError, Throttled, ValidationError
 
 _LONGEST = 2048
 
@@ -59,9 +62,7 @@ def dress(
         ("x-amzn-RequestId", request_id),
         ("x-amzn-ErrorType", error.code),
     ]
-    if isinstance(error, Throttled):
-        headers.append(("Retry-After", str(max(1, math.ceil(error.retry_after)))))
-        headers.append(("x-amz-retry-after", str(max(1, int(error.retry_after * 1000)))))
+    headers += _retry_after(error)
     if status >= 500 or (isinstance(error, ModelError) and error.original_status >= 500):
         log.warning("%s: %s", error.code, error.message, extra={"request_id": request_id, "endpoint": endpoint})
     return status, headers, orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
@@ -76,7 +77,34 @@ def _as_runtime(error: ModelError, account: str, endpoint: str, region: str) -> 
         "ErrorCode": "CLIENT_ERROR_FROM_MODEL" if client else "INTERNAL_FAILURE_FROM_MODEL",
         "LogStreamArn": f"arn:aws:logs:{region}:{account}:log-group:{group}",
         "Message": (
-            f'Received {kind} error ({error.original_status}) from primary with message "{error.message[:_LONGEST]}". '
+            f'Received {kind} error ({error.original_status}) from {error.container} with message "{error.message[:_LONGEST]}". '
             f"See log group {group} in account {account} for more information."
         ),
     }
+
+
+#: Control API: statuses that are not 400 where the caller is at fault (``api/02``, errors).
+_CONTROL_STATUSES = (403, 429)
+_LONGEST_CONTROL = 8192
+
+
+def dress_control(error: ServingError, request_id: str) -> tuple[int, list[tuple[str, str]], bytes]:
+    """The same for a control call: JSON 1.1, in which botocore reads the code off ``__type``."""
+    code = "ValidationException" if isinstance(error, ValidationError | ModelError) else error.code
+    status = error.status if error.status >= 500 or error.status in _CONTROL_STATUSES else 400
+    if status >= 500:
+        log.warning("%s: %s", code, error.message, extra={"request_id": request_id})
+    headers = [
+        ("content-type", "application/x-amz-json-1.1"),
+        ("x-amzn-RequestId", request_id),
+        ("x-amzn-ErrorType", code),
+    ]
+    body = {"__type": code, "message": error.message[:_LONGEST_CONTROL]}
+    return status, [*headers, *_retry_after(error)], orjson.dumps(body)
+
+
+def _retry_after(error: ServingError) -> list[tuple[str, str]]:
+    if not isinstance(error, Throttled):
+        return []
+    seconds = str(max(1, math.ceil(error.retry_after)))
+    return [("Retry-After", seconds), ("x-amz-retry-after", str(max(1, int(error.retry_after * 1000))))]

@@ -17,19 +17,22 @@ from starlette.routing import Route
 from serving.api import auth, failures, invocations
 from serving.api.front import Front
 from serving.endpoint import Endpoint, answer
-from serving.errors import AccessDenied, ServingError, UnknownEndpoint, UnknownOperation, ValidationError
+from serving.errors import AccessDenied, ServingError, UnknownEndpoint, UnknownOperation, Unreadable, ValidationError
 from serving.fleet.table import describe
 from serving.types import Reply
 from serving.watch import metrics
-from serving.workers.channel import Call
+from serving.workers.chain import Ticket
 
 Handler = Callable[[Front, Request], Awaitable[Response]]
+#: What a route needs, or how to tell from the request.
+Permission = auth.Action | Callable[[Request], auth.Action]
 
 _LOAD_SECONDS = 60.0
 _MOST_LISTED = 1000
 #: Names and URLs in a body, in characters (SageMaker: TargetModel 1,024; a path, 4,096).
 _LONGEST_NAME, _LONGEST_URL = 1024, 4096
-_MOST_VARIANTS = 10
+#: A control call's body in bytes (the largest legitimate one, a model card in a package, has 200 kB), and its target.
+_LARGEST_CONTROL, _LONGEST_TARGET = 2**20, 256
 _PAGE_TOKEN = re.compile(r"[0-9]{1,9}")
 _LEFT = 499
 
@@ -47,7 +50,7 @@ def build(front: Front) -> Starlette:
     return app
 
 
-def _door(front: Front, action: auth.Action | None, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+def _door(front: Front, action: Permission | None, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     """What every route shares: who calls, the error dress, the request id."""
 
     async def endpoint(request: Request) -> Response:
@@ -55,7 +58,7 @@ def _door(front: Front, action: auth.Action | None, handler: Handler) -> Callabl
         request.state.variant, request.state.body = "", None
         try:
             if action is not None:
-                await _authorise(front, request, action)
+                await _authorise(front, request, action(request) if callable(action) else action)
             response = await handler(front, request)
         except ClientDisconnect:
             return Response(status_code=_LEFT)  # nobody reads it
@@ -94,6 +97,9 @@ def _headers(request: Request) -> list[tuple[bytes, bytes]]:
 
 def _failure(front: Front, request: Request, error: ServingError) -> Response:
     settings = front.settings
+    if (request.method, request.scope["path"]) == ("POST", "/"):
+        status, headers, body = failures.dress_control(error, request.state.request_id)
+        return Response(body, status, dict(headers))
     name = request.path_params.get("name", "")
     status, headers, body = failures.dress(
         error, not name, request.state.request_id, settings.account_id, name, settings.region
@@ -127,7 +133,7 @@ async def _invoke(front: Front, request: Request, head: invocations.Head, body: 
     endpoint = front.directory.get(head.route.endpoint)
     invocation = invocations.build(front, head, body, request_id, time.monotonic())
 
-    def accepted(call: Call) -> None:
+    def accepted(call: Ticket) -> None:
         request.state.variant = call.variant
 
     reply = await _while_there(request, answer(endpoint, invocation, accepted))
@@ -176,7 +182,7 @@ async def ping(front: Front, request: Request) -> Response:
     endpoint = front.directory.endpoints.get(front.settings.default_endpoint)
     if endpoint is None:
         return PlainTextResponse("")
-    if any(pool.ready for pool in endpoint.pools.values()):
+    if endpoint.ready:
         return PlainTextResponse("")
     row = _row(front, front.settings.default_endpoint)
     reason = str(describe(row).get("FailureReason", "no worker is ready"))
@@ -193,7 +199,7 @@ async def readyz(front: Front, request: Request) -> Response:
     if front.draining or not front.directory.table["version"]:
         return PlainTextResponse("not ready", 503)
     for name, endpoint in front.directory.endpoints.items():
-        if not any(pool.ready for pool in endpoint.pools.values()):
+        if not endpoint.ready:
             return PlainTextResponse(f"endpoint {name} has no ready worker", 503)
     return PlainTextResponse("ready")
 
@@ -236,40 +242,32 @@ async def root(front: Front, request: Request) -> Response:
     return PlainTextResponse("\n".join([*lines, "GET  /endpoints", "GET  /metrics", ""]))
 
 
-# -- changing an endpoint live --------------------------------------------------------------------------------------
-
-_UPDATE = "SageMaker.UpdateEndpointWeightsAndCapacities"
+# -- the control API ------------------------------------------------------------------------------------------------
 
 
 async def control(front: Front, request: Request) -> Response:
-    """POST / with X-Amz-Target: the SageMaker control API, of which one operation lives here so far."""
-    if request.headers.get("x-amz-target") != _UPDATE:
-        raise UnknownOperation("This operation is not known here.")
-    wanted = _mapping(await _body(front, request))
-    name = wanted.get("EndpointName")
-    rows = wanted.get("DesiredWeightsAndCapacities")
-    if not _is_text(name, _LONGEST_NAME) or not isinstance(rows, list) or not 0 < len(rows) <= _MOST_VARIANTS:
-        raise ValidationError("EndpointName and 1 to 10 DesiredWeightsAndCapacities are required.")
-    await front.ask("update", {"endpoint": name, "changes": dict(_change(row) for row in rows)})
-    settings = front.settings
-    arn = f"arn:aws:sagemaker:{settings.region}:{settings.account_id}:endpoint/{name.lower()}"
-    return Response(orjson.dumps({"EndpointArn": arn}), media_type="application/x-amz-json-1.1")
+    """POST / with X-Amz-Target: the SageMaker control API, which the control process answers (``control_api.py``)."""
+    body = await _body(front, request)
+    if len(body) > _LARGEST_CONTROL:
+        raise ValidationError(f"The body of a control call may have {_LARGEST_CONTROL} bytes at most.")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise Unreadable("The request body is not valid UTF-8.") from None
+    region = auth.scoped_region(request.scope["headers"]) or front.settings.region
+    call = {"target": _operation(request), "body": text, "region": region, "request_id": request.state.request_id}
+    reply = await front.ask("api", call)
+    return Response(reply["body"], reply["status"], dict(reply["headers"]))
 
 
-def _change(row: object) -> tuple[str, dict[str, float]]:
-    if not isinstance(row, dict) or not _is_text(row.get("VariantName"), _LONGEST_NAME):
-        raise ValidationError("Each of DesiredWeightsAndCapacities needs a VariantName.")
-    change: dict[str, float] = {}
-    weight, count = row.get("DesiredWeight"), row.get("DesiredInstanceCount")
-    if weight is not None:
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 3.4e38:
-            raise ValidationError("DesiredWeight must be a number of at least 0.")
-        change["weight"] = float(weight)
-    if count is not None:
-        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 1000:
-            raise ValidationError("DesiredInstanceCount must be a whole number from 0 to 1000.")
-        change["count"] = count
-    return row["VariantName"], change
+def _operation(request: Request) -> str:
+    return request.headers.get("x-amz-target", "")[:_LONGEST_TARGET]
+
+
+def _control_permission(request: Request) -> auth.Action:
+    """Looking needs no more than ``read``."""
+    operation = _operation(request).rpartition(".")[2]
+    return "read" if operation.startswith(("Describe", "List", "BatchDescribe")) else "manage"
 
 
 # -- the container multi-model API ----------------------------------------------------------------------------------
@@ -399,9 +397,9 @@ def _mapping(body: bytes) -> dict[str, Any]:
 
 
 #: (method, path, permission it needs, handler). ``None`` = open to everybody who can connect.
-ROUTES: tuple[tuple[str, str, auth.Action | None, Handler], ...] = (
+ROUTES: tuple[tuple[str, str, Permission | None, Handler], ...] = (
     ("GET", "/", "read", root),
-    ("POST", "/", "manage", control),
+    ("POST", "/", _control_permission, control),
     ("GET", "/ping", None, ping),
     ("GET", "/healthz", None, healthz),
     ("GET", "/readyz", None, readyz),

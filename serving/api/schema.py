@@ -70,9 +70,16 @@ class Schema:
         in AWS's grammar, ``UnknownOperation``."""
         complaints = Complaints()
         request = shapes.Request(complaints, self._unknown, trusted)
-        checked: dict[str, Any] = self._node(self._inputs, operation).check(raw, (), request)
+        checked: dict[str, Any] = self.input(operation).check(raw, (), request)
         complaints.raise_any()
         return checked
+
+    def input(self, operation: str) -> shapes.Node:
+        """What an operation takes, for those who look a member up. Raises ``UnknownOperation``."""
+        try:
+            return self._inputs[operation]
+        except KeyError:
+            raise UnknownOperation(f"The operation {operation[:128]} is not offered here.") from None
 
     def shape(self, operation: str, answer: Mapping[str, Any]) -> dict[str, Any] | None:
         """The answer with the members that the model has, those not set left out; None where the operation answers
@@ -82,12 +89,6 @@ class Schema:
             return None
         shaped: dict[str, Any] = output.shape(answer)
         return shaped
-
-    def _node(self, table: Mapping[str, shapes.Node], operation: str) -> shapes.Node:
-        try:
-            return table[operation]
-        except KeyError:
-            raise UnknownOperation(f"The operation {operation[:128]} is not offered here.") from None
 
     def _unknown(self, shape: str, member: str) -> None:
         """Newer clients know more members than we do: they are dropped as AWS drops them, not refused."""

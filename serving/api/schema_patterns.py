@@ -10,8 +10,6 @@ import logging
 import re
 from typing import Any, Protocol
 
-import regex
-
 log = logging.getLogger("serving.control")
 
 #: What neither ``re`` nor ``regex`` reads as Java does: surrogate pairs inside a class, and a quantifier that the
@@ -40,6 +38,8 @@ def compile_pattern(source: str) -> Matcher | None:
         return re.compile(translated, re.ASCII)
     except re.error:
         pass
+    import regex  # megabytes that only the process which checks needs
+
     try:
         compiled: Matcher = regex.compile(translated)  # no ASCII flag: \p{L} would be ASCII's letters then
     except regex.error as error:
