@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from serving.config import Settings
-from serving.declared import endpoints_from_path, load_endpoints
-from serving.errors import LoadFailed, ServingError
+from serving.declared import (
+    CONFIG,
+    MODEL,
+    Body,
+    Document,
+    containers,
+    document_from_path,
+    load_document,
+    named_paths,
+    variants,
+)
+from serving.errors import LoadFailed, ServingError, UnknownModel
 from serving.runtimes.formats import check_allowed, recognise
-from serving.storage import open_store
-from serving.types import EndpointSpec, ModelSpec
+from serving.storage import ArtifactStore, open_store
 from serving.watch.logs import printable
 from serving.workers.trial import Trial, attempt
 
@@ -54,27 +63,51 @@ def refuse_code(path: Path, allow_code: bool) -> None:
 def subjects(path: Path, settings: Settings) -> Iterator[Subject]:
     """What would be loaded for a file of endpoints, an artifact, or a folder of them; of a multi-model prefix the
     first ``SOME``. Raises ``ServingError`` when ``path`` is none of these."""
-    for endpoint in _endpoints(path):
-        for variant in endpoint.variants:
-            try:
-                places = _places(variant.model, endpoint, settings)
-            except ServingError as error:
-                yield Subject(endpoint.name, variant.name, Path(variant.model.model_data_url), error.message)
-                continue
-            yield from (Subject(endpoint.name, variant.name, place) for place in places)
+    document = _document(path)
+    store = open_store(settings, named_paths(document))
+    for endpoint in document.endpoints:
+        name, config = endpoint["EndpointName"], document.find(CONFIG, endpoint["EndpointConfigName"])
+        if config is None:
+            missing = f"Its config {endpoint['EndpointConfigName']} is not in the file; a server may have it."
+            yield Subject(name, "", Path(endpoint["EndpointConfigName"]), missing)
+        for variant in variants(config or {}):
+            yield from _variant_subjects(name, variant, document.find(MODEL, variant.get("ModelName", "")), store)
 
 
-def _endpoints(path: Path) -> tuple[EndpointSpec, ...]:
-    if path.suffix in _DECLARED:
-        return load_endpoints(path)
+def declares(path: Path) -> bool:
+    """Whether this is a file of endpoints, by its ending; one in JSON may be a model as well."""
+    return path.suffix in _DECLARED or (path.suffix == ".json" and path.is_file() and not is_artifact(path))
+
+
+def _document(path: Path) -> Document:
+    if declares(path):
+        return load_document(path)
     if path.is_file() and not is_artifact(path):
         recognise(path)  # says in a sentence why it is none
-    return endpoints_from_path(path, is_artifact)
+    return document_from_path(path, is_artifact)
 
 
-def _places(model: ModelSpec, endpoint: EndpointSpec, settings: Settings) -> list[Path]:
-    place = open_store(settings, [endpoint]).locate(model.model_data_url)
-    return sorted(_artifacts_in(place))[:SOME] if model.mode == "MultiModel" else [place]
+def _variant_subjects(endpoint: str, variant: Body, model: Body | None, store: ArtifactStore) -> Iterator[Subject]:
+    name = variant["VariantName"]
+    if model is None and "ModelName" in variant:
+        missing = f"Its model {variant['ModelName']} is not in the file; a server may have it."
+        yield Subject(endpoint, name, Path(variant["ModelName"]), missing)
+    for container in containers(model or {}):
+        try:
+            places = _places(container, store)
+        except ServingError as error:
+            yield Subject(endpoint, name, Path(container.get("ModelDataUrl", "model")), error.message)
+            continue
+        yield from (Subject(endpoint, name, place) for place in places)
+
+
+def _places(container: Body, store: ArtifactStore) -> Sequence[Path]:
+    source = container.get("ModelDataSource", {}).get("S3DataSource", {})
+    url = container.get("ModelDataUrl") or source.get("S3Uri")
+    if not url:
+        raise UnknownModel("It has no ModelDataUrl to look at.")
+    place = store.locate(url)
+    return sorted(_artifacts_in(place))[:SOME] if container.get("Mode") == "MultiModel" else [place]
 
 
 def _artifacts_in(folder: Path) -> Iterator[Path]:

@@ -6,24 +6,22 @@ artifact said no, 2 the command itself cannot be carried out.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from serving import __version__
-from serving.config import SETTINGS, Settings, load_settings, wants_colour
-from serving.declared import endpoints_from_path, load_endpoints
+from serving.config import SETTINGS, Settings, load_settings
 from serving.errors import ConfigError, ServiceUnavailable, ServingError
-from serving.types import EndpointSpec, ModelSpec
+from serving.terminal import busy, complain, print_json, print_table, tell
 
 if TYPE_CHECKING:
     from serving.client import Answer, Server
+    from serving.declared import Body, Document
 
 program = typer.Typer(
     name="serving",
@@ -48,52 +46,10 @@ def main() -> None:
     try:
         program(prog_name="serving")
     except ServingError as error:
-        _complain(error.message)
-        sys.exit(1 if isinstance(error, ServiceUnavailable) else 2)
+        from serving.client import Refused
 
-
-# --- what a person sees ---------------------------------------------------------------------------------------------
-
-
-def _complain(text: str) -> None:
-    """One line, whatever a server or model put into it."""
-    from serving.watch.logs import printable
-
-    text = printable(text)
-    red = wants_colour(sys.stderr.isatty())
-    print(f"\x1b[31mError:\x1b[0m {text}" if red else f"Error: {text}", file=sys.stderr)
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
-
-
-def _print_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """A table for a person; on a pipe, the cells with tabs between them."""
-    if not sys.stdout.isatty():
-        for row in [headings, *rows]:
-            print("\t".join(row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*headings, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
-
-
-@contextmanager
-def _busy(text: str) -> Iterator[None]:
-    """A spinner while something takes its time, where somebody is looking."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(text):
-        yield
+        complain(error.message)
+        sys.exit(1 if isinstance(error, ServiceUnavailable | Refused) else 2)
 
 
 # --- up -------------------------------------------------------------------------------------------------------------
@@ -128,58 +84,56 @@ def up(
             "settings_file": settings_file,
         }
     )
-    endpoints = _endpoints(models, config, workers, settings)
+    document = _declared(models, config, workers, settings)
 
     def on_ready(url: str) -> None:
-        print(_welcome(url, endpoints, settings, time.monotonic() - began), flush=True)
+        print(_welcome(url, document, settings, time.monotonic() - began), flush=True)
 
     from serving.app import run
 
-    raise typer.Exit(run(settings, endpoints, on_ready))
+    raise typer.Exit(run(settings, document, on_ready))
 
 
-def _endpoints(models: Path | None, config: Path | None, workers: int, settings: Settings) -> tuple[EndpointSpec, ...]:
-    """What the command line asks to serve; nothing = an empty server."""
-    declared = load_endpoints(config) if config else ()
+def _declared(models: Path | None, config: Path | None, workers: int, settings: Settings) -> Document:
+    """What the command line asks to serve; nothing = what the data folder has."""
+    from serving.declared import Document, containers, document_from_path, load_document
+
+    declared = load_document(config) if config else Document()
     if models is None:
         if workers != 1:
             raise ConfigError("--workers is for MODELS; a declared endpoint has InitialInstanceCount.")
         return declared
     from serving.checking import is_artifact, refuse_code
 
-    own = endpoints_from_path(models, is_artifact, workers, settings.default_endpoint)
-    if any(endpoint.name == own[0].name for endpoint in declared):
-        raise ConfigError(f"MODELS would be endpoint {own[0].name!r}, but {config} declares one of that name.")
-    if own[0].variants[0].model.mode == "SingleModel":
+    own = document_from_path(models, is_artifact, workers, settings.default_endpoint)
+    if containers(own.models[0])[0]["Mode"] == "SingleModel":
         refuse_code(models, settings.allow_code)
+    name = settings.default_endpoint
+    if any(body[kind.name].lower() == name.lower() for kind, body in declared.bodies()):
+        raise ConfigError(
+            f"MODELS would be model, config and endpoint {name!r}, but {config} declares one of that name."
+        )
     return own + declared
 
 
-def _welcome(url: str, endpoints: tuple[EndpointSpec, ...], settings: Settings, seconds: float) -> str:
+def _welcome(url: str, document: Document, settings: Settings, seconds: float) -> str:
+    from serving.declared import shown
+
     lines = [f"serving {__version__} is ready at {url} ({seconds:.1f} s)"]
-    for endpoint in endpoints:
-        variants = ", ".join(
-            f"{one.name}: {_shown(one.model)}, {one.instance_count} worker{'s' * (one.instance_count > 1)}"
-            for one in endpoint.variants
-        )
-        lines.append(f"  endpoint {endpoint.name}  {variants}")
-    if endpoints:
-        first = endpoints[0]
-        many = any(one.model.mode == "MultiModel" for one in first.variants)
+    lines += [f"  endpoint {name}  {text}" for name, text, _ in shown(document)]
+    if document.endpoints:
+        name, _, many = next(shown(document))
         header = " -H 'X-Amzn-SageMaker-Target-Model: MODEL'" if many else ""
         user = " -u AccessKeyId:SecretAccessKey" if settings.access_keys else ""
         lines.append(
-            f"  try: curl{user} {url}/endpoints/{first.name}/invocations -H 'Content-Type: text/csv'{header} "
+            f"  try: curl{user} {url}/endpoints/{name}/invocations -H 'Content-Type: text/csv'{header} "
             "--data-binary @rows.csv"
         )
     else:
-        lines.append("  no endpoints yet: name a model, serving up MODEL, or declare some, serving up --config FILE")
+        lines.append(
+            "  no endpoints declared: name a model, serving up MODEL, or a file of them, serving up --config FILE"
+        )
     return "\n".join(lines)
-
-
-def _shown(model: ModelSpec) -> str:
-    name = model.model_data_url if "://" in model.model_data_url else Path(model.model_data_url).name
-    return f"models of {name}" if model.mode == "MultiModel" else name
 
 
 # --- invoke ---------------------------------------------------------------------------------------------------------
@@ -198,12 +152,12 @@ def invoke(
     as_json: AsJson = False,
 ) -> None:
     """Call an endpoint: the answer on standard output, status and timing on standard error."""
-    from serving.client import invocation_path
+    from serving.client import answer_fields, guessed_type, invocation_path
 
     server = _server(url, settings_file)
     data = _body(body)
     headers = {
-        "Content-Type": content_type or _guessed_type(body, data),
+        "Content-Type": content_type or guessed_type(body, data),
         "Accept": accept,
         "X-Amzn-SageMaker-Target-Model": target_model,
         "X-Amzn-SageMaker-Target-Variant": target_variant,
@@ -214,7 +168,7 @@ def invoke(
     answer = server.send("POST", invocation_path(endpoint), "invoke", data, given, (endpoint, target_model or ""))
     elapsed = time.perf_counter() - began
     if as_json:
-        _print_json(_answer_fields(answer, elapsed))
+        print_json(answer_fields(answer, elapsed))
     else:
         _print_answer(answer, elapsed)
     raise typer.Exit(0 if answer.ok else 1)
@@ -238,48 +192,9 @@ def _body(text: str) -> bytes:
         raise ConfigError(f"Cannot read {text[1:]}: {error.strerror}.") from None
 
 
-_TYPES = {
-    ".csv": "text/csv",
-    ".json": "application/json",
-    ".jsonl": "application/jsonlines",
-    ".npy": "application/x-npy",
-    ".npz": "application/x-npz",
-    ".libsvm": "text/libsvm",
-    ".pbr": "application/x-recordio-protobuf",
-    ".txt": "text/csv",
-}
-
-
-def _guessed_type(text: str, data: bytes) -> str:
-    """By a file's name, else by how the body begins."""
-    if text.startswith("@"):
-        return _TYPES.get(Path(text).suffix.lower(), "application/octet-stream")
-    return "application/json" if data.lstrip()[:1] in (b"[", b"{") else "text/csv"
-
-
-def _answer_fields(answer: Answer, elapsed: float) -> dict[str, Any]:
-    """An answer in InvokeEndpoint's own words; ``Body`` is text, or base64 in ``BodyBase64``."""
-    from serving.client import timing
-
-    fields: dict[str, Any] = {
-        "StatusCode": answer.status,
-        "ContentType": answer.headers.get("content-type", ""),
-        "InvokedProductionVariant": answer.headers.get("x-amzn-invoked-production-variant", ""),
-        "RequestId": answer.headers.get("x-amzn-requestid", ""),
-        "ElapsedMicroseconds": round(elapsed * 1e6),
-        "Timing": timing(answer.headers.get("x-serving-timing", "")),
-    }
-    try:
-        return fields | {"Body": answer.body.decode()}
-    except UnicodeDecodeError:
-        from base64 import b64encode
-
-        return fields | {"BodyBase64": b64encode(answer.body).decode()}
-
-
 def _print_answer(answer: Answer, elapsed: float) -> None:
     if not answer.ok:
-        _complain(answer.complaint)
+        complain(answer.complaint)
         return
     sys.stdout.buffer.write(answer.body)
     if sys.stdout.isatty() and not answer.body.endswith(b"\n"):
@@ -293,30 +208,127 @@ def _print_answer(answer: Answer, elapsed: float) -> None:
 
 # --- endpoints ------------------------------------------------------------------------------------------------------
 
+Name = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the endpoints have settled.")]
+
+
+@program.command()
+def deploy(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|ARTIFACT",
+            help="A file of endpoints; or a model or folder of models that the server can read (path, file://, s3://).",
+        ),
+    ],
+    endpoint: Annotated[str | None, typer.Option(help="Endpoint of the artifact; default: 'default'.")] = None,
+    instances: Annotated[int, typer.Option(min=1, max=256, help="Workers of the artifact's endpoint.")] = 1,
+    wait: Wait = True,
+    url: Url = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a running server have what a file declares, or serve an artifact: only what differs is changed."""
+    from serving import remote
+
+    settings = load_settings({"settings_file": settings_file})
+    server = _server(url, settings_file)
+    document = remote.document_at(what, endpoint or settings.default_endpoint, instances)
+    if len(document.endpoints) != 1 and (endpoint or instances != 1):
+        raise ConfigError("--endpoint and --instances are for an ARTIFACT; a file says them itself.")
+    names = [body["EndpointName"] for body in document.endpoints]
+    steps = remote.deploy(server, document, tell, settings.load_timeout_seconds, again=remote.is_artifact_at(what))
+    if not steps:
+        tell("nothing differs")
+    _after(remote.look(server, names, settings.load_timeout_seconds if wait else 0.0), as_json)
+
+
+def _after(endpoints: Sequence[Body], as_json: bool) -> None:
+    """What became of endpoints that were changed; exit status 1 when one has failed."""
+    from serving import remote
+
+    if as_json:
+        print_json({"Endpoints": endpoints})
+    else:
+        print_table(remote.HEADINGS, [row for one in endpoints for row in remote.rows(one)])
+    bad = [one for one in endpoints if one.get("FailureReason")]
+    for one in bad:
+        complain(f"{one['EndpointName']} is {one['EndpointStatus']}: {one['FailureReason']}")
+    raise typer.Exit(1 if bad else 0)
+
 
 @program.command()
 def endpoints(url: Url = None, settings_file: SettingsFile = None, as_json: AsJson = False) -> None:
     """List a running server's endpoints, their variants, weights and workers."""
-    answer = _server(url, settings_file).send("GET", "/endpoints", "read")
-    if not answer.ok:
-        _complain(answer.complaint)
-        raise typer.Exit(1)
-    found = json.loads(answer.body)
+    from serving import remote
+
+    found = remote.endpoints(_server(url, settings_file))
     if as_json:
-        _print_json(found)
+        print_json({"Endpoints": found})
+    else:
+        print_table(remote.HEADINGS, [row for one in found for row in remote.rows(one)])
+
+
+@program.command()
+def describe(endpoint: Name, url: Url = None, settings_file: SettingsFile = None, as_json: AsJson = False) -> None:
+    """Say all there is to say of an endpoint: its state, and what each variant serves."""
+    from serving import remote
+
+    server = _server(url, settings_file)
+    found = server.call("DescribeEndpoint", {"EndpointName": endpoint})
+    if as_json:
+        print_json(found)
         return
-    rows = [
-        (
-            endpoint["EndpointName"],
-            endpoint["EndpointStatus"],
-            variant["VariantName"],
-            f"{variant['CurrentWeight']:g}",
-            f"{variant['CurrentInstanceCount']}/{variant['DesiredInstanceCount']}",
-        )
-        for endpoint in found["Endpoints"]
-        for variant in endpoint["ProductionVariants"]
-    ]
-    _print_table(("ENDPOINT", "STATUS", "VARIANT", "WEIGHT", "WORKERS"), rows)
+    for name, text in remote.facts(found):
+        print(f"{name:<10}{text}")
+    made_of = remote.artifacts(server, found)
+    cells = [remote.variant_cells(one) for one in found.get("ProductionVariants", ())]
+    rows = [(*one, *made_of.get(one[0], ("-", "-"))) for one in cells]
+    print()
+    print_table(("VARIANT", "WEIGHT", "WORKERS", "MODEL", "ARTIFACT"), rows)
+
+
+@program.command()
+def weights(
+    endpoint: Name,
+    changes: Annotated[
+        list[str],
+        typer.Argument(metavar="VARIANT[=WEIGHT][:WORKERS]...", help="Such as blue=0.9, or green=0.1:2, or blue:4."),
+    ],
+    wait: Wait = True,
+    url: Url = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change variants' shares of the traffic and their workers, without a failed call."""
+    from serving import remote
+
+    wanted = remote.changes(changes)
+    settings = load_settings({"settings_file": settings_file})
+    server = _server(url, settings_file)
+    server.call("UpdateEndpointWeightsAndCapacities", {"EndpointName": endpoint, "DesiredWeightsAndCapacities": wanted})
+    _after(remote.look(server, [endpoint], settings.load_timeout_seconds if wait else 0.0), as_json)
+
+
+@program.command()
+def delete(
+    endpoint: Name,
+    everything: Annotated[bool, typer.Option("--all", help="Its endpoint config and models as well.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the endpoint is gone.")] = True,
+    url: Url = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete an endpoint: its last calls are finished, then its workers go."""
+    from serving import remote
+
+    settings = load_settings({"settings_file": settings_file})
+    server = _server(url, settings_file)
+    deleted = remote.delete(server, endpoint, everything, tell)
+    if wait and not remote.gone(server, endpoint, settings.load_timeout_seconds):
+        raise ServiceUnavailable(f"Endpoint {endpoint} is still being deleted.")
+    if as_json:
+        print_json({"Deleted": deleted})
 
 
 # --- check ----------------------------------------------------------------------------------------------------------
@@ -337,14 +349,14 @@ def check(
     settings = load_settings({"allow_code": allow_code, "settings_file": settings_file})
     failed, found = 0, []
     for subject in subjects(file_or_artifact, settings):
-        with _busy(f"loading {subject.path.name} ..."):
+        with busy(f"loading {subject.path.name} ..."):
             trial = tried(subject, settings)
         failed += bool(trial.error)
         found.append({"endpoint": subject.endpoint, "variant": subject.variant, **asdict(trial)})
         if not as_json:
             print(told(trial))
     if as_json:
-        _print_json({"loads": not failed, "models": found})
+        print_json({"loads": not failed, "models": found})
     else:
         print(f"{len(found)} tried, {failed} would not load; of a folder the first {SOME} are.", file=sys.stderr)
     raise typer.Exit(1 if failed else 0)
@@ -413,7 +425,7 @@ def settings(
     values = {row.name: _value_text(getattr(now, row.name)) for row in SETTINGS}
     if as_json:
         fields = [(row, values[row.name]) for row in SETTINGS]
-        _print_json(
+        print_json(
             [
                 {
                     "variable": row.env,
@@ -428,7 +440,7 @@ def settings(
         )
         return
     rows = [(row.env, values[row.name], row.default_text, row.help) for row in SETTINGS]
-    _print_table(("VARIABLE", "VALUE", "DEFAULT", "MEANING"), rows)
+    print_table(("VARIABLE", "VALUE", "DEFAULT", "MEANING"), rows)
 
 
 def _value_text(value: object) -> str:
@@ -464,4 +476,4 @@ def version(as_json: AsJson = False) -> None:
             found[name] = version_of(name)
         except PackageNotFoundError:
             continue
-    _print_json(found)
+    print_json(found)

@@ -7,12 +7,13 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, quote, urlsplit
 
 from serving.api.auth import AccessKey, Action, Request, key_for, load_keys, sign
 from serving.config import Settings, client_keys, load_settings
-from serving.errors import ConfigError, ServiceUnavailable
+from serving.errors import ConfigError, RequestRefused, ServiceUnavailable
 
 #: Beyond the server's own 60 s for an invocation, as SageMaker advises its clients.
 TIMEOUT_SECONDS = 70.0
@@ -42,6 +43,10 @@ class Answer(NamedTuple):
         code = self.headers.get("x-amzn-errortype") or told.get("__type") or self.reason
         text = told.get("Message") or told.get("message") or self.body[:500].decode("utf-8", "replace")
         return f"{self.status} {code}: {' '.join(str(text).split())}"
+
+
+class Refused(RequestRefused):
+    """The server said no, in its own words."""
 
 
 class Server:
@@ -85,6 +90,22 @@ class Server:
             raise ServiceUnavailable(f"No answer from {self.url} ({_why(error)}). Is a server running there?") from None
         finally:
             connection.close()
+
+    def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """One operation of the control API; the answer is empty for those that have none. Raises ``Refused``, and
+        ``ServiceUnavailable`` when nobody answers."""
+        headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": f"SageMaker.{operation}"}
+        action: Action = "read" if operation.startswith(("Describe", "List")) else "manage"
+        answer = self.send("POST", "/", action, json.dumps(params).encode(), headers)
+        if not answer.ok:
+            raise Refused(answer.complaint)
+        try:
+            told = json.loads(answer.body or b"{}")
+        except ValueError:
+            told = None
+        if not isinstance(told, dict):
+            raise Refused(f"{self.url} does not answer as this API does.")
+        return told
 
     def _host(self) -> str:
         """The Host header; a port that is the scheme's default is left out, as signers do."""
@@ -143,6 +164,44 @@ def timing(header: str) -> dict[str, Any]:
     """The receipt in an ``X-Serving-Timing`` header: microseconds by step, ``batch`` and ``hit``."""
     pairs = (part.strip().partition("=")[::2] for part in header.split(";") if "=" in part)
     return {name: int(value) for name, value in pairs if value.isdecimal()}
+
+
+#: Media type by a file's ending.
+_TYPES = {
+    ".csv": "text/csv",
+    ".json": "application/json",
+    ".jsonl": "application/jsonlines",
+    ".npy": "application/x-npy",
+    ".npz": "application/x-npz",
+    ".libsvm": "text/libsvm",
+    ".pbr": "application/x-recordio-protobuf",
+    ".txt": "text/csv",
+}
+
+
+def guessed_type(text: str, data: bytes) -> str:
+    """By a file's name, else by how the body begins."""
+    if text.startswith("@"):
+        return _TYPES.get(Path(text).suffix.lower(), "application/octet-stream")
+    return "application/json" if data.lstrip()[:1] in (b"[", b"{") else "text/csv"
+
+
+def answer_fields(answer: Answer, elapsed: float) -> dict[str, Any]:
+    """An answer in InvokeEndpoint's own words; ``Body`` is text, or base64 in ``BodyBase64``."""
+    fields: dict[str, Any] = {
+        "StatusCode": answer.status,
+        "ContentType": answer.headers.get("content-type", ""),
+        "InvokedProductionVariant": answer.headers.get("x-amzn-invoked-production-variant", ""),
+        "RequestId": answer.headers.get("x-amzn-requestid", ""),
+        "ElapsedMicroseconds": round(elapsed * 1e6),
+        "Timing": timing(answer.headers.get("x-serving-timing", "")),
+    }
+    try:
+        return fields | {"Body": answer.body.decode()}
+    except UnicodeDecodeError:
+        from base64 import b64encode
+
+        return fields | {"BodyBase64": b64encode(answer.body).decode()}
 
 
 def healthy(settings: Settings) -> bool:

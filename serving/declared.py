@@ -1,289 +1,245 @@
-"""Endpoints that an operator declares: a file of SageMaker request bodies, or just a path to models.
+"""What an operator declares: a file of SageMaker request bodies, or just a path to models.
 
 The file is one YAML, TOML or JSON mapping ``Models:``, ``EndpointConfigs:``, ``Endpoints:``, each a list of the very
-bodies that CreateModel, CreateEndpointConfig and CreateEndpoint take (names, limits: SageMaker API, botocore's
-service model). A field that has no meaning on one's own machine (a role, a tag) is accepted and ignored; one whose
-effect this server does not have is refused, as silence would promise it.
+bodies that CreateModel, CreateEndpointConfig and CreateEndpoint take. They go the way of any client's calls: checked
+by AWS's own service model, kept in the same store (``deploying.apply``).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, unquote
 
 from serving.config import did_you_mean, read_document
-from serving.errors import ConfigError
-from serving.types import EndpointSpec, ModelSpec, RoutingStrategy, VariantSpec
+from serving.errors import ConfigError, ValidationError
 
-#: Endpoint, endpoint config and variant names; model names (SageMaker API: both at most 63 characters).
-ENDPOINT_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", re.ASCII)
-MODEL_NAME = re.compile(r"[a-zA-Z0-9]([\-a-zA-Z0-9]*[a-zA-Z0-9])?", re.ASCII)
-ENVIRONMENT_KEY = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,1023}", re.ASCII)
+if TYPE_CHECKING:
+    from serving.api.schema import Schema
+    from serving.api.shapes import Node
 
-MAX_VARIANTS = 10
-MAX_WEIGHT = 3.4e38  # a single-precision float on the wire
-MAX_ENVIRONMENT = (100, 32 * 1024)  # pairs, characters of keys and values together
+#: A request body or an answer: JSON values by member name.
+Body = Mapping[str, Any]
 
-#: Fields that describe AWS's machinery, by body: accepted, without effect here.
-_LABELS: Mapping[str, frozenset[str]] = {
-    "Models": frozenset({"ExecutionRoleArn", "Tags", "VpcConfig", "EnableNetworkIsolation"}),
-    "PrimaryContainer": frozenset({"Image", "ImageConfig", "ContainerHostname", "ContainerMetricsConfig"}),
-    "EndpointConfigs": frozenset({"Tags", "KmsKeyId", "ExecutionRoleArn", "VpcConfig", "EnableNetworkIsolation"}),
-    "ProductionVariants": frozenset(
-        {
-            "InstanceType",
-            "VolumeSizeInGB",
-            "AcceleratorType",
-            "EnableSSMAccess",
-            "InferenceAmiVersion",
-            "ModelDataDownloadTimeoutInSeconds",
-            "ContainerStartupHealthCheckTimeoutInSeconds",
-        }
-    ),
-    "Endpoints": frozenset({"Tags"}),
+
+class Kind(NamedTuple):
+    """A section of the file: what its bodies make. ``noun`` names one in a message."""
+
+    section: str
+    resource: str
+    noun: str
+
+    @property
+    def name(self) -> str:
+        """The member that holds the name."""
+        return f"{self.resource}Name"
+
+    @property
+    def create(self) -> str:
+        """The operation whose bodies these are."""
+        return f"Create{self.resource}"
+
+
+MODEL = Kind("Models", "Model", "model")
+CONFIG = Kind("EndpointConfigs", "EndpointConfig", "endpoint config")
+ENDPOINT = Kind("Endpoints", "Endpoint", "endpoint")
+KINDS = (MODEL, CONFIG, ENDPOINT)
+
+VARIANT_LISTS = ("ProductionVariants", "ShadowProductionVariants")
+
+#: A label here, but AWS's API wants one.
+USUAL_INSTANCE = "ml.m5.large"
+
+#: Sections that a later version will have.
+_NOT_YET = frozenset({"ScalableTargets", "ScalingPolicies"})
+
+#: Fields that the API stores and returns, but that change nothing yet, and what they would have meant.
+_NO_EFFECT_YET: Mapping[str, str] = {
+    "AsyncInferenceConfig": "asynchronous calls are not queued",
+    "CoreDumpConfig": "no core dumps are written",
+    "DataCaptureConfig": "nothing is captured",
+    "ExplainerConfig": "no explanations are computed",
+    "InstancePools": "all workers are alike",
+    "ManagedInstanceScaling": "nothing scales by itself",
+    "ServerlessConfig": "the variant has workers like any other",
+    "ShadowProductionVariants": "no traffic is shadowed",
 }
 
-#: Fields of SageMaker's that this version does not act on, and what they would have meant.
-_NOT_YET: Mapping[str, str] = {
-    "ScalableTargets": "scaling policies",
-    "ScalingPolicies": "scaling policies",
-    "ManagedInstanceScaling": "scaling policies",
-    "Containers": "inference pipelines",
-    "InferenceExecutionConfig": "inference pipelines",
-    "ModelDataSource": "ModelDataSource (give the artifact as ModelDataUrl)",
-    "AdditionalModelDataSources": "additional model data",
-    "ModelPackageName": "model packages",
-    "ShadowProductionVariants": "shadow variants",
-    "DataCaptureConfig": "data capture",
-    "AsyncInferenceConfig": "asynchronous inference",
-    "ExplainerConfig": "online explanations",
-    "ServerlessConfig": "serverless variants",
-    "InstancePools": "instance pools",
-    "CoreDumpConfig": "core dumps",
-    "DeploymentConfig": "guarded deployments",
-}
-
-_Item = TypeVar("_Item")
+# --- what is wanted -------------------------------------------------------------------------------------------------
 
 
-class _Body:
-    """One request body, read field by field: whatever nobody asked for by the end is refused with a suggestion."""
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The bodies of CreateModel, CreateEndpointConfig and CreateEndpoint that there should be, as they are sent."""
 
-    def __init__(self, raw: object, where: str, labels: frozenset[str] = frozenset()) -> None:
-        if not isinstance(raw, dict):
-            raise ConfigError(f"{where} must be a mapping of fields.")
-        self._raw: dict[Any, Any] = raw
-        self._where = where
-        self._known = set(labels)
+    models: tuple[Body, ...] = ()
+    configs: tuple[Body, ...] = ()
+    endpoints: tuple[Body, ...] = ()
 
-    def take(self, field: str) -> Any:
-        """The field's value, ``None`` when it is absent."""
-        self._known.add(field)
-        return self._raw.get(field)
+    def __add__(self, other: Document) -> Document:
+        """Both. Raises ``ConfigError`` when they give one name twice."""
+        both = Document(self.models + other.models, self.configs + other.configs, self.endpoints + other.endpoints)
+        both.check_names()
+        return both
 
-    def refuse(self, field: str, expected: str) -> ConfigError:
-        """The error for a field that is not what it should be."""
-        value = self._raw.get(field)
-        found = "missing" if value is None else repr(value)
-        return ConfigError(f"{self._path(field)} is {found}; expected {expected}.")
+    def bodies(self) -> Iterator[tuple[Kind, Body]]:
+        """Every body with its kind, in the order in which they are made."""
+        for kind, bodies in zip(KINDS, (self.models, self.configs, self.endpoints), strict=True):
+            yield from ((kind, body) for body in bodies)
 
-    def _path(self, field: str) -> str:
-        return f"{self._where}.{field}" if self._where else field
+    def find(self, kind: Kind, name: str) -> Body | None:
+        """The body of this name, whatever its case."""
+        return next(
+            (body for one, body in self.bodies() if one is kind and body[kind.name].lower() == name.lower()), None
+        )
 
-    def name(self, field: str, pattern: re.Pattern[str]) -> str:
-        """A name of at most 63 characters in SageMaker's alphabet."""
-        value = self.take(field)
-        if not isinstance(value, str) or len(value) > 63 or not pattern.fullmatch(value):
-            quoted = " in quotes" if isinstance(value, int | float) else ""
-            raise self.refuse(field, f"a name{quoted} of letters, digits and hyphens, at most 63 characters")
-        return value
-
-    def text(self, field: str) -> str:
-        """A text that is not empty."""
-        value = self.take(field)
-        if not isinstance(value, str) or not value:
-            raise self.refuse(field, "a text")
-        return value
-
-    def choice(self, field: str, default: str, *words: str) -> Any:
-        """One of ``words``; ``default`` when absent."""
-        value = self.take(field)
-        if value is not None and value not in words:
-            raise self.refuse(field, " or ".join(words))
-        return value or default
-
-    def count(self, field: str) -> int:
-        """A number of instances, 1 when absent."""
-        value = self.take(field)
-        if value is None:
-            return 1
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.refuse(field, "a whole number of at least 1")
-        return value
-
-    def weight(self, field: str) -> float:
-        """A share of the traffic, 1.0 when absent."""
-        value = self.take(field)
-        if value is None:
-            return 1.0
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_WEIGHT:
-            raise self.refuse(field, "a finite number of at least 0")
-        return float(value)
-
-    def child(self, field: str) -> _Body:
-        """The body inside a field; empty when absent."""
-        value = self.take(field)
-        return _Body({} if value is None else value, self._path(field), _LABELS.get(field, frozenset()))
-
-    def items(self, field: str) -> list[_Body]:
-        """The bodies of a list; none when absent."""
-        value = self.take(field)
-        if value is not None and not isinstance(value, list):
-            raise self.refuse(field, "a list")
-        labels = _LABELS.get(field, frozenset())
-        return [_Body(raw, f"{self._path(field)}[{index}]", labels) for index, raw in enumerate(value or [])]
-
-    def close(self) -> None:
-        """Refuse what is left."""
-        where = self._where or "The file"
-        for field in self._raw:
-            if field in _NOT_YET and field not in self._known:
-                raise ConfigError(f"{where} has {field}, but this version does not offer {_NOT_YET[field]}.")
-            if field not in self._known:
-                raise ConfigError(f"{where} has no field {field!r}{did_you_mean(str(field), sorted(self._known))}.")
+    def check_names(self) -> None:
+        """Names are unique, whatever their case. Raises ``ConfigError``."""
+        seen: set[tuple[str, str]] = set()
+        for kind, body in self.bodies():
+            name = body[kind.name]
+            if (kind.noun, name.lower()) in seen:
+                raise ConfigError(f"There are two {kind.noun}s named {name!r}.")
+            seen.add((kind.noun, name.lower()))
 
 
-def load_endpoints(path: Path) -> tuple[EndpointSpec, ...]:
-    """The endpoints that ``path`` declares, in its order. A relative ModelDataUrl is meant from the file's folder.
+def load_document(path: Path) -> Document:
+    """The bodies in ``path``. A relative ModelDataUrl is meant from the file's folder, and becomes absolute.
 
     Raises ``ConfigError`` naming the field (``EndpointConfigs[0].ProductionVariants[1].ModelName``), what stands
-    there and what was expected.
+    there and what was expected. A name that the file does not define may be one the server has: ``plan`` tells.
     """
-    body = _Body(read_document(path), "")
+    from serving.api.schema import Schema  # AWS's model is read where a file is
+
+    raw = read_document(path)
+    for section in raw:
+        if section in _NOT_YET:
+            raise ConfigError(f"The file has {section}, but this version does not offer scaling policies.")
+        if section not in (known := [kind.section for kind in KINDS]):
+            raise ConfigError(f"The file has no field {section!r}{did_you_mean(section, known)}.")
+    schema = Schema.load(offered=[kind.create for kind in KINDS])
+    models, configs, endpoints = (tuple(_checked(schema, kind, raw.get(kind.section))) for kind in KINDS)
     folder = path.absolute().parent
-    models = _by_name("models", (_model(item, folder) for item in body.items("Models")), lambda model: model.name)
-    configs = _by_name(
-        "endpoint configs", [_config(item, models) for item in body.items("EndpointConfigs")], lambda config: config[0]
-    )
-    endpoints = [_endpoint(item, configs) for item in body.items("Endpoints")]
-    body.close()
-    return tuple(_by_name("endpoints", endpoints, lambda endpoint: endpoint.name).values())
+    document = Document(tuple(_absolute(model, folder) for model in models), configs, endpoints)
+    document.check_names()
+    return document
 
 
-def _by_name(what: str, items: Iterable[_Item], name_of: Callable[[_Item], str]) -> dict[str, _Item]:
-    named: dict[str, _Item] = {}
-    for item in items:
-        if name_of(item) in named:
-            raise ConfigError(f"There are two {what} named {name_of(item)!r}.")
-        named[name_of(item)] = item
-    return named
+def _checked(schema: Schema, kind: Kind, raw: object) -> Iterator[Body]:
+    """The bodies of a section, each as AWS's model has it. Raises ``ConfigError``."""
+    if not isinstance(raw, list | None):
+        raise ConfigError(f"{kind.section} is {raw!r}; expected a list.")
+    for index, body in enumerate(raw or []):
+        where = f"{kind.section}[{index}]"
+        if not isinstance(body, dict):
+            raise ConfigError(f"{where} must be a mapping of fields.")
+        for place, name, known in _unknown(schema.input(kind.create), body, where):
+            raise ConfigError(f"{place} has no field {name!r}{did_you_mean(name, known)}.")
+        try:
+            yield schema.check(kind.create, body, trusted=True)
+        except ValidationError as error:
+            raise ConfigError(_spelled(error.message, where)) from None
 
 
-def _model(body: _Body, folder: Path) -> ModelSpec:
-    name = body.name("ModelName", MODEL_NAME)
-    container = body.child("PrimaryContainer")
-    cache = container.child("MultiModelConfig")
-    model = ModelSpec(
-        name=name,
-        model_data_url=_data_url(container, folder),
-        mode=container.choice("Mode", "SingleModel", "SingleModel", "MultiModel"),
-        environment=_environment(container),
-        cache=cache.choice("ModelCacheSetting", "Enabled", "Enabled", "Disabled"),
-    )
-    for part in (cache, container, body):
-        part.close()
-    return model
+def _unknown(node: Node, value: object, where: str) -> Iterator[tuple[str, str, list[str]]]:
+    """(where, name, names there are) for each field that AWS's model does not have, which its API would drop."""
+    members: Mapping[str, Node] = getattr(node, "members", {})
+    if members and isinstance(value, dict):
+        for name, inner in value.items():
+            if name in members:
+                yield from _unknown(members[name], inner, f"{where}.{name}")
+            else:
+                yield where, str(name), list(members)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _unknown(getattr(node, "item", node), inner, f"{where}[{index}]")
 
 
-def _data_url(container: _Body, folder: Path) -> str:
-    url = container.text("ModelDataUrl")
-    scheme, mark, rest = url.partition("://")
-    if not mark:
-        return str(folder / url)
-    if scheme not in ("s3", "file") or not rest:
-        raise container.refuse("ModelDataUrl", "a path, or an s3:// or file:// URL")
-    return url
+_COMPLAINT = re.compile(r"Value(?: (null|'.*?'))? at '([\w.]+)' failed to satisfy constraint: Member must ")
 
 
-def _environment(container: _Body) -> dict[str, str]:
-    raw = container.take("Environment")
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict):
-        raise container.refuse("Environment", "a mapping of names to texts")
-    pairs, characters = MAX_ENVIRONMENT
-    for key, value in raw.items():
-        if not isinstance(key, str) or not ENVIRONMENT_KEY.fullmatch(key):
-            raise container.refuse("Environment", f"names of letters, digits and underscores, not {key!r}")
-        if not isinstance(value, str) or len(value) > 1024:
-            raise container.refuse("Environment", f"a text of at most 1,024 characters for {key} (quote numbers)")
-    if len(raw) > pairs or sum(len(key) + len(value) for key, value in raw.items()) > characters:
-        raise container.refuse("Environment", f"at most {pairs} pairs and 32 KiB")
-    return dict(raw)
+def _spelled(message: str, where: str) -> str:
+    """A complaint in AWS's grammar as a sentence about the file: ``productionVariants.1.member.modelName`` is
+    ``ProductionVariants[0].ModelName`` there."""
+
+    def told(found: re.Match[str]) -> str:
+        place = re.sub(r"\.(\d+)\.member\b", lambda step: f"[{int(step[1]) - 1}]", found[2])
+        spelt = ".".join(step[:1].upper() + step[1:] for step in place.split("."))
+        return f"{where}.{spelt} is {'missing' if found[1] == 'null' else found[1] or 'wrong'}; it must "
+
+    return _COMPLAINT.sub(told, re.sub(r"^\d+ validation errors? detected: ", "", message)).replace("\n", " ") + "."
 
 
-def _config(body: _Body, models: Mapping[str, ModelSpec]) -> tuple[str, tuple[VariantSpec, ...]]:
-    name = body.name("EndpointConfigName", ENDPOINT_NAME)
-    variants = _by_name(
-        f"variants of {name}",
-        (_variant(item, models) for item in body.items("ProductionVariants")),
-        lambda one: one.name,
-    )
-    if not 1 <= len(variants) <= MAX_VARIANTS:
-        raise ConfigError(f"Endpoint config {name!r} has {len(variants)} production variants; 1 to 10 are allowed.")
-    body.close()
-    return name, tuple(variants.values())
+def containers(model: Body) -> tuple[Body, ...]:
+    """The containers of a CreateModel body, in order."""
+    return (*([model["PrimaryContainer"]] if "PrimaryContainer" in model else []), *model.get("Containers", ()))
 
 
-def _variant(body: _Body, models: Mapping[str, ModelSpec]) -> VariantSpec:
-    name = body.name("VariantName", ENDPOINT_NAME)
-    model = body.name("ModelName", MODEL_NAME)
-    if model not in models:
-        raise body.refuse("ModelName", f"one of the Models{did_you_mean(model, list(models))}")
-    variant = VariantSpec(
-        name=name,
-        model=models[model],
-        weight=body.weight("InitialVariantWeight"),
-        instance_count=body.count("InitialInstanceCount"),
-        routing=_routing(body.child("RoutingConfig")),
-    )
-    body.close()
-    return variant
+def variants(config: Body) -> tuple[Body, ...]:
+    """The variants of a CreateEndpointConfig body, those that serve before those that shadow."""
+    return tuple(variant for name in VARIANT_LISTS for variant in config.get(name, ()))
 
 
-def _routing(body: _Body) -> RoutingStrategy:
-    strategy: RoutingStrategy = body.choice("RoutingStrategy", "RANDOM", "RANDOM", "LEAST_OUTSTANDING_REQUESTS")
-    body.close()
-    return strategy
+def _with_urls(model: Body, change: Callable[[str], str]) -> Body:
+    """The body with every ModelDataUrl changed."""
+
+    def changed(container: Body) -> Body:
+        url = container.get("ModelDataUrl")
+        return container if url is None else {**container, "ModelDataUrl": change(url)}
+
+    result = dict(model)
+    if "PrimaryContainer" in model:
+        result["PrimaryContainer"] = changed(model["PrimaryContainer"])
+    if "Containers" in model:
+        result["Containers"] = [changed(container) for container in model["Containers"]]
+    return result
 
 
-def _endpoint(body: _Body, configs: Mapping[str, tuple[str, tuple[VariantSpec, ...]]]) -> EndpointSpec:
-    name = body.name("EndpointName", ENDPOINT_NAME)
-    config = body.name("EndpointConfigName", ENDPOINT_NAME)
-    if config not in configs:
-        raise body.refuse("EndpointConfigName", f"one of the EndpointConfigs{did_you_mean(config, list(configs))}")
-    body.close()
-    return EndpointSpec(name, config, configs[config][1])
+def _absolute(model: Body, folder: Path) -> Body:
+    def absolute(url: str) -> str:
+        scheme, mark, rest = url.partition("://")
+        if not mark:
+            return str(folder / url) + "/" * url.endswith("/")
+        if scheme not in ("s3", "file") or not rest:
+            raise ConfigError(
+                f"Model {model['ModelName']!r} has ModelDataUrl {url!r}; expected a path, or an s3:// or file:// URL."
+            )
+        return url
+
+    return _with_urls(model, absolute)
 
 
-def endpoints_from_path(
+def document_from_path(
     models: Path, is_artifact: Callable[[Path], bool], workers: int = 1, endpoint: str = "default"
-) -> tuple[EndpointSpec, ...]:
+) -> Document:
     """The one endpoint that ``serving up MODELS`` means: an artifact is served alone, a folder that holds artifacts
     as a multi-model endpoint whose TargetModel is the path relative to it. ``is_artifact`` recognises an artifact by
     content. Raises ``ConfigError`` when the path is neither."""
     if not models.exists():
         raise ConfigError(f"There is no file or folder {str(models)!r}.")
-    mode: Literal["SingleModel", "MultiModel"] = "SingleModel"
-    if not is_artifact(models):
-        if not _holds_artifact(models, is_artifact):
-            raise ConfigError(f"{str(models)!r} is no model this server knows, nor a folder that holds one.")
-        mode = "MultiModel"
-    model = ModelSpec(endpoint, str(models.absolute()), mode)
-    variant = VariantSpec("AllTraffic", model, instance_count=workers)
-    return (EndpointSpec(endpoint, endpoint, (variant,)),)
+    if is_artifact(models):
+        return document_of(str(models.absolute()), "SingleModel", workers, endpoint)
+    if not _holds_artifact(models, is_artifact):
+        raise ConfigError(f"{str(models)!r} is no model this server knows, nor a folder that holds one.")
+    return document_of(str(models.absolute()), "MultiModel", workers, endpoint)
+
+
+def document_of(url: str, mode: str, workers: int, endpoint: str) -> Document:
+    """One endpoint of one variant with one model, all of one name. ``mode``: SingleModel or MultiModel."""
+    variant = {
+        "VariantName": "AllTraffic",
+        "ModelName": endpoint,
+        "InitialInstanceCount": workers,
+        "InitialVariantWeight": 1.0,
+    }
+    return Document(
+        ({"ModelName": endpoint, "PrimaryContainer": {"ModelDataUrl": url, "Mode": mode}},),
+        ({"EndpointConfigName": endpoint, "ProductionVariants": [variant]},),
+        ({"EndpointName": endpoint, "EndpointConfigName": endpoint},),
+    )
 
 
 def _holds_artifact(folder: Path, is_artifact: Callable[[Path], bool], depth: int = 3) -> bool:
@@ -295,3 +251,82 @@ def _holds_artifact(folder: Path, is_artifact: Callable[[Path], bool], depth: in
     return any(is_artifact(entry) for entry in entries) or (
         depth > 1 and any(_holds_artifact(entry, is_artifact, depth - 1) for entry in entries)
     )
+
+
+def named_paths(document: Document) -> tuple[str, ...]:
+    """The paths and ``file://`` URLs that an operator names by declaring their models: a server may read there."""
+    urls = [container.get("ModelDataUrl", "") for model in document.models for container in containers(model)]
+    return tuple(url for url in urls if url and not url.startswith("s3://"))
+
+
+def local_path(url: str) -> str:
+    """The path of a ``file://`` URL; anything else as it is."""
+    return unquote("/" + url.removeprefix("file://").partition("/")[2]) if url.startswith("file://") else url
+
+
+def as_any_client_sends(document: Document) -> Document:
+    """The document with what only an operator may leave out or write: a path becomes a ``file://`` URL (a server reads
+    those below the folders that its operator named), and a variant says its instances."""
+
+    def said(variant: Body) -> Body:
+        needs = "ServerlessConfig" not in variant
+        kind = {} if "InstancePools" in variant or not needs else {"InstanceType": USUAL_INSTANCE}
+        return {**kind, **({"InitialInstanceCount": 1} if needs and "ModelName" in variant else {}), **variant}
+
+    def config(body: Body) -> Body:
+        lists = [name for name in VARIANT_LISTS if name in body]
+        return {**body, **{name: [said(variant) for variant in body[name]] for name in lists}}
+
+    return replace(
+        document,
+        models=tuple(
+            _with_urls(model, lambda url: url if "://" in url else f"file://{quote(url)}") for model in document.models
+        ),
+        configs=tuple(map(config, document.configs)),
+    )
+
+
+def shown(document: Document) -> Iterator[tuple[str, str, bool]]:
+    """Each endpoint for a person: its name, its variants in a line, whether a call has to name a model."""
+    for endpoint in document.endpoints:
+        config = document.find(CONFIG, endpoint["EndpointConfigName"]) or {}
+        parts = {one["VariantName"]: _containers_of(document, one) for one in variants(config)}
+        texts = [_line(one, parts[one["VariantName"]]) for one in variants(config)]
+        many = any(container.get("Mode") == "MultiModel" for inside in parts.values() for container in inside)
+        yield endpoint["EndpointName"], ", ".join(texts), many
+
+
+def _containers_of(document: Document, variant: Body) -> tuple[Body, ...]:
+    return containers(document.find(MODEL, variant.get("ModelName", "")) or {})
+
+
+def _line(variant: Body, parts: tuple[Body, ...]) -> str:
+    count = variant.get("InitialInstanceCount", 1)
+    inside = " > ".join(map(_label, parts)) or variant.get("ModelName", "components")
+    return f"{variant['VariantName']}: {inside}, {count} worker{'s' * (count > 1)}"
+
+
+def _label(container: Body) -> str:
+    url = container.get("ModelDataUrl", "") or container.get("Image", "model")
+    name = url if "://" in url else Path(url).name
+    return f"models of {name}" if container.get("Mode") == "MultiModel" else name
+
+
+def without_effect(document: Document) -> Iterator[str]:
+    """A sentence for each field that is kept and returned, but changes nothing in this version."""
+    for kind, body in document.bodies():
+        for path, field in _fields(body, f"{kind.noun} {body[kind.name]}: "):
+            if field in _NO_EFFECT_YET:
+                yield f"{path} has no effect in this version: {_NO_EFFECT_YET[field]}."
+
+
+def _fields(value: object, where: str) -> Iterator[tuple[str, str]]:
+    """(path, name) of every field of a body, inner ones after outer ones."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield f"{where}{name}", name
+            if name != "Environment":  # names of the operator's own
+                yield from _fields(inner, f"{where}{name}.")
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _fields(inner, f"{where.removesuffix('.')}[{index}].")

@@ -12,9 +12,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.declared import endpoints_from_path, load_endpoints
+from serving.declared import (
+    Document,
+    as_any_client_sends,
+    document_from_path,
+    load_document,
+    local_path,
+    named_paths,
+    shown,
+    without_effect,
+)
 from serving.errors import ConfigError
-from serving.types import EndpointSpec, ModelSpec, VariantSpec
 
 DOCUMENT: dict[str, Any] = {
     "Models": [
@@ -55,11 +63,11 @@ DOCUMENT: dict[str, Any] = {
 }
 
 
-def declared(folder: Path, document: object) -> tuple[EndpointSpec, ...]:
-    """The endpoints of a document written to a file."""
+def declared(folder: Path, document: object) -> Document:
+    """A document that was written to a file."""
     path = folder / "endpoints.yaml"
     path.write_text(yaml.safe_dump(document))
-    return load_endpoints(path)
+    return load_document(path)
 
 
 def changed(path: str, value: object) -> dict[str, Any]:
@@ -76,17 +84,19 @@ def changed(path: str, value: object) -> dict[str, Any]:
     return document
 
 
-def test_the_bodies_become_endpoints(tmp_path: Path) -> None:
-    """Defaults as SageMaker has them: weight 1.0, random routing; a relative path is meant from the file's folder."""
-    tabular = ModelSpec(
-        "tabular", str(tmp_path / "models/churn.json"), environment={"SAGEMAKER_MODEL_SERVER_TIMEOUT": "5"}
-    )
-    family = ModelSpec("family", "s3://bucket/family/", "MultiModel", cache="Disabled")
-    variants = (
-        VariantSpec("blue", tabular),
-        VariantSpec("green", family, weight=0.5, instance_count=2, routing="LEAST_OUTSTANDING_REQUESTS"),
-    )
-    assert (EndpointSpec("shop", "ab", variants),) == declared(tmp_path, DOCUMENT)
+def test_the_bodies_are_taken_as_they_are(tmp_path: Path) -> None:
+    """Without defaults or order of their own; a relative path is meant from the file's folder, a URL is left alone."""
+    document = declared(tmp_path, DOCUMENT)
+    expected = changed("Models.0.PrimaryContainer.ModelDataUrl", str(tmp_path / "models/churn.json"))
+    assert [list(bodies) for bodies in expected.values()] == [
+        list(bodies) for bodies in (document.models, document.configs, document.endpoints)
+    ]
+
+
+def test_a_prefix_stays_one(tmp_path: Path) -> None:
+    """The slash at a folder's end is part of its name in an object store."""
+    document = declared(tmp_path, changed("Models.1.PrimaryContainer.ModelDataUrl", "family/"))
+    assert f"{tmp_path}/family/" == document.models[1]["PrimaryContainer"]["ModelDataUrl"]
 
 
 def test_the_bodies_are_what_boto3_takes() -> None:
@@ -100,44 +110,44 @@ def test_the_bodies_are_what_boto3_takes() -> None:
 
 
 WRONG: list[tuple[str, object, str]] = [
-    ("Models.0.ModelName", "a b", r"Models\[0\]\.ModelName is 'a b'; expected a name"),
-    ("Models.0.ModelName", "-a", "expected a name"),
-    ("Models.0.ModelName", "a" * 64, "at most 63"),
-    ("Models.0.ModelName", 12, "in quotes"),
+    ("Models.0.ModelName", "a b", r"Models\[0\]\.ModelName is 'a b'; it must satisfy regular expression pattern"),
+    ("Models.0.ModelName", "-a", "regular expression pattern"),
+    ("Models.0.ModelName", "a" * 64, "length less than or equal to 63"),
+    ("Models.0.ModelName", 12, "it must be a string"),
+    ("Models.0.ModelName", ..., r"Models\[0\]\.ModelName is missing"),
     ("Models.0.ModelName", "family", "two models named 'family'"),
-    ("Models.0.PrimaryContainer", ..., r"PrimaryContainer\.ModelDataUrl is missing"),
-    ("Models.0.PrimaryContainer", [], "must be a mapping"),
+    ("Models.0.ModelName", "FAMILY", "two models named 'family'"),
+    ("Models.0.PrimaryContainer", [], r"Models\[0\]\.PrimaryContainer is '\[\]'; it must be a structure"),
     ("Models.0.PrimaryContainer.ModelDataUrl", "https://x/y", "s3:// or file://"),
-    ("Models.0.PrimaryContainer.ModelDataUrl", "", "expected a text"),
-    ("Models.0.PrimaryContainer.Mode", "Multi", "SingleModel or MultiModel"),
-    ("Models.0.PrimaryContainer.ModelDataURL", "x", "did you mean 'ModelDataUrl'"),
-    ("Models.0.PrimaryContainer.ModelDataSource", {}, "does not offer ModelDataSource"),
-    ("Models.0.PrimaryContainer.Environment", [], "mapping of names to texts"),
-    ("Models.0.PrimaryContainer.Environment", {"a-b": "x"}, "not 'a-b'"),
-    ("Models.0.PrimaryContainer.Environment", {"A": 5}, "quote numbers"),
-    ("Models.0.PrimaryContainer.Environment", {f"A{i}": "" for i in range(101)}, "at most 100"),
-    ("Models.0.PrimaryContainer.Environment", {f"A{i}": "x" * 1024 for i in range(32)}, "32 KiB"),
-    ("Models.1.PrimaryContainer.MultiModelConfig.ModelCacheSetting", "Off", "Enabled or Disabled"),
-    ("Models.0.Containers", [], "does not offer inference pipelines"),
+    ("Models.0.PrimaryContainer.ModelDataUrl", "", "it must be a path or URL"),
+    ("Models.0.PrimaryContainer.Mode", "Multi", "SingleModel, MultiModel"),
+    (
+        "Models.0.PrimaryContainer.ModelDataURL",
+        "x",
+        r"Models\[0\]\.PrimaryContainer has no .*did you mean 'ModelDataUrl'",
+    ),
+    ("Models.0.PrimaryContainer.Environment", [], r"Environment is '\[\]'; it must be a map"),
+    ("Models.0.PrimaryContainer.Environment", {"a-b": "x"}, r"\[a-zA-Z_\]"),
+    ("Models.0.PrimaryContainer.Environment", {"A": 5}, "it must be a string"),
+    ("Models.0.PrimaryContainer.Environment", {f"A{i}": "" for i in range(101)}, "less than or equal to 100"),
+    ("Models.1.PrimaryContainer.MultiModelConfig.ModelCacheSetting", "Off", "Enabled, Disabled"),
+    ("Models.0.Container", [], "did you mean 'Containers'"),
+    ("Models.0", "tabular", r"Models\[0\] must be a mapping"),
     ("Models", {}, "Models is {}; expected a list"),
-    ("EndpointConfigs.0.EndpointConfigName", "a_b", "expected a name"),
-    ("EndpointConfigs.0.ProductionVariants", [], "has 0 production variants"),
-    ("EndpointConfigs.0.ProductionVariants.0.VariantName", "green", "two variants of ab named 'green'"),
-    ("EndpointConfigs.0.ProductionVariants.0.ModelName", "tabula", "did you mean 'tabular'"),
-    ("EndpointConfigs.0.ProductionVariants.0.ModelName", ..., "ModelName is missing"),
-    ("EndpointConfigs.0.ProductionVariants.0.InitialVariantWeight", -0.1, "at least 0"),
-    ("EndpointConfigs.0.ProductionVariants.0.InitialVariantWeight", float("nan"), "at least 0"),
-    ("EndpointConfigs.0.ProductionVariants.0.InitialVariantWeight", float("inf"), "at least 0"),
-    ("EndpointConfigs.0.ProductionVariants.0.InitialVariantWeight", True, "at least 0"),
-    ("EndpointConfigs.0.ProductionVariants.0.InitialInstanceCount", 0, "at least 1"),
-    ("EndpointConfigs.0.ProductionVariants.0.InitialInstanceCount", 1.5, "at least 1"),
-    ("EndpointConfigs.0.ProductionVariants.0.RoutingConfig", {"RoutingStrategy": "BEST"}, "RANDOM or LEAST"),
-    ("EndpointConfigs.0.ProductionVariants.0.ServerlessConfig", {}, "does not offer serverless variants"),
+    ("EndpointConfigs.0.EndpointConfigName", "a_b", r"EndpointConfigs\[0\]\.EndpointConfigName is 'a_b'"),
+    ("EndpointConfigs.0.ProductionVariants", [], "length greater than or equal to 1"),
+    ("EndpointConfigs.0.ProductionVariants.1.ModelName", "a b", r"\[0\]\.ProductionVariants\[1\]\.ModelName is 'a b'"),
+    ("EndpointConfigs.0.ProductionVariants.0.InitialVariantWeight", -0.1, "greater than or equal to 0"),
+    ("EndpointConfigs.0.ProductionVariants.0.InitialVariantWeight", float("nan"), "must be a number"),
+    ("EndpointConfigs.0.ProductionVariants.0.InitialVariantWeight", float("inf"), "must be a number"),
+    ("EndpointConfigs.0.ProductionVariants.0.InitialVariantWeight", True, "must be a number"),
+    ("EndpointConfigs.0.ProductionVariants.0.InitialInstanceCount", 0, "greater than or equal to 1"),
+    ("EndpointConfigs.0.ProductionVariants.0.InitialInstanceCount", 1.5, "must be an integer"),
+    ("EndpointConfigs.0.ProductionVariants.0.RoutingConfig", {"RoutingStrategy": "BEST"}, "RANDOM"),
     ("EndpointConfigs.0.ProductionVariants.0.Weight", 1, "has no field 'Weight'"),
-    ("EndpointConfigs.0.ProductionVariants.0", "blue", r"ProductionVariants\[0\] must be a mapping"),
-    ("EndpointConfigs.0.DataCaptureConfig", {}, "does not offer data capture"),
-    ("Endpoints.0.EndpointConfigName", "abc", "did you mean 'ab'"),
-    ("Endpoints.0.EndpointName", "", "expected a name"),
+    ("EndpointConfigs.0.ProductionVariants.0", "blue", r"ProductionVariants\[0\] is 'blue'; it must be a structure"),
+    ("EndpointConfigs.0.DataCaptureConfig", {"Sampling": 1}, r"EndpointConfigs\[0\]\.DataCaptureConfig has no field"),
+    ("Endpoints.0.EndpointName", "", "Endpoints"),
     ("Endpoint", [], "The file has no field 'Endpoint'; did you mean 'Endpoints'"),
     ("ScalableTargets", [], "does not offer scaling policies"),
     ("ScalingPolicies", [], "does not offer scaling policies"),
@@ -154,9 +164,10 @@ def test_a_wrong_field_is_named(tmp_path: Path, path: str, value: object, text: 
 def test_at_most_ten_variants(tmp_path: Path) -> None:
     """As in SageMaker."""
     variants = [{"VariantName": f"v{i}", "ModelName": "tabular"} for i in range(11)]
-    with pytest.raises(ConfigError, match="has 11 production variants"):
+    with pytest.raises(ConfigError, match=r"ProductionVariants is .*less than or equal to 10"):
         declared(tmp_path, changed("EndpointConfigs.0.ProductionVariants", variants))
-    assert 10 == len(declared(tmp_path, changed("EndpointConfigs.0.ProductionVariants", variants[:10]))[0].variants)
+    ten = declared(tmp_path, changed("EndpointConfigs.0.ProductionVariants", variants[:10]))
+    assert 10 == len(ten.configs[0]["ProductionVariants"])
 
 
 WILD = st.recursive(
@@ -180,12 +191,55 @@ def test_any_value_anywhere_is_read_or_refused(
     except ConfigError as error:
         assert "\n" not in error.message
     else:
-        assert isinstance(result, tuple)
+        assert isinstance(result, Document)
 
 
 def test_nothing_declared_is_an_empty_server(tmp_path: Path) -> None:
     """Which is legal: endpoints may come later."""
-    assert () == declared(tmp_path, {})
+    assert Document() == declared(tmp_path, {})
+
+
+def test_what_changes_nothing_is_said() -> None:
+    """Fields that are kept and returned without effect, wherever they stand; a variable of that name is none."""
+    document = Document(
+        models=({"ModelName": "m", "PrimaryContainer": {"Environment": {"ServerlessConfig": "x"}}},),
+        configs=(
+            {"EndpointConfigName": "c", "DataCaptureConfig": {}, "ProductionVariants": [{"ServerlessConfig": {}}]},
+        ),
+    )
+    assert [
+        "endpoint config c: DataCaptureConfig has no effect in this version: nothing is captured.",
+        "endpoint config c: ProductionVariants[0].ServerlessConfig has no effect in this version: "
+        "the variant has workers like any other.",
+    ] == list(without_effect(document))
+
+
+def test_declared_paths_are_the_operators() -> None:
+    """A server may read where the operator's own file points; buckets are the store's affair."""
+    urls = ["/models/a", "file:///models/b", "s3://bucket/c"]
+    models = tuple({"ModelName": url, "PrimaryContainer": {"ModelDataUrl": url}} for url in urls)
+    assert ("/models/a", "file:///models/b") == named_paths(Document(models))
+
+
+def test_any_client_says_what_an_operator_may_leave_out(tmp_path: Path) -> None:
+    """Paths as URLs, whatever is in them, and instances; what is said is left alone."""
+    document = as_any_client_sends(
+        declared(tmp_path, changed("Models.0.PrimaryContainer.ModelDataUrl", "a b%20/ü.json"))
+    )
+    url = document.models[0]["PrimaryContainer"]["ModelDataUrl"]
+    assert url.startswith("file:///")
+    assert str(tmp_path / "a b%20/ü.json") == local_path(url)
+    assert [("ml.m5.large", 1), ("ml.m5.large", 2)] == [
+        (variant["InstanceType"], variant["InitialInstanceCount"])
+        for variant in document.configs[0]["ProductionVariants"]
+    ]
+
+
+def test_endpoints_are_shown_in_a_line(tmp_path: Path) -> None:
+    """Variants, what each serves, with how many workers; and whether a call has to name a model."""
+    assert [("shop", "blue: churn.json, 1 worker, green: models of s3://bucket/family/, 2 workers", True)] == list(
+        shown(declared(tmp_path, DOCUMENT))
+    )
 
 
 # --- a path to models -----------------------------------------------------------------------------------------------
@@ -207,30 +261,29 @@ def tree(folder: Path, *files: str) -> Path:
 def test_one_artifact_is_served_alone(tmp_path: Path) -> None:
     """As endpoint ``default``, whether it is a file or a folder."""
     for path in (tree(tmp_path, "a.onnx") / "a.onnx", tree(tmp_path / "b", "model.onnx")):
-        (endpoint,) = endpoints_from_path(path, is_artifact, workers=3)
-        assert ("default", "SingleModel", str(path), 3) == (
-            endpoint.name,
-            endpoint.variants[0].model.mode,
-            endpoint.variants[0].model.model_data_url,
-            endpoint.variants[0].instance_count,
+        document = document_from_path(path, is_artifact, workers=3)
+        assert {"ModelDataUrl": str(path), "Mode": "SingleModel"} == document.models[0]["PrimaryContainer"]
+        assert ("default", 3) == (
+            document.endpoints[0]["EndpointName"],
+            document.configs[0]["ProductionVariants"][0]["InitialInstanceCount"],
         )
 
 
 @pytest.mark.parametrize("name", ["a.onnx", "team/a.onnx", "x/y/a.onnx", "team/a/model.onnx"])
 def test_a_folder_of_artifacts_is_a_multi_model_endpoint(tmp_path: Path, name: str) -> None:
     """Also when they lie in subfolders."""
-    (endpoint,) = endpoints_from_path(tree(tmp_path, name, "README.md"), is_artifact)
-    assert "MultiModel" == endpoint.variants[0].model.mode
+    document = document_from_path(tree(tmp_path, name, "README.md"), is_artifact)
+    assert "MultiModel" == document.models[0]["PrimaryContainer"]["Mode"]
 
 
 @pytest.mark.parametrize("files", [(), ("README.md",), (".hidden/a.onnx",), ("1/2/3/4/a.onnx",)])
 def test_a_folder_without_artifacts_is_refused(tmp_path: Path, files: tuple[str, ...]) -> None:
     """Rather than served as an endpoint that answers nothing."""
     with pytest.raises(ConfigError, match="no model this server knows"):
-        endpoints_from_path(tree(tmp_path, *files), is_artifact)
+        document_from_path(tree(tmp_path, *files), is_artifact)
 
 
 def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """By its name."""
     with pytest.raises(ConfigError, match="There is no file or folder"):
-        endpoints_from_path(tmp_path / "none", is_artifact)
+        document_from_path(tmp_path / "none", is_artifact)

@@ -1,0 +1,59 @@
+"""What a person sees of the ``serving`` command: lines, tables, JSON, a spinner. On a pipe, what a program can read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from serving.config import wants_colour
+
+
+def complain(text: str) -> None:
+    """One line on standard error, whatever a server or model put into it."""
+    from serving.watch.logs import printable
+
+    text = printable(text)
+    red = wants_colour(sys.stderr.isatty())
+    print(f"\x1b[31mError:\x1b[0m {text}" if red else f"Error: {text}", file=sys.stderr)
+
+
+def tell(text: str) -> None:
+    """One line on standard error about what is being done."""
+    from serving.watch.logs import printable
+
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def print_json(value: object) -> None:
+    """JSON on standard output, indented for a person."""
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+
+
+def print_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """A table for a person; on a pipe, the cells with tabs between them."""
+    if not sys.stdout.isatty():
+        for row in [headings, *rows]:
+            print("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*headings, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+@contextmanager
+def busy(text: str) -> Iterator[None]:
+    """A spinner while something takes its time, where somebody is looking."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
