@@ -40,9 +40,7 @@ class Control:
         checked = schema().check(operation, params, trusted)
         self.now += 1
         with self.store.write() as session:
-            call = ControlCall(
-                operation, checked, session, self.settings, region, self.now, lambda name: None, trusted
-            )
+            call = ControlCall(operation, checked, session, self.settings, region, self.now, lambda name: None, trusted)
             answer = ACTIONS[operation](call).answer
         return schema().shape(operation, answer)
 
@@ -67,7 +65,8 @@ class Control:
     def add(self, *records: Record) -> None:
         """Records as other parts of the server keep them."""
         with self.store.write() as session:
-            session.add_all(records)
+            for record in records:
+                session.add(record)
 
     # --- shorthand ---
 

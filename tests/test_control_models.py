@@ -91,9 +91,7 @@ def test_a_deleted_model_is_gone_with_its_tags(control: Control) -> None:
 
 ONE: dict[str, Any] = {"Image": "i", "ModelDataUrl": URL}
 MANY: dict[str, Any] = {"Image": "i", "Mode": "MultiModel", "ModelDataUrl": "s3://b/models/"}
-SOURCE: dict[str, Any] = {
-    "S3DataSource": {"S3Uri": "s3://b/k", "S3DataType": "S3Object", "CompressionType": "Gzip"}
-}
+SOURCE: dict[str, Any] = {"S3DataSource": {"S3Uri": "s3://b/k", "S3DataType": "S3Object", "CompressionType": "Gzip"}}
 GZIP_PREFIX = {"S3DataSource": {**SOURCE["S3DataSource"], "S3DataType": "S3Prefix"}}
 
 
@@ -185,9 +183,7 @@ def test_what_a_model_may_not_be(control: Control, members: dict[str, Any], word
 @pytest.mark.parametrize("tags", [[("aws:x", "v")], [("AWS:x", "v")], [("k", "1"), ("k", "2")]])
 def test_tags_that_may_not_be_leave_no_model(control: Control, tags: list[tuple[str, str]]) -> None:
     """The model is kept with its tags or not at all."""
-    control.refusal(
-        "CreateModel", ModelName="m", PrimaryContainer=ONE, Tags=[{"Key": k, "Value": v} for k, v in tags]
-    )
+    control.refusal("CreateModel", ModelName="m", PrimaryContainer=ONE, Tags=[{"Key": k, "Value": v} for k, v in tags])
 
 
 # --- models of packages ---------------------------------------------------------------------------------------------
@@ -261,7 +257,10 @@ def test_a_model_without_packages_is_run_as_it_was_sent(control: Control) -> Non
         ({"ModelPackageName": "g"}, "Could not find model package"),
         ({"ModelPackageName": f"{ARN}model/g"}, "Could not find model package"),
         ({"ModelPackageName": f"{ARN}model-package/g/1".replace("1234", "4321", 1)}, "Could not find model package"),
-        ({"ModelPackageName": "g/1", "InferenceSpecificationName": "other"}, 'no inference specification named "other"'),
+        (
+            {"ModelPackageName": "g/1", "InferenceSpecificationName": "other"},
+            'no inference specification named "other"',
+        ),
         ({"ModelPackageName": "g/1", "Image": "i"}, "Image cannot be given together with ModelPackageName"),
         ({"ModelPackageName": "g/1", "ModelDataUrl": URL}, "ModelDataUrl cannot be given together"),
         ({"ModelPackageName": "g/1", "ModelDataSource": SOURCE}, "ModelDataSource cannot be given together"),
