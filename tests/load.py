@@ -72,15 +72,24 @@ def call(url: str, body: bytes = b"", target: str = "", content_type: str = "tex
 class Load:
     """``with Load(url, 8, body):`` eight callers, calling until the end of the block or until nobody listens."""
 
-    def __init__(self, url: str, callers: int, body: bytes, target: str = "", content_type: str = "text/plain") -> None:
+    def __init__(
+        self,
+        url: str,
+        callers: int,
+        body: bytes,
+        target: str = "",
+        content_type: str = "text/plain",
+        path: str = "/invocations",
+    ) -> None:
         self.outcomes: list[Outcome] = []
+        self._path = path
         self._url, self._body, self._target, self._content_type = url, body, target, content_type
         self._news = threading.Condition()
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(callers)]
 
     def _run(self) -> None:
-        with Caller(self._url) as caller, suppress(ConnectionRefusedError):
+        with Caller(self._url, self._path) as caller, suppress(ConnectionRefusedError):
             while not self._over.is_set():
                 outcome = caller.call(self._body, self._target, self._content_type)
                 with self._news:
@@ -106,6 +115,13 @@ class Load:
         with self._news:
             goal = len(self.outcomes) + more
             assert self._news.wait_for(lambda: len(self.outcomes) >= goal, seconds), "the calls are not being answered"
+
+    def began_after_now(self, seconds: float = 60.0) -> Outcome:
+        """A call that began after this one was made."""
+        now = time.monotonic()
+        with self._news:
+            assert self._news.wait_for(lambda: self.outcomes and self.outcomes[-1].began > now, seconds)
+            return self.outcomes[-1]
 
     @property
     def failures(self) -> list[Outcome]:

@@ -29,6 +29,7 @@ class Server:
         self.data_dir = data_dir
         self.url = ""
         self.lines: list[str] = []
+        self.closers: list[Callable[[], None]] = []
         self._news = threading.Condition()
         self._ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -46,7 +47,9 @@ class Server:
             self._news.notify_all()
 
     def close(self) -> None:
-        """After its end: read its log to the end."""
+        """After its end: close its clients, read its log to the end."""
+        for close in self.closers:
+            close()
         self._reader.join(10)
 
     @property
