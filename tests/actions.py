@@ -16,6 +16,7 @@ from serving.api.schema import Schema
 from serving.config import Settings
 from serving.errors import ServingError, ValidationError
 from serving.fleet.store import Record, Store
+from tests.conform import assert_conforms
 
 ARN = "arn:aws:sagemaker:us-east-1:123456789012:"
 URL = "s3://bucket/model.tar.gz"
@@ -28,12 +29,14 @@ def schema() -> Schema:
 
 
 class Control:
-    """Makes calls as the control process does, one transaction each. A second passes between two calls."""
+    """Makes calls as the control process does, one transaction each. A second passes between two calls. Every answer
+    must be one that botocore's model allows."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.settings = Settings()
         self.now = 1_789_000_000.0
+        self.sent_empty: set[str] = set()
 
     def __call__(self, operation: str, *, trusted: bool = False, region: str = "us-east-1", **params: Any) -> Any:
         """The answer; None is an empty body."""
@@ -42,7 +45,10 @@ class Control:
         with self.store.write() as session:
             call = ControlCall(operation, checked, session, self.settings, region, self.now, lambda name: None, trusted)
             answer = ACTIONS[operation](call).answer
-        return schema().shape(operation, answer)
+        self.sent_empty |= set(empty_structures(params))
+        shaped = schema().shape(operation, answer)
+        assert_conforms(operation, "" if shaped is None else shaped, self.sent_empty)
+        return shaped
 
     def refusal(self, operation: str, **params: Any) -> str:
         """What a call that must be refused says (a ``ValidationError``); the store is as it was."""
@@ -89,6 +95,18 @@ def opened(folder: Path) -> Iterator[Control]:
         yield Control(store)
     finally:
         store.close()
+
+
+def empty_structures(value: Any, path: str = "") -> Iterator[str]:
+    """Where in a request there is an empty structure, as ``assert_conforms`` writes it."""
+    if value == {}:
+        yield path
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from empty_structures(inner, f"{path}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            yield from empty_structures(inner, f"{path}[{at}]")
 
 
 def without(value: dict[str, Any], *members: str) -> dict[str, Any]:

@@ -33,12 +33,9 @@ def control(tmp_path: Path) -> Iterator[Control]:
 
 def fill(control: Control, kind: str, *names: str, **members: Any) -> None:
     """Records made and changed at 100.0, 101.0, ... and 200.0, 201.0, ..."""
-    control.add(
-        *(
-            Record(kind, name, {"ModelPackageGroupName": name}, 100.0 + at, 200.0 + at, **members)
-            for at, name in enumerate(names)
-        )
-    )
+    members.setdefault("status", "Completed" if kind.startswith("model-package") else "InService")
+    for at, name in enumerate(names):
+        control.add(Record(kind, name, {"ModelPackageGroupName": name}, 100.0 + at, 200.0 + at, **members))
 
 
 def names(control: Control, operation: str, **params: Any) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from serving.api.control_call import ControlCall, Outcome
 from serving.api.control_tags import keep, plain_name, without_tags
 from serving.errors import Conflict, ServingError, ValidationError
-from serving.fleet.store import Query, Record, Stale
+from serving.fleet.store import Query, Record
 
 MAX_PROPERTIES = 50
 MAX_SPECIFICATIONS = 15
@@ -224,16 +224,12 @@ def _batch_summary(call: ControlCall, package: Record) -> dict[str, Any]:
 def update_package(call: ControlCall) -> Outcome:
     """UpdateModelPackage: approval, description, metadata and specifications."""
     package = find_package(call, call.params["ModelPackageArn"])
-    try:
-        call.session.change(
-            package,
-            now=call.now,
-            body=updated_body(package.body, call.params),
-            facet=call.params.get("ModelApprovalStatus", package.facet),
-        )
-    except Stale:
-        arn = call.arn("model-package", package.name)
-        raise Conflict(f'Model package "{arn}" was changed by another call at the same time; try again.') from None
+    call.session.change(
+        package,
+        now=call.now,
+        body=updated_body(package.body, call.params),
+        facet=call.params.get("ModelApprovalStatus", package.facet),
+    )
     return Outcome({"ModelPackageArn": call.arn("model-package", package.name)})
 
 
