@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +16,7 @@ from hypothesis import strategies as some
 
 from serving.errors import ServiceUnavailable, ValidationError
 from serving.fleet.store import AlreadyThere, NotThere, Query, Record, Session, Stale, Store, StoreThread
+from serving.fleet.tables import ORDERS, page
 from tests.postgres import Postgres, postgres
 from tests.stores import DATABASES, opened, record, url_of, walk
 
@@ -313,7 +316,7 @@ def test_a_list_has_three_orders_and_their_reverse(store: Store, sort_by: str, e
     times = {"a": 1.0, "B": 2.0, "c": 3.0, "D": 1.0}
     keep(store, *(record(name, at=at, status="Failed" if name == "c" else "InService") for name, at in times.items()))
     for limit in (1, 2, 3, 4, 100):
-        query = Query("model", sort_by=sort_by, descending=False, limit=limit)  # type: ignore[arg-type]  # a parameter
+        query = Query("model", sort_by=sort_by, descending=False, limit=limit)
         assert expected.split() == walk(store, query)
         assert expected.split()[::-1] == walk(store, replace(query, descending=True))
 
@@ -352,7 +355,7 @@ def test_a_filter_comes_before_the_pages(store: Store, filters: dict[str, object
         record("fraud-1", at=1.0, kind="endpoint"),
     )
     for limit in (1, 2, 100):
-        query = Query("model", descending=False, limit=limit, **filters)  # type: ignore[arg-type]  # a parameter
+        query = Query("model", descending=False, limit=limit, **filters)
         assert expected.split() == walk(store, query)
 
 
@@ -386,7 +389,7 @@ def test_a_token_serves_one_kind_and_one_order(store: Store) -> None:
         token = session.find(query)[1]
         for other in ({"kind": "endpoint"}, {"sort_by": "CreationTime"}, {"descending": False}):
             with pytest.raises(ValidationError, match="NextToken"):
-                session.find(replace(query, token=token, **other))  # type: ignore[arg-type]  # a parameter
+                session.find(replace(query, token=token, **other))
 
 
 @given(data=some.data())
@@ -411,6 +414,25 @@ def _three_models(factory: pytest.TempPathFactory) -> Store:
         _shared.append(Store(f"sqlite:///{factory.mktemp('tokens')}/state.db").open())
         keep(_shared[0], *(record(name) for name in "abc"))
     return _shared[0]
+
+
+@pytest.mark.parametrize("sort_by", list(ORDERS))
+def test_a_list_reads_an_index_and_its_own_page(tmp_path: Path, sort_by: str) -> None:
+    """Whatever is filtered by: never the rows of all the others, never a sort of them."""
+    query = Query("model", sort_by, True, 10, "", "a", 1.0, 2.0, 3.0, 4.0, "s", "p", "f", True)
+    with opened(f"sqlite:///{tmp_path}/state.db") as store, store.read() as session:
+        connection = session._connection
+        for after in ([], ["x"] * len(ORDERS[sort_by])):
+            statement = page(query, after, "sqlite").compile(connection, compile_kwargs={"literal_binds": True})
+            plan = [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")]
+            assert any("USING COVERING INDEX resources_by" in step for step in plan), plan
+            assert not any(step.startswith(("SCAN resources", "SEARCH resources USING INDEX")) for step in plan), plan
+
+
+def test_the_store_costs_nothing_until_it_is_opened() -> None:
+    """Fronts and workers know its words without its library."""
+    code = "import sys, serving.fleet.store; print('sqlalchemy' in sys.modules)"
+    assert b"False" == subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip()
 
 
 # --- the thread -----------------------------------------------------------------------------------------------------
