@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from serving.errors import ValidationError
 
-#: Steps to a member: names as AWS spells them, ``1``, ``member``.
+#: Steps to a member: lower-camel names, ``1``, ``member``, a map's keys as they are.
 Path = tuple[str, ...]
 
 _MOST_TOLD = 10
@@ -34,8 +34,9 @@ class Complaints:
         """``value`` at ``path`` breaks ``rule`` ("Member must ..."). ``secret``: the value is not repeated."""
         self._count += 1
         if len(self._told) < _MOST_TOLD:
+            at = ".".join(_clipped(step, _LONGEST_STEP) for step in path)
             given = "Value" if secret else f"Value {_shown(value)}"
-            self._told.append(f"{given} at '{spelt(path)}' failed to satisfy constraint: {rule}")
+            self._told.append(f"{given} at '{at}' failed to satisfy constraint: {rule}")
 
     def raise_any(self) -> None:
         """Raises ``ValidationError`` when there is at least one."""
@@ -43,11 +44,6 @@ class Complaints:
             plural = "s" if self._count > 1 else ""
             more = [f"and {self._count - len(self._told)} more"] if self._count > len(self._told) else []
             raise ValidationError(f"{self._count} validation error{plural} detected: {'; '.join(self._told + more)}")
-
-
-def spelt(path: Path) -> str:
-    """``("ProductionVariants", "1", "member")`` -> ``productionVariants.1.member``."""
-    return ".".join(_clipped(step[:1].lower() + step[1:], _LONGEST_STEP) for step in path)
 
 
 def _shown(value: object) -> str:

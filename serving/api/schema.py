@@ -23,7 +23,7 @@ from serving.errors import ConfigError, UnknownOperation
 
 log = logging.getLogger("serving.control")
 
-_INSTANCE_TYPE = r"ml\.[a-z0-9-]+\.[a-z0-9]+"
+_INSTANCE_TYPE, _LONGEST_INSTANCE_TYPE = r"ml\.[a-z0-9-]+\.[a-z0-9]+", 64
 #: Where a model lies: AWS's pattern, or a file (which storage still has to allow).
 _LOCAL_URLS = ("Url", "S3ModelUri")
 _OR_FILE = r"|file://.+"
@@ -144,14 +144,12 @@ class _Nodes:
         return shapes.Map(key, self._get(raw["value"]["shape"]), raw.get("min"), raw.get("max"))
 
     def _text(self, name: str, raw: Mapping[str, Any]) -> shapes.Node:
-        words, source = tuple(raw.get("enum", ())), raw.get("pattern", "")
-        if words and all(word.startswith("ml.") for word in words):
-            words, source = (), _INSTANCE_TYPE  # new ones appear monthly
+        words, source, high = tuple(raw.get("enum", ())), raw.get("pattern", ""), raw.get("max")
+        if words and all(word.startswith("ml.") for word in words):  # new ones appear monthly
+            words, source, high = (), _INSTANCE_TYPE, _LONGEST_INSTANCE_TYPE
         local = name in _LOCAL_URLS
         pattern = compile_pattern(source + _OR_FILE if local else source) if source else None
-        return shapes.Text(
-            raw.get("min"), raw.get("max"), source, pattern, words, bool(raw.get("sensitive")), local
-        )  # fmt: skip
+        return shapes.Text(raw.get("min"), high, source, pattern, words, bool(raw.get("sensitive")), local)
 
     def _number(self, name: str, raw: Mapping[str, Any]) -> shapes.Node:
         low, high = _LIMITS[raw["type"]]

@@ -275,6 +275,11 @@ class Map:
         return {key: self.value.shape(inner) for key, inner in value.items() if inner is not None}
 
 
+def _camel(name: str) -> str:
+    """How AWS's messages spell a member."""
+    return name[:1].lower() + name[1:]
+
+
 @dataclass(frozen=True, slots=True)
 class Structure:
     """Named members. ``members`` is filled in after the fact, as shapes may hold themselves."""
@@ -298,10 +303,10 @@ class Structure:
             if node is None:
                 request.unknown(self.name, str(name))
             elif inner is not None:
-                known[name] = node.check(inner, (*path, name), request)
+                known[name] = node.check(inner, (*path, _camel(name)), request)
         for name in self.required:
             if name not in known:
-                request.complaints.add((*path, name), None, "Member must not be null")
+                request.complaints.add((*path, _camel(name)), None, "Member must not be null")
         if self.union and len(known) != 1:
             request.complaints.add(path, value, "Member must have exactly one of its members set")
         return known
