@@ -13,7 +13,8 @@ import ipaddress
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -465,6 +466,26 @@ def _read_words(file: Path) -> list[str]:
         return []
 
 
+def inherited_environment(without: tuple[str, ...]) -> dict[str, str]:
+    """This process's environment but for the variables that begin with one of the prefixes ``without``."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(without)}
+
+
+@contextmanager
+def borrowed_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Variables of this process set for the length of a ``with``, and then as they were."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 #: Thread pools of native libraries are sized by these at import, whatever the framework.
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"
@@ -474,6 +495,6 @@ _THREAD_VARIABLES = (
 def native_environment(threads: int) -> dict[str, str]:
     """The environment of a process that runs models: ours without credentials, with ``threads`` native threads.
     OpenBLAS gets one: it starts its pool at import, and a process is forked only while it has no threads."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SERVING_"))}
+    kept = inherited_environment(without=("AWS_", PREFIX))
     sized = dict.fromkeys(_THREAD_VARIABLES, str(threads))
     return kept | sized | {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}

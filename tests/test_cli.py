@@ -97,7 +97,7 @@ def test_up_with_a_folder_is_a_multi_model_endpoint(models: Path, tmp_path: Path
 def test_up_with_nothing_is_an_empty_server(tmp_path: Path) -> None:
     """Ready for endpoints to come; the greeting says how."""
     with server("--data-dir", str(tmp_path)) as (address, lines, _):
-        assert "no endpoints yet" in lines[-1]
+        assert "no endpoints declared" in lines[-1]
         assert {"Endpoints": []} == json.loads(serving("endpoints", "--json", "--url", address).stdout)
 
 

@@ -21,8 +21,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         (
             {"__main__"},
             {"cli", "pytest_plugin"},
-            {"remote"},
-            {"terminal", "testing"},
+            {"remote", "testing"},
+            {"terminal"},
             {"app", "client", "checking"},
             {"deploying"},
             {"declared"},
