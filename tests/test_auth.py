@@ -30,6 +30,7 @@ from serving.api.auth import (
     key_for,
     load_keys,
     permits,
+    scoped_region,
     screen,
     sign,
 )
@@ -58,14 +59,15 @@ def _bytes(value: str | bytes) -> bytes:
     return value.encode("latin-1") if isinstance(value, str) else value
 
 
-def client(service: str, secret: str = KEY.secret, url: str = "http://127.0.0.1:8080") -> Any:
-    """An unmodified boto3 client with static keys."""
+def client(service: str, secret: str = KEY.secret, url: str = "http://127.0.0.1:8080", token: str = "") -> Any:
+    """An unmodified boto3 client with static keys, or temporary ones."""
     return boto3.client(
         service,
         endpoint_url=url,
         region_name="eu-west-1",
         aws_access_key_id=KEY.key_id,
         aws_secret_access_key=secret,
+        aws_session_token=token or None,
         config=Config(retries={"total_max_attempts": 1}),
     )
 
@@ -353,7 +355,101 @@ def test_our_own_signer_is_accepted() -> None:
     assert ME == authenticate(signed, KEYS, 1e9)
 
 
-# --- HTTP Basic -----------------------------------------------------------------------------------------------------
+def test_a_session_token_is_one_more_signed_header() -> None:
+    """Clients with temporary credentials send it; it says nothing here, but nobody may add or change it."""
+    request = sent(lambda c: c.invoke_endpoint(EndpointName="e", Body=b"1"), token="FwoGZXIvYXdzE+/=token")
+    name = b"x-amz-security-token"
+    assert ME == accepted(request)
+    for value in (None, b"another"):
+        with pytest.raises(InvalidSignature):
+            accepted(with_header(request, name, value))
+    plain = sent(lambda c: c.invoke_endpoint(EndpointName="e", Body=b"1"))
+    with pytest.raises(InvalidSignature, match="must be signed"):
+        accepted(with_header(plain, name, b"added"))
+
+
+@pytest.mark.parametrize(
+    ("part", "changed"),
+    [
+        ("date", "20200101"),
+        ("date", "2020-01-01"),
+        ("region", "EU-WEST-1"),
+        ("region", ""),
+        ("region", "eu-west-1/extra"),
+        ("region", "e" * 33),
+        ("service", "s3"),
+        ("service", ""),
+        ("end", "aws2_request"),
+        ("end", "aws4_request/x"),
+        ("end", ""),
+    ],
+)
+def test_a_scope_is_whole_or_nothing(calls: dict[str, Request], part: str, changed: str) -> None:
+    """KEY/DATE/REGION/SERVICE/aws4_request, its date the day of signing."""
+    scope = header(calls["plain"], b"authorization").partition("Credential=")[2].partition(",")[0]
+    parts = dict(zip(("key", "date", "region", "service", "end"), scope.split("/"), strict=True)) | {part: changed}
+    text = header(calls["plain"], b"authorization").replace(scope, "/".join(parts.values()))
+    with pytest.raises(InvalidSignature):
+        accepted(with_header(calls["plain"], b"authorization", text.encode()), stamp_of(calls["plain"]))
+
+
+def test_another_region_is_another_signature(calls: dict[str, Request]) -> None:
+    """The server is in none, but what was signed for one is not good for the next."""
+    text = header(calls["plain"], b"authorization").replace("eu-west-1", "us-east-1")
+    with pytest.raises(InvalidSignature, match="does not match"):
+        accepted(with_header(calls["plain"], b"authorization", text.encode()), stamp_of(calls["plain"]))
+
+
+def test_the_region_of_a_call_is_its_scopes(calls: dict[str, Request]) -> None:
+    """ARNs in answers are of the region the client believes it is in."""
+    assert "eu-west-1" == scoped_region(calls["plain"].headers)
+    for value in (b"Basic abc", b"AWS4-HMAC-SHA256 Credential=K/20200101/EU/sagemaker/aws4_request", b"", b"\xff"):
+        assert "" == scoped_region([(b"authorization", value)])
+    assert "" == scoped_region([])
+
+
+# --- secrets shown: Basic, Bearer, X-Api-Key -----------------------------------------------------------------------
+
+
+def shown(text: str) -> list[Request]:
+    """Two ways for a plain HTTP client to show a key."""
+    value = text.encode("utf-8", "surrogateescape")
+    pairs = [(b"x-api-key", value), (b"authorization", b"Bearer " + value)]
+    return [Request("POST", "/invocations", "", [pair]) for pair in pairs]
+
+
+@pytest.mark.parametrize("request_", shown(f"AKIDOTHER:{OTHER.secret}"), ids=["X-Api-Key", "Bearer"])
+def test_an_api_key_header_is_accepted(request_: Request) -> None:
+    """The same key, the same permissions; before the body has arrived."""
+    assert Identity("AKIDOTHER", ("read",)) == authenticate(request_, KEYS, 0.0)
+    assert Identity("AKIDOTHER", ("read",)) == screen(request_.headers, KEYS, 0.0)
+
+
+@given(
+    text=st.text(max_size=40)
+    | st.sampled_from([f"AKIDOTHER:{OTHER.secret}x", f"AKIDOTHER:{KEY.secret}", OTHER.secret, ":", "AKIDOTHER:", ""])
+)
+def test_another_api_key_is_refused(text: str) -> None:
+    """An unknown id, a wrong or missing secret, or the secret alone; none is repeated in the answer."""
+    for request in shown(text):
+        with pytest.raises(AccessDenied) as caught:
+            authenticate(request, KEYS, 0.0)
+        assert len(text) < 9 or text not in caught.value.message
+
+
+def test_two_kinds_of_credentials_are_refused(calls: dict[str, Request]) -> None:
+    """Whose permissions would count?"""
+    for request in (calls["plain"], *shown(f"AKIDOTHER:{OTHER.secret}")[1:]):
+        with pytest.raises(InvalidSignature, match="more than one"):
+            accepted(with_header(request, b"x-api-key", f"AKIDOTHER:{OTHER.secret}".encode()), 0.0)
+
+
+def test_a_deciding_header_given_twice_is_refused_with_an_api_key_too() -> None:
+    """It covers no header either."""
+    target = b"x-amzn-sagemaker-target-model"
+    for request in shown(f"AKIDOTHER:{OTHER.secret}"):
+        with pytest.raises(InvalidSignature, match="once"):
+            accepted(request._replace(headers=[*request.headers, (target, b"mine"), (target, b"yours")]), 0.0)
 
 
 def basic(text: str) -> Request:

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,16 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield running
         assert "request failed" not in running.log
         assert not [key for key in KEYS if secret(key) in running.log]
+
+
+def api_key(key: str) -> dict[str, str]:
+    """The header of a plain HTTP client."""
+    return {"X-Api-Key": f"{key}:{secret(key)}"}
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The same where Authorization is easier to set."""
+    return {"Authorization": f"Bearer {key}:{secret(key)}"}
 
 
 def basic(key: str) -> dict[str, str]:
@@ -162,7 +172,7 @@ def test_a_key_invokes_what_it_may(server: Server, key: str, endpoint: str, mode
     assert (ANSWER if allowed else "AccessDeniedException") == invoke(server, key, endpoint, model)
 
 
-def test_a_control_operation_needs_manage(server: Server) -> None:
+def test_a_control_operation_that_changes_needs_manage(server: Server) -> None:
     """And nothing else will do."""
     for key in KEYS:
         changes = [{"VariantName": "AllTraffic", "DesiredWeight": 1.0}]
@@ -170,10 +180,42 @@ def test_a_control_operation_needs_manage(server: Server) -> None:
         control = client("sagemaker", server, key)
         if key in ("admin", "manager"):
             answer = control.update_endpoint_weights_and_capacities(**asked)
-            assert "arn:aws:sagemaker:us-east-1:123456789012:endpoint/beta" == answer["EndpointArn"]
+            assert "arn:aws:sagemaker:eu-west-1:123456789012:endpoint/beta" == answer["EndpointArn"]
             continue
         with pytest.raises(ClientError, match="AccessDeniedException"):
             control.update_endpoint_weights_and_capacities(**asked)
+
+
+READING = {
+    "list_endpoints": {},
+    "describe_endpoint": {"EndpointName": "beta"},
+    "list_models": {"MaxResults": 1},
+    "batch_describe_model_package": {
+        "ModelPackageArnList": ["arn:aws:sagemaker:eu-west-1:123456789012:model-package/g/1"]
+    },
+}
+
+
+@pytest.mark.parametrize("operation", READING)
+def test_a_control_operation_that_looks_needs_read(server: Server, operation: str) -> None:
+    """Describe, List and BatchDescribe; to manage is another permission."""
+    for key in KEYS:
+        control = client("sagemaker", server, key)
+        if key in ("admin", "reader"):
+            assert 200 == getattr(control, operation)(**READING[operation])["ResponseMetadata"]["HTTPStatusCode"]
+            continue
+        with pytest.raises(ClientError) as caught:
+            getattr(control, operation)(**READING[operation])
+        assert "AccessDeniedException" == caught.value.response["Error"]["Code"]
+        assert 403 == caught.value.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+@pytest.mark.parametrize("target", ["", "SageMaker.", "SageMaker.DeleteEndpoint", "DescribeEndpoint.DeleteEndpoint"])
+def test_a_reader_gets_no_further_by_the_name_of_an_operation(server: Server, target: str) -> None:
+    """What is not plainly a look needs to manage."""
+    with server.client() as asking:
+        answer = asking.post("/", content=b"{}", headers={**basic("reader"), "X-Amz-Target": target})
+    assert (403, "AccessDeniedException") == (answer.status_code, answer.json()["__type"])
 
 
 # --- Basic, and every other route -------------------------------------------------------------------------------------
@@ -198,13 +240,16 @@ ROUTES = {
 }
 
 
+@pytest.mark.parametrize("shown", [basic, bearer, api_key])
 @pytest.mark.parametrize(("method", "path"), ROUTES, ids=" ".join)
-def test_every_route_asks_for_its_permission(server: Server, method: str, path: str) -> None:
-    """Health is open; everything else is closed to strangers and to keys for something else."""
+def test_every_route_asks_for_its_permission(
+    server: Server, method: str, path: str, shown: Callable[[str], dict[str, str]]
+) -> None:
+    """Health is open; everything else is closed to strangers and to keys for something else, however shown."""
     needed = ROUTES[method, path]
     with server.client() as asking:
         for key in ("", *KEYS):
-            answer = asking.request(method, path, content=b"{}", headers=basic(key) if key else {})
+            answer = asking.request(method, path, content=b"{}", headers=shown(key) if key else {})
             may = not needed or bool(key and {"*", needed} & set(KEYS[key]))
             if "invoke" != needed or key not in ("alpha", "team-a"):  # whose names decide, as told above
                 assert may == (answer.status_code != 403), (key, answer.text)
@@ -222,6 +267,7 @@ def test_every_route_asks_for_its_permission(server: Server, method: str, path: 
         "Basic YWRtaW4=",
         "Basic YWRtaW46",
         "Bearer admin",
+        "Bearer admin:admin-secret-admin-secre",
         "AWS4-HMAC-SHA256",
         "AWS4-HMAC-SHA256 Credential=admin",
     ],
@@ -272,6 +318,22 @@ def _call(path: str, key: str, headers: Mapping[str, str] | None = None, host: s
     credentials = basic(key) if key else {}
     extra = {"Content-Type": "text/csv", "Accept": "application/json", "Host": host}
     return request(path, BODY, credentials | extra | (headers or {}))
+
+
+@pytest.mark.parametrize("shown", [bearer, api_key])
+def test_an_api_key_invokes_what_its_key_may(server: Server, shown: Callable[[str], dict[str, str]]) -> None:
+    """By endpoint and by model, on the same connection; not together with another kind of credentials."""
+
+    def status(path: str, headers: Mapping[str, str]) -> int:
+        return raw.ask(request(path, BODY, {"Content-Type": "text/csv", **headers})).status
+
+    with Raw(server.url) as raw:
+        assert 200 == status("/endpoints/alpha/invocations", shown("alpha"))
+        assert 403 == status("/endpoints/beta/invocations", shown("alpha"))
+        assert 200 == status("/invocations", shown("team-a") | {TARGET: "a/one.onnx"})
+        assert 403 == status("/invocations", shown("team-a") | {TARGET: "b/one.onnx"})
+        assert 403 == status("/endpoints/alpha/invocations", {"X-Api-Key": f"alpha:{secret('beta')}"})
+        assert 403 == status("/endpoints/alpha/invocations", basic("alpha") | api_key("alpha"))
 
 
 # --- signatures -------------------------------------------------------------------------------------------------------
