@@ -322,6 +322,16 @@ def test_what_a_serverless_configuration_may_not_be(control: Control, members: d
     assert words in control.refusal("CreateEndpointConfig", EndpointConfigName="c", **members)
 
 
+def test_a_serverless_variant_looks_into_packages(control: Control) -> None:
+    """A package of several containers is a pipeline, whatever the model looks like."""
+    containers = [{"Image": "a"}, {"Image": "b"}]
+    control("CreateModelPackage", ModelPackageName="p", InferenceSpecification={"Containers": containers})
+    control("CreateModel", ModelName="packed", PrimaryContainer={"ModelPackageName": "p"})
+    variants = [serverless(model="packed")]
+    words = control.refusal("CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=variants)
+    assert "has several containers, which serverless" in words
+
+
 def test_an_operators_file_may_leave_out_instances(control: Control) -> None:
     """There are none on one's own machine; a weight or a model that may not be is refused all the same."""
     variants = [{"VariantName": "v", "ModelName": "m"}]

@@ -272,6 +272,26 @@ def test_packages_that_are_no_model(registry: Control, container: dict[str, Any]
     assert words in registry.refusal("CreateModel", ModelName="m", PrimaryContainer=container)
 
 
+@pytest.mark.parametrize(
+    ("containers", "words"),
+    [
+        ([{**ONE, "ContainerHostname": "first"}, {"ModelPackageName": "named", "ContainerHostname": "x"}], "unique"),
+        ([ONE, {"ModelPackageName": "named"}], "for all Containers or for none"),
+        ([*[ONE] * 14, {"ModelPackageName": "single"}], "at most 15 containers"),
+    ],
+)
+def test_packages_that_do_not_go_with_the_rest(registry: Control, containers: list[Any], words: str) -> None:
+    """What is true of a pipeline is true of what its packages contain."""
+    registry(
+        "CreateModelPackage",
+        ModelPackageName="named",
+        InferenceSpecification={"Containers": named("first", "second")},
+    )
+    assert words in registry.refusal("CreateModel", ModelName="m", Containers=containers)
+    registry("CreateModel", ModelName="m", Containers=[{"ModelPackageName": "named"}])
+    assert named("first", "second") == running(registry, "m")["Containers"]
+
+
 def test_a_package_without_a_specification_is_no_model(registry: Control) -> None:
     """It was only registered."""
     registry("CreateModelPackage", ModelPackageGroupName="g", ModelApprovalStatus="Approved")

@@ -12,7 +12,7 @@ from typing import Any
 
 from serving.api.complaints import Complaints, Path
 from serving.api.control_call import ControlCall, Outcome
-from serving.api.control_models import find_model
+from serving.api.control_models import find_model, unpacked
 from serving.api.control_tags import keep, without_tags
 from serving.errors import ValidationError
 from serving.fleet.store import Record
@@ -197,7 +197,7 @@ def _check_model(call: ControlCall, model: Record, config: Mapping[str, Any]) ->
     """A serverless variant's model is one container with one model of its own."""
     if not _is_serverless(config):
         return
-    body, arn = model.body, call.arn("model", model.name)
+    body, arn = unpacked(call, model.body), call.arn("model", model.name)
     containers = body.get("Containers") or [body["PrimaryContainer"]]
     refused = {
         "has several containers": len(containers) > 1,

@@ -17,6 +17,7 @@ from serving.fleet.store import Record
 
 Container = Mapping[str, Any]
 
+MAX_CONTAINERS = 15
 #: Keys and values of all containers' environments together, bytes.
 MAX_ENVIRONMENT = 32 * 1024
 #: Members that say what a container runs. A package says it itself.
@@ -29,9 +30,7 @@ def create(call: ControlCall) -> Outcome:
     _check_together(call.params, containers)
     for container in containers:
         _check_container(container)
-    for container in containers:
-        if "ModelPackageName" in container:
-            _package_containers(call, container, approved=True)
+    unpacked(call, call.params, approved=True)
     keep(call, Record("model", name, without_tags(call.params), call.now, call.now))
     return Outcome({"ModelArn": call.arn("model", name)})
 
@@ -57,25 +56,30 @@ def find_model(call: ControlCall, name: str) -> Record:
     return model
 
 
-def unpacked(call: ControlCall, model: Mapping[str, Any]) -> dict[str, Any]:
+def unpacked(call: ControlCall, model: Mapping[str, Any], approved: bool = False) -> dict[str, Any]:
     """A CreateModel body in which every model package is replaced by what it contains: what an endpoint is to run.
-    An only container whose package holds several becomes a pipeline. Raises ``ValidationError`` for a package that is
-    gone."""
-    containers = [found for one in _containers(model) for found in _unpacked_container(call, one)]
+    An only container whose package holds several becomes a pipeline. ``approved``: packages that are versions of a
+    group must be. Raises ``ValidationError`` for a package that is gone or does not go with the rest."""
+    containers = [found for one in _containers(model) for found in _unpacked_container(call, one, approved)]
     rest = {member: value for member, value in model.items() if member not in ("PrimaryContainer", "Containers")}
     if "PrimaryContainer" in model and len(containers) == 1:
         return {**rest, "PrimaryContainer": containers[0]}
+    if len(containers) > MAX_CONTAINERS:
+        raise ValidationError(
+            f"A model has at most {MAX_CONTAINERS} containers; with its packages' it would have more."
+        )
+    _check_hostnames(containers)
     return {**rest, "Containers": containers}
 
 
 # --- packages -------------------------------------------------------------------------------------------------------
 
 
-def _unpacked_container(call: ControlCall, container: Container) -> list[dict[str, Any]]:
+def _unpacked_container(call: ControlCall, container: Container, approved: bool) -> list[dict[str, Any]]:
     if "ModelPackageName" not in container:
         return [dict(container)]
     own = {k: v for k, v in container.items() if k not in ("ModelPackageName", "InferenceSpecificationName")}
-    found = _package_containers(call, container, approved=False)
+    found = _package_containers(call, container, approved)
     if len(found) > 1:
         own.pop("ContainerHostname", None)  # one name cannot stand for several
     return [{**one, **own, **_environment(one, container)} for one in found]
@@ -90,8 +94,7 @@ def _environment(*containers: Container) -> dict[str, Any]:
 
 
 def _package_containers(call: ControlCall, container: Container, approved: bool) -> Sequence[Container]:
-    """The containers of the specification that a container picks from its package. ``approved``: the package, if it is
-    a version of a group, must be."""
+    """The containers of the specification that a container picks from its package."""
     package = find_package(call, container["ModelPackageName"])
     arn = call.arn("model-package", package.name)
     if approved and package.parent and package.facet != "Approved":
@@ -129,15 +132,20 @@ def _check_together(model: Mapping[str, Any], containers: Sequence[Container]) -
     if "InferenceExecutionConfig" in model and len(containers) < 2:
         mode = model["InferenceExecutionConfig"]["Mode"]
         raise ValidationError(f"InferenceExecutionConfig {mode} needs 2 to 15 Containers; there is one.")
-    names = [container["ContainerHostname"].lower() for container in containers if "ContainerHostname" in container]
-    if "Containers" in model and len(names) not in (0, len(containers)):
-        raise ValidationError("ContainerHostname must be given for all Containers or for none.")
-    if len(set(names)) < len(names):
-        raise ValidationError("Each ContainerHostname must be unique within the model.")
+    if "Containers" in model:
+        _check_hostnames(containers)
     if sum(container.get("Mode") == "MultiModel" for container in containers) > 1:
         raise ValidationError("At most one of the Containers may be in Mode MultiModel.")
     if _size(containers) > MAX_ENVIRONMENT:
         raise ValidationError("The Environment keys and values of all containers together must be at most 32 KB.")
+
+
+def _check_hostnames(containers: Sequence[Container]) -> None:
+    names = [container["ContainerHostname"].lower() for container in containers if "ContainerHostname" in container]
+    if len(names) not in (0, len(containers)):
+        raise ValidationError("ContainerHostname must be given for all Containers or for none.")
+    if len(set(names)) < len(names):
+        raise ValidationError("Each ContainerHostname must be unique within the model.")
 
 
 def _size(containers: Iterable[Container]) -> int:
