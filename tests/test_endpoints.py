@@ -83,7 +83,7 @@ def test_a_stock_script_creates_waits_invokes_and_deletes(server: Server, sagema
     sagemaker.get_waiter("endpoint_deleted").wait(EndpointName="e", WaiterConfig={"Delay": 1})
     with pytest.raises(ClientError, match="Endpoint e of account 123456789012 not found"):
         said(runtime, "e")
-    assert [] == server.client().get("/endpoints").json()["Endpoints"]
+    assert {} == server.endpoints()
 
 
 def test_a_control_call_may_wait_until_its_change_has_settled(tmp_path: Path) -> None:
