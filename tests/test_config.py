@@ -121,6 +121,11 @@ def test_lists_are_separated_by_commas(tmp_path: Path) -> None:
     assert (Path("/models"), Path("/more")) == got.file_roots
 
 
+def test_a_control_call_may_wait_for_nothing(tmp_path: Path) -> None:
+    """0 seconds: answered at once, as AWS does."""
+    assert 0.0 == settings(tmp_path, "", {"SERVING_SETTLE_SECONDS": "0"}).settle_seconds
+
+
 def test_settings_cannot_change() -> None:
     """Every process sees what the first one read."""
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -140,6 +145,7 @@ WRONG = [
     ("SERVING_INVOCATION_TIMEOUT_SECONDS", "nan", "seconds"),
     ("SERVING_INVOCATION_TIMEOUT_SECONDS", "0", "seconds"),
     ("SERVING_INVOCATION_TIMEOUT_SECONDS", "1 minute", "seconds"),
+    ("SERVING_SETTLE_SECONDS", "-1", "seconds"),
     ("SERVING_LOG_FORMAT", "xml", "text or json"),
     ("SERVING_S3", "ftp://x", "local, aws or"),
     ("SERVING_ACCOUNT_ID", "12", "12 digits"),
