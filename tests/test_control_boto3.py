@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.actions import without
-from tests.cloud import client, container, make_config, make_model, production
+from tests.cloud import client, container, make_config, make_model, production, put_script, said, settled
 from tests.server import Server, serve
 
 ARN = "arn:aws:sagemaker:us-east-1:123456789012:"
@@ -163,6 +163,35 @@ def test_a_package_is_registered_approved_and_made_a_model(sagemaker: Any) -> No
     code, _, message = refusal(sagemaker.describe_model_package_group, ModelPackageGroupName="churn")
     expected = f"ModelPackageGroup {ARN}model-package-group/churn does not exist."
     assert ("ValidationException", expected) == (code, message)
+
+
+def test_an_approved_package_serves(tmp_path: Path) -> None:
+    """By its ARN, with the model's own variables over its own; the endpoint keeps what it was given."""
+    source = (
+        "def transform_fn(model, body, content_type, accept, context):\n"
+        "    return (context.environment['A'] + context.environment['B']).encode() + body, 'text/plain'\n"
+    )
+    with serve(tmp_path, "--allow-code") as server:
+        sagemaker = client(server)
+        runs = container(put_script(server, "packed", source), Environment={"A": "1", "B": "1"})
+        sagemaker.create_model_package_group(ModelPackageGroupName="packed")
+        made = sagemaker.create_model_package(
+            ModelPackageGroupName="packed",
+            ModelApprovalStatus="Approved",
+            InferenceSpecification={"Containers": [runs]},
+        )
+        packed = {"ModelPackageName": made["ModelPackageArn"], "Environment": {"B": "2"}}
+        make_model(sagemaker, "packed", packed)
+        make_config(sagemaker, "packed", production("packed"))
+        sagemaker.create_endpoint(EndpointName="packed", EndpointConfigName="packed")
+        assert "InService" == settled(sagemaker, "packed")["EndpointStatus"]
+        for delete, name in (
+            (sagemaker.delete_endpoint_config, {"EndpointConfigName": "packed"}),
+            (sagemaker.delete_model, {"ModelName": "packed"}),
+            (sagemaker.delete_model_package, {"ModelPackageName": made["ModelPackageArn"]}),
+        ):
+            delete(**name)
+        assert "12x" == said(client(server, "sagemaker-runtime"), "packed")
 
 
 def test_paginators_see_everything_once(sagemaker: Any) -> None:

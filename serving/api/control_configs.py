@@ -80,9 +80,12 @@ def check_config(config: Mapping[str, Any], trusted: bool = False) -> None:
     """What holds between the members of a configuration, whatever models there are. Pure. ``trusted``: an operator's
     own file need not say instance types and counts. Raises ``ValidationError``."""
     _check_variants(config)
-    for list_name in ("ProductionVariants", "ShadowProductionVariants"):
-        for number, variant in enumerate(config.get(list_name, ()), 1):
-            _check_variant(variant, (list_name, str(number), "member"), trusted)
+    for member, spelt in (
+        ("ProductionVariants", "productionVariants"),
+        ("ShadowProductionVariants", "shadowProductionVariants"),
+    ):
+        for number, variant in enumerate(config.get(member, ()), 1):
+            _check_variant(variant, (spelt, str(number), "member"), trusted)
     _check_serverless_config(config)
     if "AsyncInferenceConfig" in config and "CrossRegionTrafficConfig" in config:
         raise ValidationError("CrossRegionTrafficConfig cannot be given together with AsyncInferenceConfig.")
@@ -170,7 +173,7 @@ def _check_serverless(variant: Variant, where: Path) -> None:
     if memory not in SERVERLESS_MEMORY:
         complaints = Complaints()
         sizes = f"Member must satisfy enum value set: {list(SERVERLESS_MEMORY)}"
-        complaints.add((*where, "ServerlessConfig", "MemorySizeInMB"), memory, sizes)
+        complaints.add((*where, "serverlessConfig", "memorySizeInMB"), memory, sizes)
         complaints.raise_any()
     provisioned, most = serverless.get("ProvisionedConcurrency", 0), serverless["MaxConcurrency"]
     if provisioned > most:
