@@ -20,6 +20,7 @@ from loadtests import report
 from loadtests.generator import tool
 from loadtests.processes import ROOT, exit_on_sigterm, python
 from loadtests.report import Figure
+from loadtests.workloads import control
 from loadtests.workloads.base import Bench
 from loadtests.workloads.convnet import convnet
 from loadtests.workloads.rows import many_rows, one_row
@@ -33,6 +34,11 @@ WORKLOADS: dict[str, Callable[[Bench], list[Figure]]] = {
     "many-models": many_models,
     "memory": memory,
     "start": start,
+    "control-lists": control.lists,
+    "control-create": control.create,
+    "control-restart": control.restart,
+    "control-updates": control.updates,
+    "control-route": control.route,
 }
 _ARTIFACTS = ROOT / "models" / "artifacts"
 _QUICK = (3, 1)  # rounds, seconds a side in each

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -24,23 +25,28 @@ _HEAD_END = b"\r\n\r\n"
 _RECONNECT_SECONDS = 0.02
 _GRACE_SECONDS = 30.0
 _EXAMPLES = 5
+_REPLIES = 50
+_VARIANT = b"\r\nx-amzn-invoked-production-variant:"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to send to loopback. ``requests`` are whole HTTP/1.1 requests, sent in turn, each connection starting at
-    its own place among them. ``seconds`` bounds the run; ``calls`` > 0 bounds what each connection sends."""
+    its own place among them. ``seconds`` bounds the run; ``calls`` > 0 bounds what each connection sends. ``tell``:
+    count good answers by the variant and text of each, too."""
 
     port: int
     requests: tuple[bytes, ...]
     connections: int = 1
     seconds: float = 1.0
     calls: int = 0
+    tell: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """The report of a run. ``failures`` are answers that were not 2xx and calls never answered; times in µs."""
+    """The report of a run. ``failures`` are answers that were not 2xx and calls never answered; times in µs.
+    ``replies``: "VARIANT TEXT" -> how many, of a plan that wants it told."""
 
     calls: int
     failures: int
@@ -51,6 +57,7 @@ class Count:
     reconnects: int = 0
     statuses: dict[str, int] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
+    replies: dict[str, int] = field(default_factory=dict)
 
     @property
     def per_second(self) -> float:
@@ -77,6 +84,12 @@ def parse_head(head: bytes) -> tuple[int, int, bool]:
     return status, length, fields.get(b"connection") == b"close"
 
 
+def variant_of(head: bytes) -> str:
+    """The variant that an answer's head names, or nothing."""
+    at = head.lower().find(_VARIANT)
+    return head[at + len(_VARIANT) :].partition(b"\r\n")[0].strip().decode("latin-1") if at >= 0 else ""
+
+
 class Crowd:
     """All connections of a run, and what came back to them."""
 
@@ -86,11 +99,16 @@ class Crowd:
         self.statuses: Counter[int] = Counter()
         self.latencies: array[float] = array("d")
         self.examples: list[str] = []
+        self.replies: Counter[str] = Counter()
         self.lost = 0
         self.reconnects = 0
         self.deadline = 0.0
         self.done = loop.create_future()
         self._left = plan.connections
+
+    def stop(self) -> None:
+        """Send no more calls; the answers owed are still waited for."""
+        self.deadline = self.loop.time()
 
     async def run(self) -> Count:
         """Send until the time or the calls are up, wait for the answers still owed, and count."""
@@ -117,6 +135,10 @@ class Crowd:
         if not 200 <= status < 300:
             self.fault(f"{status}: {body[:200].decode(errors='replace')}")
 
+    def told(self, variant: str, body: bytes) -> None:
+        """A good answer of a plan that wants them told."""
+        self.replies[f"{variant} {body[:200].decode(errors='replace').strip()}"] += 1
+
     def fault(self, text: str) -> None:
         """Keep the first few failures' texts for the report."""
         if len(self.examples) < _EXAMPLES:
@@ -136,6 +158,7 @@ class Crowd:
             reconnects=self.reconnects,
             statuses={str(status): n for status, n in sorted(self.statuses.items())},
             examples=self.examples,
+            replies=dict(self.replies.most_common(_REPLIES)),
         )
 
 
@@ -224,7 +247,11 @@ class Caller(asyncio.Protocol):
 
     def _whole(self) -> None:
         self._in_flight = False
-        body = b"" if 200 <= self._status < 300 else bytes(self._buffer[self._buffer.find(_HEAD_END) + 4 :])
+        good = 200 <= self._status < 300
+        tell = self._crowd.plan.tell
+        head, _, body = bytes(self._buffer).partition(_HEAD_END) if tell or not good else (b"", b"", b"")
+        if tell and good:
+            self._crowd.told(variant_of(head), body)
         self._crowd.answered(self._status, time.perf_counter() - self._began, body)
         closing = self._closing
         self._reset()
@@ -252,9 +279,13 @@ class Caller(asyncio.Protocol):
         return owed
 
 
-async def send(plan: Plan) -> Count:
-    """Carry out a plan in the running loop."""
-    return await Crowd(plan, asyncio.get_running_loop()).run()
+async def send(plan: Plan, stoppable: bool = False) -> Count:
+    """Carry out a plan in the running loop. ``stoppable``: SIGTERM ends it before its time."""
+    loop = asyncio.get_running_loop()
+    crowd = Crowd(plan, loop)
+    if stoppable:
+        loop.add_signal_handler(signal.SIGTERM, crowd.stop)
+    return await crowd.run()
 
 
 def encode_plan(plan: Plan) -> bytes:
@@ -294,6 +325,11 @@ class ClientProcess:
             return True
         return False
 
+    def stop(self) -> Count:
+        """End the run before its time: the count so far, once every call sent is answered."""
+        self._process.terminate()
+        return self.finish()
+
     def finish(self) -> Count:
         """The count. Raises ``RuntimeError`` when the client itself failed."""
         output, errors = self._process.communicate(timeout=self._plan.seconds + 2 * _GRACE_SECONDS)
@@ -323,7 +359,7 @@ def main() -> None:
     """Entry point of the client process: plan on stdin, count on stdout."""
     import uvloop
 
-    count = uvloop.run(send(decode_plan(sys.stdin.buffer.read())))
+    count = uvloop.run(send(decode_plan(sys.stdin.buffer.read()), stoppable=True))
     sys.stdout.write(json.dumps(asdict(count)))
 
 

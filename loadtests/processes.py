@@ -157,12 +157,12 @@ def python(module: str, *arguments: str) -> list[str]:
 
 @contextlib.contextmanager
 def our_server(
-    *arguments: str, environment: Mapping[str, str] | None = None, seconds: float = 60.0
+    *arguments: str, environment: Mapping[str, str] | None = None, seconds: float = 60.0, data: Path | None = None
 ) -> Iterator[Running]:
-    """``serving up`` with ``arguments`` on a free port and a data folder of its own, ready."""
+    """``serving up`` with ``arguments`` on a free port and a data folder of its own, or in ``data``, which stays."""
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="bench-data-") as data:
-        command = python("serving", "up", *arguments, "--port", str(port), "--data-dir", data)
+    with tempfile.TemporaryDirectory(prefix="bench-data-") as own:
+        command = python("serving", "up", *arguments, "--port", str(port), "--data-dir", str(data or own))
         with running(command, port, environment) as server:
             server.wait_ready("/readyz", seconds)
             try:

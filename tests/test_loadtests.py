@@ -20,14 +20,26 @@ from hypothesis import strategies as st
 from loadtests.__main__ import main as run_scenario
 from loadtests.__main__ import percentile_ms, verdict
 from loadtests.chaos import declaration
-from loadtests.client import Plan, decode_plan, encode_plan, parse_head, request_bytes, run_plan, send
+from loadtests.client import (
+    ClientProcess,
+    Count,
+    Plan,
+    decode_plan,
+    encode_plan,
+    parse_head,
+    request_bytes,
+    run_plan,
+    send,
+    variant_of,
+)
 from loadtests.figures import Zipf, median_ratio, parse_weights, percentile, split_faults, split_shares
 from loadtests.floor import Frames, frame
 from loadtests.generator import Call, load
-from loadtests.processes import Running, free_port, process_tree, python, running, tree_bytes
+from loadtests.processes import Running, free_port, process_tree, python, running, tree_bytes, tree_cpu_seconds
 from loadtests.report import Figure
 from loadtests.scrape import find_weights, find_workers, parse_metric
 from loadtests.workloads.base import is_right, numbers
+from loadtests.workloads.control import updates_figure
 
 GENERATORS = ["client", *(["wrk"] if shutil.which("wrk") else [])]
 
@@ -180,12 +192,13 @@ def test_workers_and_weights_are_found_in_the_list_of_endpoints() -> None:
 
 def test_the_chaos_declaration_is_one_the_server_reads(tmp_path: Path) -> None:
     """The endpoints file that the trials write is read by the server's own reader."""
-    from serving.declared import load_endpoints
+    from serving.declared import load_document, variants
 
     file = tmp_path / "endpoints.json"
     file.write_text(json.dumps(declaration(tmp_path / "model", workers=3)))
-    (endpoint,) = load_endpoints(file)
-    assert (endpoint.name, 3) == ("default", endpoint.variants[0].instance_count)
+    document = load_document(file)
+    assert ["default"] == [endpoint["EndpointName"] for endpoint in document.endpoints]
+    assert [3] == [one["InitialInstanceCount"] for config in document.configs for one in variants(config)]
 
 
 # --- the client -----------------------------------------------------------------------------------------------------
@@ -203,6 +216,52 @@ def test_the_head_of_an_answer_is_read() -> None:
     assert (429, 0, True) == parse_head(b"HTTP/1.1 429 Too Many\r\nContent-Length: 0\r\nConnection: Close")
     with pytest.raises(ValueError, match="invalid literal"):
         parse_head(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked")
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b"HTTP/1.1 200 OK\r\ndate: x\r\nX-Amzn-Invoked-Production-Variant: Blue\r\ncontent-length: 1", "Blue"),
+        (b"HTTP/1.1 200 OK\r\nx-amzn-invoked-production-variant:Green", "Green"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1", ""),
+    ],
+)
+def test_the_variant_of_an_answer_is_read(head: bytes, expected: str) -> None:
+    """In any case of letters, last line or not; absent it is nothing."""
+    assert expected == variant_of(head)
+
+
+def test_a_client_that_is_stopped_tells_what_it_was_answered(rival: Running) -> None:
+    """Long before its time; every call it sent is answered, and each kind of answer counted."""
+    call = Call("/invocations", b"1,2,3", {"Content-Type": "text/csv"})
+    text = call.once(rival.port).body.decode().strip()
+    with ClientProcess(Plan(rival.port, (call.raw(),), connections=4, seconds=600, tell=True)) as client:
+        spent = tree_cpu_seconds(rival.pid)
+        while tree_cpu_seconds(rival.pid) < spent + 0.05:  # it is at work
+            assert client.busy(0.02)
+        count = client.stop()
+    assert 0 == count.failures
+    assert count.seconds < 600
+    assert {f" {text}": count.calls} == count.replies
+
+
+@pytest.mark.parametrize(
+    ("replies", "failures", "expected"),
+    [
+        ({"Blue 1": 5, "Green 2": 4}, 0, 0.0),
+        ({"Blue 1": 5, "Green 2": 4}, 2, 2.0),
+        ({"Blue 1": 5, "Green 2": 4, "Blue 2": 3}, 0, 3.0),
+        ({"Blue 1": 5}, 0, 1.0),
+    ],
+)
+def test_updates_pass_only_with_whole_replies_of_both_sides(
+    replies: dict[str, int], failures: int, expected: float
+) -> None:
+    """A failed call, a reply half of one and half of the other, a side that never answered: each is a fault."""
+    count = Count(10, failures, 1.0, 1.0, 1.0, 1.0, replies=replies)
+    figure = updates_figure([0.1], count, {"Blue 1", "Green 2"})
+    assert expected == figure.value
+    assert (expected == 0) == figure.ok
 
 
 async def _serve_badly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
