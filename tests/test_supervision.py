@@ -149,7 +149,7 @@ def test_a_worker_whose_artifact_has_vanished_is_given_up_and_the_server_says_so
             assert reason
             assert reason == ping.text
             assert str(tmp_path) not in ping.text + answer.text
-            assert "Failed" == server.endpoints()["default"]["EndpointStatus"]
+            assert "OutOfService" == server.endpoints()["default"]["EndpointStatus"]
             assert 200 == client.get("/healthz").status_code
 
 

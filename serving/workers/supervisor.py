@@ -412,13 +412,14 @@ class Supervisor:
             waiting = [f for f in fleets if sum(w.state == READY for w in f.live()) < f.desired]
             failed = next((fleet for fleet in waiting if fleet.failure), None)
             if failed is not None:
-                raise ServiceUnavailable(failed.failure)
+                raise ServiceUnavailable(f"{'/'.join(failed.spec.key.labels)}: {failed.failure}")
             if not waiting:
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), max(0.0, end - time.monotonic()))
             if time.monotonic() >= end:
-                raise ServiceUnavailable(f"it was not ready within {patience:.0f} s")
+                late = "/".join(waiting[0].spec.key.labels)
+                raise ServiceUnavailable(f"{late} was not ready within {patience:.0f} s")
 
     async def drained(self, keys: Collection[FleetKey]) -> None:
         """Return when no worker of these (removed) fleets is left: each is ended by its time limit at the latest."""
