@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import boto3
 import httpx
@@ -19,8 +19,9 @@ import pytest
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from starlette.routing import compile_path
 
-from serving.api import auth
+from serving.api import auth, routes
 from tests.raw import Raw, request
 from tests.server import Server, declare, serve, variant
 from tests.toys import COLUMNS, ROW, write_sum_model
@@ -238,6 +239,13 @@ ROUTES = {
     ("POST", "/endpoints/alpha/invocations"): "invoke",
     ("POST", "/models/a%2Fnone.onnx/invoke"): "invoke",
 }
+
+
+def test_no_route_is_forgotten() -> None:
+    """Each in the server's own table stands in the one above, so that its permission is asked for here."""
+    for method, pattern, _, _ in routes.ROUTES:
+        matcher = compile_path(pattern)[0]
+        assert [path for asked, path in ROUTES if asked == method and matcher.fullmatch(unquote(path))], pattern
 
 
 @pytest.mark.parametrize("shown", [basic, bearer, api_key])
