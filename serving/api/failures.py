@@ -77,7 +77,8 @@ def _as_runtime(error: ModelError, account: str, endpoint: str, region: str) -> 
         "ErrorCode": "CLIENT_ERROR_FROM_MODEL" if client else "INTERNAL_FAILURE_FROM_MODEL",
         "LogStreamArn": f"arn:aws:logs:{region}:{account}:log-group:{group}",
         "Message": (
-            f'Received {kind} error ({error.original_status}) from {error.container} with message "{error.message[:_LONGEST]}". '
+            f"Received {kind} error ({error.original_status}) from {error.container} "
+            f'with message "{error.message[:_LONGEST]}". '
             f"See log group {group} in account {account} for more information."
         ),
     }
