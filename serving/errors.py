@@ -146,7 +146,8 @@ class ModelNotReady(ServingError):
 class ModelError(ServingError):
     """The model, or what holds it, answered with a failure.
 
-    ``container`` is the host name of the one that failed, of several. ``original_status`` is the status a SageMaker container would have answered (0 = no answer in time);
+    ``container`` is the host name of the one that failed, of several. ``original_status`` is the status a SageMaker
+    container would have answered (0 = no answer in time);
     ``original_message`` its text, at most 2,048 characters reach the caller.
     """
 
