@@ -20,13 +20,13 @@ from pathlib import Path
 #: Name -> what is installed. Exact, so that a new release never turns a good day's tests red.
 ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
     "boto3-old": ("boto3==1.34.162",),
-    "awscli-v1": ("awscli>=1.40,<2",),
-    "sagemaker-v2": ("sagemaker>=2.250,<3",),
-    "sagemaker-core": ("sagemaker-core>=2,<3",),
+    "awscli-v1": ("awscli==1.46.2",),
+    "sagemaker-v2": ("sagemaker==2.257.7",),
+    "sagemaker-core": ("sagemaker-core==2.27.0",),
 }
 
-#: Where they are kept; ``SERVING_TEST_ENVIRONMENTS`` names another place, such as one that outlives a CI run.
-ROOT = Path(os.environ.get("SERVING_TEST_ENVIRONMENTS") or Path(__file__).resolve().parent.parent / ".environments")
+#: Where they are kept; ``CLIENT_ENVIRONMENTS`` names another place, such as one that outlives a CI run.
+ROOT = Path(os.environ.get("CLIENT_ENVIRONMENTS") or Path(__file__).resolve().parent.parent / ".environments")
 
 
 def folder(name: str) -> Path:
@@ -58,7 +58,9 @@ def _build(home: Path, requirements: Sequence[str]) -> None:
     shutil.rmtree(home, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
     pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-    subprocess.run([*pip, "--prefer-binary", *requirements], check=True)
+    done = subprocess.run([*pip, "--prefer-binary", *requirements], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"pip could not install {' '.join(requirements)}:\n{done.stderr[-4000:]}")
     (home / "complete").touch()
 
 

@@ -13,9 +13,9 @@ COLUMNS = 30
 ROW = ",".join(["1"] * COLUMNS)
 
 
-def write_sum_model(path: Path) -> Path:
-    """A model that answers the sum of its 30 columns."""
-    weights = numpy_helper.from_array(np.ones((COLUMNS, 1), np.float32), "w")
+def write_sum_model(path: Path, factor: float = 1.0) -> Path:
+    """A model that answers the sum of its 30 columns, times a factor."""
+    weights = numpy_helper.from_array(np.full((COLUMNS, 1), factor, np.float32), "w")
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
         "sum",
