@@ -36,8 +36,9 @@ _LOADERS_WITHOUT_CACHE = 6
 #: Loads at once when some of them hang.
 _MOST_LOADERS = 16
 _TURN_SECONDS = 1.0
-#: A model of many is improved once it has answered this many calls (it costs tens of milliseconds, and saves tens of
-#: microseconds a call), and only into memory that nobody else needs; a single model at once.
+#: A model is improved once it has answered this many calls (it costs a quarter of a second of processor time, which a
+#: start of many endpoints does not have, and saves tens of microseconds a call); one of many only into memory that
+#: nobody else needs.
 _WORTH_IMPROVING = 128
 #: What an improvement takes, as a multiple of the model's own bytes, before any was measured.
 _IMPROVEMENT = 8.0
@@ -125,9 +126,9 @@ class Loader:
             self.release(self._overflow())
         if entry.improved or entry.state != READY or entry.doomed or not isinstance(entry.model, TensorModel):
             return
-        if self._host.plan.multi_model and (
-            entry.uses < _WORTH_IMPROVING or not cache.keep or not cache.fits(int(entry.bytes * self._improvement))
-        ):
+        if entry.uses < _WORTH_IMPROVING:
+            return
+        if self._host.plan.multi_model and (not cache.keep or not cache.fits(int(entry.bytes * self._improvement))):
             return
         entry.improved = True
         cache.pin(entry)
