@@ -205,6 +205,7 @@ class Settings:
     max_body_bytes: int = _row(6_291_456, SIZE, "Largest request body; SageMaker's limit is the default.", "MAX_BODY")
     max_header_bytes: int = _row(32 * 1024, SIZE, "Largest request line and headers together.", "MAX_HEADER")
     invocation_timeout_seconds: float = _row(60.0, SECONDS, "Time a call may take before 424 ModelError.")
+    stream_timeout_seconds: float = _row(480.0, SECONDS, "Time a streamed answer may take from the call to its end.")
     load_timeout_seconds: float = _row(360.0, SECONDS, "Time a model may take to be fetched and loaded.")
     receive_timeout_seconds: float = _row(30.0, SECONDS, "Time a client may take to send a request or read the answer.")
     drain_seconds: float = _row(30.0, SECONDS, "Time accepted calls get to finish after SIGTERM.")

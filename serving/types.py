@@ -77,7 +77,9 @@ class FleetSpec:
 
 
 class Invocation(NamedTuple):
-    """One call, whoever made it. ``deadline`` is in ``time.monotonic()`` seconds. Empty string = header absent."""
+    """One call, whoever made it. ``deadline`` is in ``time.monotonic()`` seconds. Empty string = header absent.
+    ``stream_seconds`` above 0: the answer is wanted in parts as they are made, of which the first must come by the
+    deadline, each within the same time of the one before, and the last so long after the call."""
 
     endpoint: str
     body: bytes
@@ -93,6 +95,7 @@ class Invocation(NamedTuple):
     session_id: str = ""
     target_container: str = ""
     component: str = ""
+    stream_seconds: float = 0.0
 
 
 class Timing(NamedTuple):
@@ -111,7 +114,8 @@ class Timing(NamedTuple):
 
 class Reply(NamedTuple):
     """A model's answer to one call. ``headers`` holds only what the container contract lets a model set; ``total`` and
-    ``spent`` (queue, load, decode, predict, encode, batch) are the receipt's numbers as they came, read by few."""
+    ``spent`` (queue, load, decode, predict, encode, batch) are the receipt's numbers as they came, read by few.
+    ``rest``: ``body`` is only the first part of a streamed answer, and here are the others (``workers/parts.py``)."""
 
     body: bytes
     content_type: str
@@ -120,6 +124,7 @@ class Reply(NamedTuple):
     spent: tuple[int, ...]
     hit: bool
     headers: tuple[tuple[str, str], ...] = ()
+    rest: object | None = None
 
     @property
     def timing(self) -> Timing:

@@ -60,6 +60,7 @@ def test_every_setting_has_its_documented_default() -> None:
         "SERVING_MAX_BODY": "6MiB",
         "SERVING_MAX_HEADER": "32KiB",
         "SERVING_INVOCATION_TIMEOUT_SECONDS": "60",
+        "SERVING_STREAM_TIMEOUT_SECONDS": "480",
         "SERVING_LOAD_TIMEOUT_SECONDS": "360",
         "SERVING_RECEIVE_TIMEOUT_SECONDS": "30",
         "SERVING_DRAIN_SECONDS": "30",

@@ -246,7 +246,7 @@ def _field(name: str, value: str, text: str) -> Bad:
     return Bad(ROW, CSV | {name: value}, 400, None, text)
 
 
-LONG = {name.decode(): longest for name, (_, longest) in invocations.FIELDS.items()}
+LONG = {name.decode(): field.longest for name, field in invocations.FIELDS.items()}
 BAD: dict[str, Bad] = {
     "an empty body": Bad(b"", CSV, 400, 400, "empty"),
     "too few columns": Bad(b"1,2,3", CSV, 400, 400, "30"),

@@ -1,10 +1,10 @@
 """The fast door: invocation routes answered inside uvicorn's HTTP protocol, everything else handed to ASGI.
 
-A request to ``/invocations`` or ``/endpoints/{name}/invocations`` never becomes an ASGI scope, task or coroutine: its
-parser callbacks fill one small object, ``Endpoint.invoke`` takes it, and the answer is one write (measured: a third of
-raw ASGI's cost). A head that has been seen before needs no parser either. Connections, order, limits and all other
-routes are ``connection.py``'s and uvicorn's. The same routes exist in ``routes.py`` for other ASGI servers and pass
-the same tests.
+A request to ``/invocations``, ``/endpoints/{name}/invocations`` or its stream never becomes an ASGI scope, task or
+coroutine: its parser callbacks fill one small object, ``Endpoint.invoke`` takes it, and the answer is one write
+(measured: a third of raw ASGI's cost). A head that has been seen before needs no parser either. Connections, order,
+limits and all other routes are ``connection.py``'s and uvicorn's. The same routes exist in ``routes.py`` for other ASGI
+servers and pass the same tests.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar, cast
 
-from serving.api import failures, framing, invocations
+from serving.api import failures, framing, invocations, streams
 from serving.api.connection import Connection
 from serving.api.framing import Message
 from serving.api.front import Front
-from serving.errors import ServingError
+from serving.errors import ServiceUnavailable, ServingError
 from serving.types import Reply
-from serving.workers.channel import Call
+from serving.workers.chain import Ticket
 
 #: A head is learned when it has only headers that clients repeat from call to call.
 _LEARNED = frozenset(
@@ -27,6 +27,8 @@ _LEARNED = frozenset(
 )
 _LONGEST_LEARNED = 2048
 _MOST_LEARNED = 1024
+#: A stream that is still open when the server ends is told so, so long before.
+_FAREWELL_SECONDS = 2.0
 
 
 class FastProtocol(Connection):
@@ -49,7 +51,8 @@ class FastProtocol(Connection):
         super().__init__(*args, **kwargs)
         self._last: Message | None = None
         self._on_answer = self._answered
-        self._ticket: Call | None = None
+        self._stream: streams.Outgoing | None = None
+        self._ticket: Ticket | None = None
         self._request_id = ""
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -57,7 +60,7 @@ class FastProtocol(Connection):
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             ticket.cancel()
-        self._last = None
+        self._last = self._stream = None
         del self._on_answer  # it holds this connection
         super().connection_lost(exc)
 
@@ -87,6 +90,8 @@ class FastProtocol(Connection):
         if size != message.size or len(head) > _LONGEST_LEARNED or not _LEARNED.issuperset(fields):
             return
         if b"content-length" not in fields or self.front.keys is not None or message.route is None:
+            return
+        if message.route.streamed:
             return
         if len(self._known) >= _MOST_LEARNED:
             self._known.clear()
@@ -122,7 +127,7 @@ class FastProtocol(Connection):
         try:
             if front.keys is not None:
                 invocations.authorise(front, route, message.url, message.headers, body)
-            head = invocations.read_head(route, message.fields, message.keep_alive)
+            head = invocations.read_head(route, message.fields, message.keep_alive, message.version)
         except Exception as error:
             self._current, self._request_id = head, front.next_request_id()
             self._reject(error)
@@ -138,7 +143,7 @@ class FastProtocol(Connection):
         try:
             endpoint = front.directory.get(head.route.endpoint)
             invocation = invocations.build(front, head, body, request_id, time.monotonic())
-            ticket = endpoint.invoke(invocation, self._on_answer)
+            ticket = endpoint.invoke(invocation, self._on_begun if head.route.streamed else self._on_answer)
             if self._current is head:  # else it was answered at once, and another's turn may have come
                 self._ticket = ticket
         except Exception as error:
@@ -163,9 +168,13 @@ class FastProtocol(Connection):
             transport.write(self._reply(head, result, last))
         else:
             transport.write(self._failure(head, result, ticket, last))
+        self._go_on(last)
+
+    def _go_on(self, last: bool) -> None:
+        """An answer is out."""
         self._since = self.front.clock
         if last:
-            transport.close()
+            self.transport.close()
         elif self._waiting or self._refusal is not None or self._message is not None:
             self._next()
 
@@ -190,7 +199,7 @@ class FastProtocol(Connection):
             body,
         )
 
-    def _failure(self, head: invocations.Head, error: ServingError, ticket: Call | None, last: bool) -> bytes:
+    def _failure(self, head: invocations.Head, error: ServingError, ticket: Ticket | None, last: bool) -> bytes:
         settings, route = self.front.settings, head.route
         status, headers, body = failures.dress(
             error, route.container, self._request_id, settings.account_id, route.endpoint, settings.region
@@ -198,3 +207,65 @@ class FastProtocol(Connection):
         if ticket is not None:
             headers.append((invocations.VARIANT, ticket.variant))
         return framing.answer(status, self._date(), headers, body, last)
+
+    # -- answering in parts ---------------------------------------------------------------------------------------
+
+    def _on_begun(self, result: Reply | ServingError) -> None:
+        """The first part of a stream has come, or all of it, or what there is instead: from here on errors are part of
+        the stream."""
+        head, transport = self._current, self.transport
+        assert head is not None
+        if not isinstance(result, Reply):
+            self._answered(result)
+            return
+        first, rest = streams.split(result)
+        if transport.is_closing():
+            rest.cancel()
+            return
+        headers = invocations.stream_headers(result, self._request_id, head.timed)
+        transport.write(framing.stream_head(self._date(), headers, not head.keep_alive))
+        self._stream = streams.Outgoing(rest, first, self._write_chunk, self._stream_over)
+        if self._write_paused_since:
+            self._stream.pause()
+        self._stream.start()
+        self._cut_in_time()
+
+    def _write_chunk(self, frame: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(framing.chunk(frame))
+
+    def _stream_over(self) -> None:
+        head = self._current
+        if head is None:
+            return  # the client has left
+        self._current = self._ticket = self._stream = None
+        if not self.transport.is_closing():
+            self.transport.write(framing.LAST_CHUNK)
+            self._go_on(not head.keep_alive or (self._closing and self._idle))
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly."""
+        super().pause_writing()
+        if self._stream is not None:
+            self._stream.pause()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        if self._stream is not None:
+            self._stream.resume()
+
+    def shutdown(self) -> None:
+        """Finish what was accepted; a stream, as far as there is time."""
+        super().shutdown()
+        self._cut_in_time()
+
+    def _cut_in_time(self) -> None:
+        if self._closing and self._stream is not None:
+            self.loop.call_later(
+                max(0.0, self.front.settings.drain_seconds - _FAREWELL_SECONDS), self._cut, self._stream
+            )
+
+    def _cut(self, stream: streams.Outgoing) -> None:
+        if stream is self._stream:
+            stream.cut(ServiceUnavailable("The server is shutting down."))

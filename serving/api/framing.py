@@ -173,6 +173,24 @@ def refusal(refused: Refused, request_id: str, date: bytes) -> bytes:
     return answer(refused.status, date, headers, body, last=True)
 
 
+def stream_head(date: bytes, headers: list[tuple[str, str]], last: bool) -> bytes:
+    """The head of an answer of unknown length: ``chunk``s follow."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    end = "connection: close\r\n" if last else ""
+    return (
+        b"HTTP/1.1 200 OK\r\n" + date + f"{lines}{end}transfer-encoding: chunked\r\n\r\n".encode("latin-1", "replace")
+    )
+
+
+#: After the last chunk.
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """A chunk of an answer; ``data`` is not empty."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 def answer(status: int, date: bytes, headers: list[tuple[str, str]], body: bytes, last: bool) -> bytes:
     """A whole answer as bytes. ``date``: header lines common to all; ``last``: the connection ends with it."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)

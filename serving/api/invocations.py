@@ -9,52 +9,80 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from serving.api import auth
+from serving.api import auth, eventstream
 from serving.api.front import Front
 from serving.errors import AccessDenied, ValidationError
 from serving.types import Invocation, Reply, Timing
 
 _ENDPOINT = re.compile(rb"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
-_PATH = re.compile(rb"/endpoints/([^/?#]{1,256})/invocations(?:\?.*)?")
+_PATH = re.compile(rb"/endpoints/([^/?#]{1,256})/invocations(-response-stream)?(?:\?.*)?")
 
-#: Request header -> (field of Invocation, longest value in bytes).
-FIELDS: dict[bytes, tuple[str, int]] = {
-    b"x-amzn-sagemaker-target-model": ("target_model", 1024),
-    b"x-amzn-sagemaker-target-variant": ("target_variant", 63),
-    b"x-amzn-sagemaker-custom-attributes": ("custom_attributes", 1024),
-    b"x-amzn-sagemaker-inference-id": ("inference_id", 64),
-    b"x-amzn-sagemaker-session-id": ("session_id", 256),
-    b"x-serving-affinity-key": ("affinity_key", 256),
+_NAME = re.compile(rb"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*")
+_SESSION_ID = re.compile(rb"NEW_SESSION|" + _NAME.pattern)
+_TEXT = re.compile(rb"[\x21-\x7e][\x20-\x7e]*")
+#: Names of ours that may be other than ASCII.
+_WIDE_TEXT = re.compile(rb"[\x21-\x7e\x80-\xff][\x20-\x7e\x80-\xff]*")
+_CHARACTERS = {
+    _NAME: "letters, digits and inner hyphens",
+    _SESSION_ID: "letters, digits and inner hyphens, or NEW_SESSION",
+    _TEXT: "printable characters",
+    _WIDE_TEXT: "printable characters",
 }
-#: Headers of features an endpoint must be created for; none of ours is yet, and silence would be a wrong answer.
-_REFUSED: dict[bytes, str] = {
-    b"x-amzn-sagemaker-inference-component": (
-        "Inference Component Name header is not allowed for endpoints to which you dont plan to deploy inference "
-        "components. Please remove the Inference Component Name header and try again."
-    ),
-    b"x-amzn-sagemaker-target-container-hostname": (
-        "The endpoint has no directly invocable containers; remove the target container hostname header."
-    ),
-    b"x-amzn-sagemaker-enable-explanations": "The endpoint has no explainer; remove the enable explanations header.",
+
+
+class Field(NamedTuple):
+    """A request header that says something of the call: its name as people write it, the field of ``Invocation``, the
+    longest value in bytes and what it may look like."""
+
+    name: str
+    field: str
+    longest: int
+    pattern: re.Pattern[bytes]
+
+    def read(self, value: bytes) -> str:
+        """The value. Raises ``ValidationError`` naming the header."""
+        if len(value) > self.longest or not self.pattern.fullmatch(value):
+            raise ValidationError(f"{self.name} must be at most {self.longest} {_CHARACTERS[self.pattern]}.")
+        return value.decode("latin-1")
+
+
+_AMZN = "X-Amzn-SageMaker-"
+#: Every header of InvokeEndpoint and InvokeEndpointWithResponseStream beside the types, and one of ours; by its name in
+#: lower case. What reaches the model as text of its own, and may come back as a header, is ASCII.
+FIELDS: dict[bytes, Field] = {
+    one.name.lower().encode(): one
+    for one in (
+        Field(_AMZN + "Target-Model", "target_model", 1024, _WIDE_TEXT),
+        Field(_AMZN + "Target-Variant", "target_variant", 63, _NAME),
+        Field(_AMZN + "Target-Container-Hostname", "target_container", 63, _NAME),
+        Field(_AMZN + "Inference-Component", "component", 63, _NAME),
+        Field(_AMZN + "Custom-Attributes", "custom_attributes", 1024, _TEXT),
+        Field(_AMZN + "Inference-Id", "inference_id", 64, _TEXT),
+        Field(_AMZN + "Session-Id", "session_id", 256, _SESSION_ID),
+        Field(_AMZN + "Prefix-Aware-Id", "prefix_id", 64, _TEXT),
+        Field("X-Serving-Affinity-Key", "affinity_key", 256, _WIDE_TEXT),
+    )
 }
+#: Of a feature an endpoint must be created for; none of ours is yet, and silence would be a wrong answer.
+_EXPLANATIONS = b"x-amzn-sagemaker-enable-explanations"
 _PREFIXES = (b"x-amzn-sagemaker-", b"x-serving-affinity")
 TIMING = b"x-serving-timing"
 VARIANT = "x-Amzn-Invoked-Production-Variant"
-#: The session id of a call that asks the model to open a session: it names none, so nothing sticks to it.
-_NEW_SESSION = "NEW_SESSION"
+#: The session id of a call that asks the model to open a session.
+NEW_SESSION = "NEW_SESSION"
 _SESSION, _NEW_SESSION_HEADER = "x-amzn-sagemaker-session-id", "X-Amzn-SageMaker-New-Session-Id"
-_PRINTABLE = re.compile(rb"[\x21-\x7e\x80-\xff][\x20-\x7e\x80-\xff]*")
-#: What goes on to the model as text of its own, and may come back as a header (``reliability.md``, headers).
-_ASCII = frozenset({b"x-amzn-sagemaker-custom-attributes", b"x-amzn-sagemaker-session-id"})
+_ACCEPT = b"x-amzn-sagemaker-accept"
 #: What a model may set in its answer (container contract).
 _SETTABLE = re.compile(r"x-amzn-sagemaker-[a-z-]+|x-serving-[a-z-]+", re.IGNORECASE)
 
 
 class Route(NamedTuple):
-    """Where a path leads: the endpoint, and whether to answer as a container (``/invocations``) or the runtime API."""
+    """Where a path leads: the endpoint, whether to answer as a container (``/invocations``) or the runtime API, and
+    whether as a stream (``/invocations-response-stream``)."""
 
     endpoint: str
     container: bool
+    streamed: bool = False
 
 
 def route(url: bytes, default_endpoint: str) -> Route | None:
@@ -68,10 +96,10 @@ def route(url: bytes, default_endpoint: str) -> Route | None:
     name = unquote_to_bytes(match[1])
     if b"/" in name:
         return None
-    return Route(name.decode() if _ENDPOINT.fullmatch(name) else "", False)
+    return Route(name.decode() if _ENDPOINT.fullmatch(name) else "", False, match[2] is not None)
 
 
-_NO_EXTRAS = ("",) * (len(Invocation._fields) - 6)
+_NO_EXTRAS = tuple(Invocation._field_defaults.values())
 #: Half the cost of calling a NamedTuple's own constructor.
 _new = tuple.__new__
 
@@ -87,28 +115,40 @@ class Head(NamedTuple):
     keep_alive: bool = True
 
 
-def read_head(route: Route, headers: Mapping[bytes, bytes], keep_alive: bool = True) -> Head:
+def read_head(route: Route, headers: Mapping[bytes, bytes], keep_alive: bool = True, version: str = "1.1") -> Head:
     """What the headers of a request to ``route`` say. ``headers``: lower-case names. Raises ``ValidationError``."""
     extras: dict[str, str] = {}
     for name in headers:
         if name.startswith(_PREFIXES):
             _read(name, headers[name], extras)
     content_type = headers.get(b"content-type", b"")
-    accept = headers.get(b"accept", b"")
+    accept = headers.get(_ACCEPT if route.streamed else b"accept", b"")
     if len(content_type) > 1024 or len(accept) > 1024 or b"\0" in content_type or b"\0" in accept:
         raise ValidationError("Content-Type and Accept must be at most 1024 characters.")
-    session = extras.get("session_id", "")
-    if session and session != _NEW_SESSION:
-        extras.setdefault("affinity_key", session)
+    if extras:
+        _settle(extras, route)
+    if route.streamed and version == "1.0":  # there the end of an answer and a break look the same
+        raise ValidationError("A stream needs HTTP/1.1.")
     kind, wanted = content_type.decode("latin-1"), accept.decode("latin-1")
     return Head(route, kind, wanted, extras, TIMING in headers, keep_alive)
+
+
+def _settle(extras: dict[str, str], route: Route) -> None:
+    """What headers mean together."""
+    prefix = extras.pop("prefix_id", "")
+    if prefix:  # calls that begin alike are best answered where the first was
+        extras.setdefault("affinity_key", prefix)
+    if route.streamed and extras.get("session_id") == NEW_SESSION:
+        raise ValidationError(
+            "X-Amzn-SageMaker-Session-Id of a streamed call must name an open session: open one with InvokeEndpoint."
+        )
 
 
 def build(front: Front, head: Head, body: bytes, request_id: str, now: float) -> Invocation:
     """The invocation of a request with this head and body. ``now``: monotonic seconds."""
     deadline = now + front.settings.invocation_timeout_seconds
     extras = head.extras
-    if not extras:
+    if not extras and not head.route.streamed:
         first = (head.route.endpoint, body, head.content_type, head.accept, request_id, deadline)
         return _new(Invocation, first + _NO_EXTRAS)
     target = extras.get("target_model")
@@ -116,18 +156,19 @@ def build(front: Front, head: Head, body: bytes, request_id: str, now: float) ->
         aliases = front.directory.table.get("aliases", {}).get(head.route.endpoint)
         if aliases and target in aliases:
             extras = {**extras, "target_model": aliases[target]}
-    return Invocation(head.route.endpoint, body, head.content_type, head.accept, request_id, deadline, **extras)
+    seconds = front.settings.stream_timeout_seconds if head.route.streamed else 0.0
+    return Invocation(
+        head.route.endpoint, body, head.content_type, head.accept, request_id, deadline, stream_seconds=seconds,
+        **extras,
+    )  # fmt: skip
 
 
 def _read(name: bytes, value: bytes, into: dict[str, str]) -> None:
-    if name in _REFUSED:
-        raise ValidationError(_REFUSED[name])
+    if name == _EXPLANATIONS:
+        raise ValidationError("The endpoint has no explainer; remove the enable explanations header.")
     field = FIELDS.get(name)
-    if field is None or not value:
-        return
-    if len(value) > field[1] or not _PRINTABLE.fullmatch(value) or (name in _ASCII and not value.isascii()):
-        raise ValidationError(f"{name.decode()} must be at most {field[1]} printable characters.")
-    into[field[0]] = value.decode("latin-1")
+    if field is not None and value:
+        into[field.field] = field.read(value)
 
 
 def authorise(
@@ -185,6 +226,13 @@ def reply_headers(reply: Reply, request_id: str, timed: bool, container: bool) -
             renamed = not container and name.lower() == _SESSION
             headers.append((_NEW_SESSION_HEADER if renamed else name, clean(value)))
     return headers
+
+
+def stream_headers(reply: Reply, request_id: str, timed: bool) -> list[tuple[str, str]]:
+    """The headers of an answer in parts (SageMaker Runtime, InvokeEndpointWithResponseStream): the type of the whole
+    has a header of its own."""
+    (_, content_type), *others = reply_headers(reply, request_id, timed, container=False)
+    return [("content-type", eventstream.CONTENT_TYPE), ("X-Amzn-SageMaker-Content-Type", content_type), *others]
 
 
 _UNCLEAN = re.compile(r"[^\x20-\x7e]")

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from serving.api import auth, failures, invocations
+from serving.api import auth, failures, invocations, streams
 from serving.api.front import Front
 from serving.endpoint import Endpoint, answer
 from serving.errors import AccessDenied, ServingError, UnknownEndpoint, UnknownOperation, Unreadable, ValidationError
@@ -118,14 +118,15 @@ def _json(value: object, status: int = 200) -> Response:
 
 
 async def invoke(front: Front, request: Request) -> Response:
-    """POST /invocations and POST /endpoints/{name}/invocations."""
+    """POST /invocations, POST /endpoints/{name}/invocations and its streamed form."""
     url = request.scope["raw_path"]
     route = invocations.route(url, front.settings.default_endpoint)
     if route is None:
         raise UnknownOperation("There is no such path.")
     headers, body = _headers(request), await _body(front, request)
     invocations.authorise(front, route, _target(request), headers, body)
-    return await _invoke(front, request, invocations.read_head(route, dict(headers)), body)
+    head = invocations.read_head(route, dict(headers), version=request.scope["http_version"])
+    return await _invoke(front, request, head, body)
 
 
 async def _invoke(front: Front, request: Request, head: invocations.Head, body: bytes) -> Response:
@@ -137,6 +138,9 @@ async def _invoke(front: Front, request: Request, head: invocations.Head, body: 
         request.state.variant = call.variant
 
     reply = await _while_there(request, answer(endpoint, invocation, accepted))
+    if head.route.streamed:
+        streamed = invocations.stream_headers(reply, request_id, head.timed)
+        return streams.StreamedResponse(reply, dict(streamed))
     made = invocations.reply_headers(reply, request_id, head.timed, head.route.container)
     return Response(reply.body, 200, dict(made))
 
@@ -407,6 +411,7 @@ ROUTES: tuple[tuple[str, str, Permission | None, Handler], ...] = (
     ("GET", "/execution-parameters", "read", execution_parameters),
     ("POST", "/invocations", "invoke", invoke),
     ("POST", "/endpoints/{name}/invocations", "invoke", invoke),
+    ("POST", "/endpoints/{name}/invocations-response-stream", "invoke", invoke),
     ("GET", "/endpoints", "read", endpoints),
     ("GET", "/endpoints/{name}", "read", endpoint),
     ("GET", "/models", "read", list_models),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -84,14 +84,32 @@ class ScriptCall(NamedTuple):
     request_id: str = ""
 
 
+class Chunks(ABC):
+    """A streamed answer: an iterator of non-empty chunks. ``content_type`` and ``headers`` are true from the first
+    chunk on, because the code that makes it may set them. ``next`` raises ``ServingError``."""
+
+    content_type: str
+    headers: Mapping[str, str]
+
+    def __iter__(self) -> Chunks:
+        return self
+
+    @abstractmethod
+    def __next__(self) -> bytes: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Nobody wants the rest. Raises nothing."""
+
+
 class ScriptReply(NamedTuple):
-    """A script model's answer. ``headers`` may hold the response headers of the container contract. A streaming
-    answer has ``chunks`` instead of ``body``."""
+    """A script model's answer. ``headers`` may hold the response headers of the container contract. A streamed
+    answer has ``chunks`` instead of ``body``, and they have the last word on the rest."""
 
     body: bytes
     content_type: str
     headers: Mapping[str, str] = {}
-    chunks: Iterator[bytes] | None = None
+    chunks: Chunks | None = None
 
 
 class ScriptModel(ABC):

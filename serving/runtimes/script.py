@@ -15,6 +15,11 @@ function              arguments                           where it is missing
 Each may take one more, last argument: the context. ``transform_fn`` beside any of the three is an error. Bodies of JSON
 and CSV arrive as text, others as bytes. An exception with a ``status_code`` from 400 to 599 chooses its status.
 
+An answer that is an iterator (``transform_fn``, ``output_fn``, or ``predict_fn`` where there is no ``output_fn``, may
+be a generator) is streamed: each piece, bytes or text, goes out when it is made, if the caller asked for a stream, and
+all of them joined otherwise. The caller may read slowly: between two pieces of one answer the model answers other
+calls. A caller who leaves closes the generator (``GeneratorExit``).
+
 ``requirements.txt`` is not installed: what a server's environment holds is its operator's decision.
 """
 
@@ -29,10 +34,11 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from serving.codecs.media import parse_media_type
-from serving.errors import BadInput, LoadFailed, ModelError, OutOfMemory, PredictionFailed, ServingError
+from serving.errors import BadInput, LoadFailed, ModelError, ServingError
 from serving.runtimes import formats, registry, script_defaults
 from serving.runtimes.base import Artifact, LoadSettings, ScriptCall, ScriptModel, ScriptReply, TensorModel
-from serving.runtimes.failures import is_out_of_memory, said
+from serving.runtimes.failures import said
+from serving.runtimes.script_chunks import ScriptChunks, as_bytes, translated
 from serving.runtimes.script_context import ScriptContext
 from serving.runtimes.script_imports import ScriptImports
 
@@ -91,7 +97,7 @@ class UserScript(ScriptModel):
         except ServingError:
             raise
         except (Exception, SystemExit) as error:
-            raise _translated(error) from error
+            raise translated(error) from error
 
     def set_threads(self, threads: int) -> None:
         """Passed on where the model is one of our own runtimes."""
@@ -146,16 +152,19 @@ class UserScript(ScriptModel):
             prediction = script_defaults.predict(data, self._model)
         if "output_fn" in functions:
             return functions["output_fn"](prediction, call.accept, context=context)
+        if isinstance(prediction, Iterator):
+            return prediction
         return script_defaults.encode(prediction, self._accept(call.accept), self._default)
 
     def _reply(self, answer: Any, accept: str, context: ScriptContext) -> ScriptReply:
-        content_type = context.response_content_type
+        named, usual = "", _concrete(accept) or self._default
         if isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], str):
-            answer, content_type = answer
-        content_type = content_type or _concrete(accept) or self._default
+            answer, named = answer
+        content_type = named or context.response_content_type or usual
         if isinstance(answer, Iterator):
-            return ScriptReply(b"", content_type, context.response_headers, _chunks(answer))
-        body = _bytes(answer)
+            chunks = ScriptChunks(answer, context, named, usual)
+            return ScriptReply(b"", content_type, context.response_headers, chunks)
+        body = as_bytes(answer)
         if body is None:
             body, content_type = script_defaults.encode(answer, content_type, self._default)
         if context.response_status >= 400:
@@ -238,33 +247,3 @@ def _concrete(header: str) -> str:
     """The first media type of a header, without parameters; empty when there is none or it is a range."""
     media_type = parse_media_type(header.partition(",")[0])[0] if header.strip() else ""
     return "" if "*" in media_type else media_type
-
-
-def _bytes(answer: Any) -> bytes | None:
-    if isinstance(answer, bytes | bytearray | memoryview):
-        return bytes(answer)
-    return answer.encode() if isinstance(answer, str) else None
-
-
-def _chunks(answer: Iterator[Any]) -> Iterator[bytes]:
-    """A streamed answer, its pieces as bytes, its failures as ours."""
-    try:
-        for piece in answer:
-            data = _bytes(piece)
-            if data is None:
-                raise PredictionFailed(f"a streamed answer must be bytes or text, not {type(piece).__name__}")
-            if data:
-                yield data
-    except ServingError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise _translated(error) from error
-
-
-def _translated(error: BaseException) -> ModelError:
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int) and 400 <= status <= 599:
-        return ModelError(said(error), status)
-    if is_out_of_memory(error):
-        return OutOfMemory("there is not enough memory for this prediction")
-    return PredictionFailed(f"the script raised {type(error).__name__}: {said(error)}")

@@ -65,6 +65,15 @@ FAMILIES: dict[str, Family] = {
     "sagemaker_model_latency_seconds": Family(
         "Time from sending a call to a worker until its answer (AWS: ModelLatency)", "histogram", _EV, LATENCY_BUCKETS
     ),
+    "sagemaker_first_chunk_latency_seconds": Family(
+        "Time from sending a streamed call to a worker until its first part (AWS: FirstChunkLatency)",
+        "histogram",
+        _EV,
+        LATENCY_BUCKETS,
+    ),
+    "sagemaker_mid_stream_errors_total": Family(
+        "Streamed answers that broke after their first part (AWS: MidStreamErrors)", "counter", _EV
+    ),
     "sagemaker_overhead_latency_seconds": Family(
         "Time in the server outside the worker (AWS: OverheadLatency)", "histogram", _EV, LATENCY_BUCKETS
     ),

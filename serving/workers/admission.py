@@ -74,6 +74,15 @@ class Admission:
         self.pending -= 1
         self.bytes -= size
 
+    def begun(self, flow: Flow, size: int) -> Flow:
+        """A call has begun to be answered in parts: its model's pace is known, its body gone, but it keeps its place
+        until its end. Returns the flow to leave by."""
+        self.leave(flow, size)
+        self.pending += 1
+        lasting = Flow(flow.model)
+        lasting.pending = 1
+        return lasting
+
     def sweep(self, now: float) -> None:
         """Now and then: measure how fast each model's calls are answered; forget models that nobody calls."""
         elapsed = 0.0 if self._swept_at is None else now - self._swept_at

@@ -4,16 +4,16 @@ an answer or an error; only what ends the process does."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 
 from serving import errors
 from serving.errors import OutOfMemory, PredictionFailed, ServingError
-from serving.runtimes.base import Model, ScriptCall, ScriptModel, ScriptReply, TensorModel
+from serving.runtimes.base import Model, ScriptCall, ScriptModel, TensorModel
 from serving.workers import pipeline, wire
 from serving.workers.batcher import Call
 
-#: A call and its answer.
+#: A call and its answer; empty for one that will be given in parts.
 Framed = tuple[Call, bytes]
 #: Told of a call that found no memory: is that the worker's fault rather than the call's?
 IsSpoiled = Callable[[Call], bool]
@@ -36,14 +36,14 @@ def of(model: Model, batch: list[Call], began: float, is_spoiled: IsSpoiled) -> 
 def _of_tensors(model: TensorModel, batch: list[Call], began: float, is_spoiled: IsSpoiled) -> list[Framed]:
     meta = batch[0].meta
     outcome = pipeline.run(model, meta.content_type, meta.accept, [call.body for call in batch])
-    reply_meta = outcome.content_type.encode("latin-1")
+    meta_out = outcome.content_type.encode("latin-1")
     decode, predict, encode = map(wire.micros, (outcome.decode, outcome.predict, outcome.encode))
     frames, calls, pack, micros = [], len(batch), wire.pack_answer, wire.micros
     for call, answer in zip(batch, outcome.answers, strict=True):
         if isinstance(answer, bytes) and len(answer) <= wire.MAX_REPLY:
             load = call.load
             spent = (micros(began - call.sent - load), micros(load) if load else 0, decode, predict, encode)
-            frames.append((call, pack(wire.REPLY, call.hit, call.id, spent, calls, reply_meta, answer)))
+            frames.append((call, pack(wire.REPLY, call.hit, call.id, spent, calls, meta_out, answer)))
         else:
             error = answer if isinstance(answer, ServingError) else _too_long()
             frames.append((call, _failed(call, error, is_spoiled)))
@@ -65,10 +65,16 @@ def _of_script(model: ScriptModel, call: Call, began: float, is_spoiled: IsSpoil
     )
     try:
         reply = model.transform(script_call)
-        body = reply.body if reply.chunks is None else _joined(reply.chunks)
+        chunks, content_type, headers, body = reply.chunks, reply.content_type, reply.headers, reply.body
+        if chunks is not None:
+            if call.stream is not None:
+                call.stream.chunks = chunks
+                return b""
+            body = _joined(chunks)
+            content_type, headers = chunks.content_type, chunks.headers
         if len(body) > wire.MAX_REPLY:
             raise _too_long()
-        reply_meta = _reply_meta(reply)
+        meta_out = reply_meta(content_type, headers)
     except Exception as error:
         if not isinstance(error, ServingError):
             log.exception("a script model failed")
@@ -76,11 +82,11 @@ def _of_script(model: ScriptModel, call: Call, began: float, is_spoiled: IsSpoil
     else:
         spent = wire.micros(monotonic() - began)
         times = (wire.micros(began - call.sent - call.load), wire.micros(call.load), 0, spent, 0)
-        return wire.pack_answer(wire.REPLY, call.hit, call.id, times, 1, reply_meta, body)
+        return wire.pack_answer(wire.REPLY, call.hit, call.id, times, 1, meta_out, body)
     return _failed(call, failure, is_spoiled)  # out here the exception has gone, and with it what its frames held
 
 
-def _joined(chunks: Iterator[bytes]) -> bytes:
+def _joined(chunks: Iterable[bytes]) -> bytes:
     parts, size = [], 0
     for chunk in chunks:
         size += len(chunk)
@@ -90,11 +96,11 @@ def _joined(chunks: Iterator[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def _reply_meta(reply: ScriptReply) -> bytes:
+def reply_meta(content_type: str, headers: Mapping[str, str]) -> bytes:
     """Content type and headers as a frame's meta. What a model puts in them is cleaned where they become HTTP; here
-    only the separator must not appear."""
-    headers = (f"{name}: {value}" for name, value in reply.headers.items())
-    meta = "\0".join(text.replace("\0", "") for text in (str(reply.content_type), *headers))
+    only the separator must not appear. Raises ``PredictionFailed`` when they are too long."""
+    lines = (f"{name}: {value}" for name, value in headers.items())
+    meta = "\0".join(text.replace("\0", "") for text in (str(content_type), *lines))
     if len(meta) > wire.MAX_META:
         raise PredictionFailed("the model's response headers are too long")
     return meta.encode("latin-1", "replace")
@@ -105,7 +111,7 @@ def _too_long() -> ServingError:
 
 
 def _failed(call: Call, error: ServingError, is_spoiled: IsSpoiled) -> bytes:
-    moved = isinstance(error, OutOfMemory) and is_spoiled(call) and not call.alone
+    moved = isinstance(error, OutOfMemory) and is_spoiled(call) and (not call.alone or call.stream is not None)
     return error_frame(call.id, error, call.hit, wire.MOVED if moved else wire.ERROR)
 
 

@@ -21,9 +21,23 @@ _TRY = 64
 
 class Call:
     """A call waiting in a worker. ``channel`` is the connection it came by; ``arrived`` when its frame was read;
-    ``alone``: it may be what ended its first worker, so it runs with no other."""
+    ``alone``: it may be what ended its first worker, so it runs with no other; ``stream``: what is known of its answer
+    if that may go out in parts (``streams.py``)."""
 
-    __slots__ = ("alone", "arrived", "body", "cancelled", "channel", "deadline", "hit", "id", "load", "meta", "sent")
+    __slots__ = (
+        "alone",
+        "arrived",
+        "body",
+        "cancelled",
+        "channel",
+        "deadline",
+        "hit",
+        "id",
+        "load",
+        "meta",
+        "sent",
+        "stream",
+    )
 
     def __init__(
         self, channel: Any, id: int, deadline: float, sent: float, arrived: float, meta: Meta, body: bytes, alone: bool
@@ -39,6 +53,7 @@ class Call:
         self.cancelled = False
         self.hit = True
         self.load = 0.0
+        self.stream: Any = None
 
 
 class Pace:

@@ -96,6 +96,7 @@ class _Run:
                 body=body,
                 content_type=content_type,
                 accept=first.accept if last else "",
+                stream_seconds=first.stream_seconds if last else 0.0,
                 target_model=first.target_model if stage.multi_model else "",
             ),
             self._answered,

@@ -27,6 +27,12 @@ class Address(NamedTuple):
     cell: str
 
 
+class Takes(Protocol):
+    """Whoever the parts of an answer are for (``parts.py``)."""
+
+    def add(self, part: bytes) -> None: ...  # noqa: D102
+
+
 class Owner(Protocol):
     """What a channel and a call need of their pool."""
 
@@ -41,17 +47,20 @@ class Owner(Protocol):
 
 class Call:
     """One accepted call until its answer. ``strikes``: workers that ended while it may have been running; ``alone``: it
-    runs with no other from now on; ``avoid``: a worker that asked to place it elsewhere."""
+    runs with no other from now on; ``avoid``: a worker that asked to place it elsewhere; ``parts``: those of an answer
+    that has begun; ``deadline``: when (the next of them) must have come."""
 
     __slots__ = (
         "alone",
         "avoid",
         "channel",
+        "deadline",
         "done",
         "flow",
         "id",
         "invocation",
         "parked",
+        "parts",
         "pool",
         "sent",
         "started",
@@ -66,11 +75,13 @@ class Call:
         self.done: Done | None = done
         self.started = started
         self.sent = started
+        self.deadline = invocation.deadline
         self.strikes = 0
         self.alone = False
         self.avoid: Channel | None = None
         self.channel: Channel | None = None
         self.parked = False
+        self.parts: Takes | None = None
 
     @property
     def variant(self) -> str:

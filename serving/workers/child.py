@@ -36,6 +36,7 @@ from serving.workers.loader import Loader
 from serving.workers.model_cache import FAILED, READY, Entry, ModelCache
 from serving.workers.operations import Operations
 from serving.workers.plan import WorkerPlan
+from serving.workers.streams import Stream, Streams
 from serving.workers.upkeep import Upkeep
 
 #: Python's own 5 ms is how long a thread that loads or improves a model may keep the one that answers waiting, each
@@ -90,8 +91,9 @@ class Worker:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._metrics(Registry(plan.metrics, f"worker-{plan.worker_id}"))
         self.loader = Loader(self)
+        self._streams = Streams(self)
         load, release = self.loader.submit, self.loader.release
-        self._operations = Operations(self.cache, self._send, load, lambda entry: release([entry], asked=True))
+        self._operations = Operations(self.cache, self.send, load, lambda entry: release([entry], asked=True))
 
     def _metrics(self, registry: Registry) -> None:
         labels = (self.plan.endpoint, self.plan.variant)
@@ -149,26 +151,26 @@ class Worker:
                 more = self.lines.ready
                 if line is None or taken is None:
                     look = True
-                    self._flush()
+                    self.flush()
                     continue
                 now = time.monotonic()
                 burst = now if look else burst
                 if not self._is_quick(*taken):
-                    self._flush()
+                    self.flush()
                 if not self._hand_over(*taken):
                     self._busy_since = now
             frames = self._answers(*taken, slot)
             with lock:
-                self._finish(*taken, frames)
+                self.finish(*taken, frames)
                 if self._token == token:
                     self._busy_since = 0.0
                     self.lines.done(line)
                     more = self.lines.ready
                     look = not more or time.monotonic() - burst > _BURST_SECONDS
                     if look:
-                        self._flush()
+                        self.flush()
                     continue
-                self._flush()
+                self.flush()
             self._run_dry(line, slot)
             return
 
@@ -177,7 +179,7 @@ class Worker:
         cost = entry.pace.cost
         return cost > 0.0 and cost * len(batch) < _BURST_SECONDS
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Write what a burst has answered. With the lock held."""
         if self._unsent:
             for connection, frames in self._unsent.items():
@@ -205,16 +207,15 @@ class Worker:
         """Without the lead: go on as this line's own runner until nothing waits for it."""
         while True:
             with self.lock:
-                taken = self._begin(line) if line.calls else None
+                taken = self._begin(line)
                 if taken is None:
-                    self.lines.done(line)
                     self._runners -= 1
                     self.wake()
                     return
             frames = self._answers(*taken, slot)
             with self.lock:
-                self._finish(*taken, frames)
-                self._flush()
+                self.finish(*taken, frames)
+                self.flush()
 
     def _watch(self) -> None:
         """Promote a new leader when the old one is stuck in a batch; look after memory once a second."""
@@ -323,6 +324,7 @@ class Worker:
         connection.sock.close()
         for call in connection.calls.values():
             call.cancelled = True
+            self._streams.cancel(call)
         self._maybe_stop()
 
     def _take(self, connection: Connection, request: wire.Request, arrived: float) -> None:
@@ -332,7 +334,10 @@ class Worker:
                 call.cancelled = True
                 if self.lines.drop(call):
                     del connection.calls[request.id]
-        elif request.kind == wire.ALONE:
+                self._streams.cancel(call)
+        elif request.kind == wire.CREDIT:
+            self._streams.credit(connection.calls.get(request.id), int(request.deadline))
+        elif request.kind in (wire.ALONE, wire.STREAM):
             self._admit(connection, request, arrived, alone=True)
         elif request.kind == wire.CONTROL:
             self._operations.do(connection, request)
@@ -346,9 +351,11 @@ class Worker:
         return meta
 
     def _admit(self, connection: Connection, request: wire.Request, arrived: float, alone: bool = False) -> None:
-        _, id, deadline, sent, packed, body = request
+        kind, id, deadline, sent, packed, body = request
         meta = self._metas.get(packed) or self._unpacked(packed)
         call = connection.calls[id] = Call(connection, id, deadline, sent, arrived, meta, body, alone)
+        if kind == wire.STREAM:
+            call.stream = Stream(call)
         entry, start = self.cache.want(meta.model, arrived)
         if entry.state == READY:
             self.lines.offer(self.lines.add(call))
@@ -363,18 +370,24 @@ class Worker:
     # -- batches ------------------------------------------------------------------------------------------------
 
     def _begin(self, line: Line) -> tuple[Entry, list[Call]] | None:
-        """Form the line's next batch and pin its model. None when nothing is left to do for it now."""
+        """Form the line's next batch and pin its model. None when nothing is to be done for it now, or a stream has
+        its turn; then the line has been put in order."""
         entry = self.cache.get(line.model)
         if entry is None or entry.state != READY:
             # Evicted between offer and turn: its calls wait for a new load.
             line.busy = False
             if line.calls:
                 self._reload(line.model)
+            else:
+                self.lines.done(line)
             return None
         most = self._worth_batching(entry)
         batch = self.lines.take(line, time.monotonic(), most, self.plan.max_batch_bytes)
         if not batch:
             self.lines.done(line)
+            return None
+        if batch[0].stream is not None and batch[0].stream.chunks is not None:
+            self._streams.take_turn(line, batch[0])
             return None
         self.cache.pin(entry)
         return entry, batch
@@ -405,12 +418,13 @@ class Worker:
         assert model is not None
         frames = answers.of(model, batch, began, self._upkeep.is_spoiled)
         if not isinstance(model, TensorModel):
-            self._check_descriptors()
+            self.check_descriptors()
         self.cell.clear(slot)
-        entry.pace.note(len(batch), time.monotonic() - began)
+        if frames[0][1]:
+            entry.pace.note(len(batch), time.monotonic() - began)
         return frames
 
-    def _check_descriptors(self) -> None:
+    def check_descriptors(self) -> None:
         """A script may have closed what is not its own. While the cell still says whose fault it is: end here."""
         try:
             os.fstat(self._control.fileno())
@@ -418,8 +432,13 @@ class Worker:
         except (OSError, ValueError):
             os._exit(_BROKEN)
 
-    def _finish(self, entry: Entry, batch: list[Call], frames: list[answers.Framed]) -> None:
-        """Collect the answers for the next flush and put the model back in order."""
+    def finish(self, entry: Entry, batch: list[Call], frames: list[answers.Framed]) -> None:
+        """Collect the answers for the next flush and put the model back in order. With the lock held."""
+        if batch[0].stream is not None:
+            answered = self._streamed(entry, batch[0], frames)
+            if answered is None:
+                return  # its parts are to come, and this again at its end
+            frames = answered
         hits, at = 0, 0
         while at < len(frames):  # runs of one front's calls, mostly a single run
             connection = frames[at][0].channel
@@ -442,12 +461,20 @@ class Worker:
         if self._draining:
             self._maybe_stop()
 
+    def _streamed(self, entry: Entry, call: Call, frames: list[answers.Framed]) -> list[answers.Framed] | None:
+        """A call whose answer may come in parts: None when it does, else the answer."""
+        if frames[0][1] or call.cancelled:
+            return frames
+        refusal = self._streams.begin(entry, call)
+        return [(call, answers.error_frame(call.id, refusal, call.hit))] if refusal is not None else None
+
     def _refuse(self, call: Call, error: ServingError) -> None:
         call.channel.calls.pop(call.id, None)
         if not call.cancelled:
-            self._send(call.channel, answers.error_frame(call.id, error, call.hit))
+            self.send(call.channel, answers.error_frame(call.id, error, call.hit))
 
-    def _send(self, connection: Connection, frame: bytes) -> None:
+    def send(self, connection: Connection, frame: bytes) -> None:
+        """Write a frame at once. With the lock held."""
         connection.send((frame,), self._wait_writable)
 
     # -- what the loader reports (called with the lock held) ------------------------------------------------------

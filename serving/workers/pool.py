@@ -30,6 +30,7 @@ from serving.watch.metrics import Registry
 from serving.workers import cells, placement, wire
 from serving.workers.admission import Admission
 from serving.workers.channel import Address, Call, Channel, Done
+from serving.workers.parts import Parts
 
 SWEEP_SECONDS = 0.25
 #: A worker whose interpreter has not turned for so long, with calls of other models waiting, is passed by.
@@ -63,6 +64,8 @@ class VariantMetrics:
         self.model_latency = registry.histogram("sagemaker_model_latency_seconds", *labels)
         self.overhead = registry.histogram("sagemaker_overhead_latency_seconds", *labels)
         self.concurrent = registry.counter("sagemaker_concurrent_requests", *labels)
+        self.first_part = registry.histogram("sagemaker_first_chunk_latency_seconds", *labels)
+        self.broken = registry.counter("sagemaker_mid_stream_errors_total", *labels)
         self.load_wait = registry.histogram("sagemaker_model_loading_wait_seconds", *labels)
 
     def failed(self, error: ServingError) -> None:
@@ -240,7 +243,7 @@ class Pool:
         if invocation.custom_attributes or invocation.inference_id or invocation.session_id:
             meta = _with_extras(kind, invocation)
         body = invocation.body
-        frame = wire.ALONE if call.alone else wire.REQUEST
+        frame = wire.STREAM if invocation.stream_seconds else wire.ALONE if call.alone else wire.REQUEST
         channel.send(wire.request_head(frame, id, invocation.deadline, now, len(meta), len(body)), meta, body)
 
     def _place_oddly(self, call: Call, now: float) -> Channel | None:
@@ -313,6 +316,9 @@ class Pool:
 
     def on_answer(self, channel: Channel, call: Call, answer: wire.Answer) -> None:
         """A worker's answer has come."""
+        if answer.kind == wire.PART:
+            self._on_part(channel, call, answer)
+            return
         now = channel.read_at
         metrics = self._metrics
         metrics.model_latency.observe(now - call.sent)
@@ -330,7 +336,28 @@ class Pool:
         content_type, headers = _reply_head(answer.meta)
         spent, hit = answer[3:9], answer.flags == wire.HIT
         total = now - call.started
-        self._finish(call, _new(Reply, (answer.body, content_type, self.variant, total, spent, hit, headers)))
+        self._finish(call, _new(Reply, (answer.body, content_type, self.variant, total, spent, hit, headers, None)))
+
+    def _on_part(self, channel: Channel, call: Call, answer: wire.Answer) -> None:
+        """Part of a streamed answer: with the first the call is answered, in so far as nobody tries it again."""
+        channel.pending[call.id] = call
+        if call.parts is not None:
+            call.parts.add(answer.body)
+            return
+        now, metrics, done, size = channel.read_at, self._metrics, call.done, len(call.invocation.body)
+        assert done is not None  # it was pending
+        metrics.first_part.observe(now - call.sent)
+        metrics.overhead.observe(call.sent - call.started)
+        if answer.load:
+            metrics.load_wait.observe(answer.load / 1e6)
+        if self.multi_model:
+            self._note_warm(channel, call)
+        call.flow = self._admission.begun(call.flow, size if size > _BIG else 0)
+        call.parts = parts = Parts(channel, call, len(answer.body), now)
+        call.done = parts.ended
+        content_type, headers = _reply_head(answer.meta)
+        total, hit = now - call.started, answer.flags == wire.HIT
+        self._tell(done, Reply(answer.body, content_type, self.variant, total, answer[3:9], hit, headers, parts))
 
     def _refused(self, channel: Channel, call: Call, answer: wire.Answer, now: float) -> None:
         if answer.kind == wire.MOVED and not call.alone:
@@ -356,6 +383,9 @@ class Pool:
             self._connect_later(channel.address.worker_id)
         suspect, now = cells.suspect(reading), time.monotonic()
         for call in calls:
+            if call.parts is not None:  # who has seen part of an answer must not see another's
+                self._finish(call, WorkerDied("The worker ended while it streamed this answer."))
+                continue
             if suspect is not None and _may_have_run(call, suspect):
                 call.strikes += 1
                 call.alone = True
@@ -392,6 +422,11 @@ class Pool:
             if self.part and isinstance(result, errors.ModelError):
                 result.container = self.part
             self._metrics.failed(result)
+            if call.parts is not None:
+                self._metrics.broken.add()
+        self._tell(done, result)
+
+    def _tell(self, done: Done, result: Reply | ServingError) -> None:
         try:
             done(result)
         except Exception:
@@ -404,11 +439,11 @@ class Pool:
         self._admission.sweep(now)
         self._metrics.concurrent.set(self.pending)
         for channel in list(self._channels.values()):
-            for call in [call for call in channel.pending.values() if call.invocation.deadline < now]:
+            for call in [call for call in channel.pending.values() if call.deadline < now]:
                 self._time_out(call)
             if channel.pending or channel.stalled:
                 self._look_for_stall(channel, now)
-        for call in [call for call in self._parked if call.invocation.deadline < now]:
+        for call in [call for call in self._parked if call.deadline < now]:
             self._time_out(call)
 
     def _time_out(self, call: Call) -> None:
@@ -432,7 +467,7 @@ class Pool:
             channel.stalled = True
             self._leave(channel)
             self.on_stalled(channel.address.worker_id)
-        for call in list(channel.pending.values()):
+        for call in [call for call in channel.pending.values() if call.parts is None]:
             model = call.invocation.target_model
             if suspect is not None and cells.model_key(model) == suspect.model:
                 self._held[model] = channel

@@ -319,7 +319,8 @@ class Supervisor:
         """Take it out of the routing table; it is told to drain once every front has seen that."""
         worker.state = DRAINING
         worker.drained_version = 0  # unknown until the table is sent
-        worker.kill_at = time.monotonic() + self.settings.drain_seconds + self.settings.invocation_timeout_seconds
+        longest = max(self.settings.invocation_timeout_seconds, self.settings.stream_timeout_seconds)
+        worker.kill_at = time.monotonic() + self.settings.drain_seconds + longest
         self._on_change()
 
     def table_sent(self, version: int) -> None:

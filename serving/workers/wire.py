@@ -4,11 +4,14 @@
 
     REQUEST   length kind flags meta_len id deadline sent │ meta │ body
     ALONE     as REQUEST; a call whose first worker ended: predicted with no other, so that it can only hurt itself
+    STREAM    as REQUEST; the answer may come in parts, as far as there is credit for them
     CANCEL    length kind flags 0        id 0        0
+    CREDIT    length kind flags 0        id bytes    0    so much more may be sent of a streamed answer
     CONTROL   length kind flags meta_len id 0        0    │ operation │ json
     REPLY     length kind flags meta_len id queue load decode predict encode batch │ meta │ body
     ERROR     as REPLY, meta = error name, original status; body = the sentence for the caller
     MOVED     as ERROR; the worker is spoiled and will be replaced: better place the call elsewhere, once
+    PART      as REPLY, one part of several: the first has the meta, REPLY (empty) or ERROR comes after the last
 
 ``length`` counts the bytes after itself. ``meta`` is a run of NUL-separated ASCII fields that repeats from call to call
 (content type, accept, model), so both sides keep it parsed in a dictionary. Times are ``time.monotonic()`` seconds,
@@ -23,7 +26,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-REQUEST, CANCEL, CONTROL, REPLY, ERROR, ALONE, MOVED = 1, 2, 3, 4, 5, 6, 7
+REQUEST, CANCEL, CONTROL, REPLY, ERROR, ALONE, MOVED, STREAM, CREDIT, PART = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 #: Reply flag: the model was in memory when the call arrived.
 HIT = 1
 
@@ -37,6 +40,12 @@ MAX_FRAME = 2**31 - 1
 #: The longest answer a model may give: a front holds it in memory until its caller has read it.
 MAX_REPLY = 256 * 2**20
 MAX_META = 2**16 - 1
+#: Credit a streamed answer begins with, and the longest part of one, in bytes. A part may overdraw the credit, so that
+#: never more than the two together wait on the way of one stream.
+STREAM_WINDOW = 256 * 1024
+MAX_PART = 256 * 1024
+#: What a part costs beside its bytes, so that many small ones are bounded too.
+_PART_COST = 256
 _U32 = 2**32 - 1
 _MOST_SECONDS = _U32 / 1e6
 #: Half the cost of calling a NamedTuple's own constructor.
@@ -85,13 +94,29 @@ def request_head(kind: int, id: int, deadline: float, sent: float, meta_len: int
 
 
 def pack_answer(
-    kind: int, flags: int, id: int, times: tuple[int, int, int, int, int], batch: int, meta: bytes, body: bytes
+    kind: int,
+    flags: int,
+    id: int,
+    times: tuple[int, int, int, int, int],
+    batch: int,
+    meta: bytes,
+    body: bytes | memoryview,
 ) -> bytes:
     """A reply frame; ``times`` are queue, load, decode, predict, encode in µs (0 to 2^32-1)."""
     queue, load, decode, predict, encode = times
     size = OUT_HEADER - 4 + len(meta) + len(body)
     head = _OUT.pack(size, kind, flags, len(meta), id, queue, load, decode, predict, encode, batch)
     return head + meta + body
+
+
+def cost(part: int) -> int:
+    """The credit that a part of so many bytes takes up."""
+    return part + _PART_COST
+
+
+def pack_credit(id: int, size: int) -> bytes:
+    """Leave to send ``size`` more of a streamed answer."""
+    return request_head(CREDIT, id, float(size), 0.0, 0, 0)
 
 
 def micros(seconds: float) -> int:
