@@ -9,6 +9,7 @@ servers and pass the same tests.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any, ClassVar, cast
 
@@ -25,10 +26,28 @@ _LEARNED = frozenset(
     b"accept accept-encoding accept-language connection content-length content-type host origin referer user-agent "
     b"x-amzn-sagemaker-target-model x-amzn-sagemaker-target-variant x-serving-timing".split()
 )
+#: What boto3 makes anew for each call, in its one order. Where no keys are configured it means nothing.
+_SIGNATURE = re.compile(
+    rb"\r\nX-Amz-Date: [!-~]+(?:\r\nX-Amz-Security-Token: [!-~]+)?\r\nAuthorization: [ -~]+"
+    rb"\r\namz-sdk-invocation-id: [!-~]+\r\namz-sdk-request: [ -~]+(?=\r\n)"
+)
+_LEARNED_SIGNED = _LEARNED.union(
+    b"x-amz-date x-amz-security-token authorization amz-sdk-invocation-id amz-sdk-request".split()
+)
 _LONGEST_LEARNED = 2048
 _MOST_LEARNED = 1024
 #: A stream that is still open when the server ends is told so, so long before.
 _FAREWELL_SECONDS = 2.0
+
+#: What is learned: a head, or what stands before and after boto3's signature in it.
+_Key = bytes | tuple[bytes, bytes]
+
+
+def _without_signature(head: bytes) -> _Key:
+    """What of a head comes again with the next call. A header of a signature's that stands elsewhere too is part of the
+    rest, and was refused with it."""
+    signature = _SIGNATURE.search(head)
+    return head if signature is None else (head[: signature.start()], head[signature.end() :])
 
 
 class FastProtocol(Connection):
@@ -37,7 +56,7 @@ class FastProtocol(Connection):
     _current: invocations.Head | None
     _routes: ClassVar[dict[bytes, invocations.Route | None]]
     _heads: ClassVar[dict[tuple[str, str], bytes]]
-    _known: ClassVar[dict[bytes, tuple[invocations.Head, int]]]
+    _known: ClassVar[dict[_Key, tuple[invocations.Head, int]]]
 
     @classmethod
     def bind(cls, front: Front) -> type[FastProtocol]:
@@ -70,8 +89,12 @@ class FastProtocol(Connection):
         """Bytes from the client."""
         end = data.find(b"\r\n\r\n") + 4
         between = self._current is None and self._message is None and not self._waiting and not self._busy
+        key: _Key = data[:end]
         if between and end > 3:
-            known = self._known.get(data[:end])
+            known = self._known.get(key)
+            if known is None and end <= _LONGEST_LEARNED:
+                key = _without_signature(data[:end])
+                known = self._known.get(key)
             if known is not None and known[1] == len(data) - end and self._refusal is None:
                 self._since = self.front.clock
                 self._serve(known[0], data[end:])
@@ -79,15 +102,17 @@ class FastProtocol(Connection):
         self._last = None  # a request that waited leaves its own here: this head does not mean that
         self._parse(data)
         if between and end > 3 and self._last is not None:
-            self._learn(data[:end], len(data) - end)
+            self._learn(key, end, len(data) - end)
 
-    def _learn(self, head: bytes, size: int) -> None:
+    def _learn(self, key: _Key, length: int, size: int) -> None:
         """Remember what a head meant: the same bytes mean the same again, and need no parser (a third of the front's
-        work). Heads that never repeat (signed ones) and those whose body does not end with the read are not learned."""
+        work). Heads that never repeat, but for boto3's signature, are not learned, nor those whose body does not end
+        with the read."""
         message, self._last = self._last, None
         assert message is not None
         fields = message.fields
-        if size != message.size or len(head) > _LONGEST_LEARNED or not _LEARNED.issuperset(fields):
+        repeated = _LEARNED if isinstance(key, bytes) else _LEARNED_SIGNED
+        if size != message.size or length > _LONGEST_LEARNED or not repeated.issuperset(fields):
             return
         if b"content-length" not in fields or self.front.keys is not None or message.route is None:
             return
@@ -96,7 +121,7 @@ class FastProtocol(Connection):
         if len(self._known) >= _MOST_LEARNED:
             self._known.clear()
         try:
-            self._known[head] = (invocations.read_head(message.route, fields, message.keep_alive), size)
+            self._known[key] = (invocations.read_head(message.route, fields, message.keep_alive), size)
         except ServingError:
             return  # it was refused, and will be again
 
