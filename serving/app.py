@@ -234,8 +234,6 @@ class _Control:
         """Fronts finish what was accepted and go; then the workers."""
         self._listener.close()
         self._stopping.set()
-        for watcher in self._watchers:
-            watcher.cancel()
         for front in self._fronts.values():
             front.send({"op": "stop"})
             if front.writer is None:
@@ -248,6 +246,8 @@ class _Control:
                 log.warning("front %d did not drain in %.0f s", front.number, self._settings.drain_seconds)
                 front.process.kill()
                 front.process.wait()
+        for watcher in self._watchers:
+            watcher.cancel()
         await self._supervisor.close()
 
     # -- fronts -----------------------------------------------------------------------------------------------------
@@ -345,7 +345,8 @@ class _Control:
 
     async def _start_front_later(self) -> None:
         await asyncio.sleep(_FRONT_RESTART_SECONDS)  # a front that dies at start must not spin
-        self._start_front()
+        if not self._stopping.is_set():
+            self._start_front()
 
     def _changed(self) -> None:
         """Something in the routing table may have changed: push it once, at the end of this tick."""
@@ -409,6 +410,8 @@ class _ControlLink:
 
     async def ask(self, what: str, args: Mapping[str, Any]) -> Any:
         """A question to control (``front.Ask``)."""
+        if self._writer is None or self._writer.is_closing():
+            raise ServiceUnavailable("The server is shutting down.")
         id = next(self._ids)
         answer = self._answers[id] = asyncio.get_running_loop().create_future()
         self._send({"ev": "ask", "id": id, "what": what, "args": args})
@@ -438,9 +441,13 @@ class _ControlLink:
                 elif message["op"] == "answer":
                     self._resolve(message)
                 elif message["op"] == "stop":
-                    told = True
-                    break
+                    told = front.draining = True
+                    stop()  # and hear on: answers to what was accepted are still to come
         self.knows.set()
+        self._writer.close()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(ServiceUnavailable("The server is shutting down."))
         if not told:
             front.directory.abandon()
         front.draining = True

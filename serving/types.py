@@ -11,8 +11,8 @@ RoutingStrategy = Literal["RANDOM", "LEAST_OUTSTANDING_REQUESTS"]
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A container of a model as CreateModel describes it. ``model_data_url``: a path, ``file://`` or ``s3://`` URL of an
-    artifact, or, with ``mode="MultiModel"``, of the prefix that holds many. ``hostname`` tells the containers of one
+    """A container of a model as CreateModel describes it. ``model_data_url``: a path, ``file://`` or ``s3://`` URL of
+    an artifact, or, with ``mode="MultiModel"``, of the prefix that holds many. ``hostname`` tells the containers of one
     model apart."""
 
     name: str
