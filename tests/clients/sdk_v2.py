@@ -12,7 +12,7 @@ from typing import Any
 
 from sagemaker import Session
 from sagemaker.deserializers import JSONDeserializer
-from sagemaker.model import Model
+from sagemaker.model import Model, ModelPackage
 from sagemaker.multidatamodel import MultiDataModel
 from sagemaker.predictor import Predictor
 from sagemaker.serializers import CSVSerializer
@@ -78,6 +78,35 @@ def many(session: Session, prefix: str) -> dict[str, Any]:
     return told
 
 
+def registered(session: Session, data: str) -> dict[str, Any]:
+    """A version in a group of the registry; deploying it by its ARN approves it, as this SDK has it."""
+    client = session.sagemaker_client
+    client.create_model_package_group(ModelPackageGroupName="sdk-group")
+    version = model("sdk-registered", data, session).register(
+        content_types=["text/csv"],
+        response_types=["application/json"],
+        inference_instances=["ml.m5.large"],
+        transform_instances=["ml.m5.large"],
+        model_package_group_name="sdk-group",
+        approval_status="PendingManualApproval",
+    )
+    arn, usual = version.model_package_arn, {"initial_instance_count": 1, "instance_type": "ml.m5.large"}
+
+    def approval() -> str:
+        return str(client.describe_model_package(ModelPackageName=arn)["ModelApprovalStatus"])
+
+    told: dict[str, Any] = {"registered": approval()}
+    package = ModelPackage(ROLE, model_package_arn=arn, sagemaker_session=session, predictor_cls=Predictor)
+    predictor = package.deploy(**usual, endpoint_name="sdk-approved", wait=False, **codecs())
+    in_service(session, "sdk-approved")
+    told |= {"deployed": approval(), "from the registry": predictor.predict(ROW)}
+    predictor.delete_model()
+    predictor.delete_endpoint()
+    client.delete_model_package(ModelPackageName=arn)
+    client.delete_model_package_group(ModelPackageGroupName="sdk-group")
+    return told
+
+
 def left(session: Session) -> dict[str, int]:
     """How many things are still there."""
     client = session.sagemaker_client
@@ -92,7 +121,7 @@ def main() -> None:
     """Everything, in order."""
     first, second, prefix = sys.argv[1:]
     session = Session(default_bucket="models")
-    told = single(session, first, second) | many(session, prefix)
+    told = single(session, first, second) | many(session, prefix) | registered(session, first)
     print()  # the SDK draws its progress on a line without end
     print(json.dumps(told | {"left": left(session)}))
 

@@ -67,7 +67,8 @@ def told(output: str) -> Mapping[str, Any]:
 
 
 def test_sagemaker_sdk_v2(server: testing.LocalServer, tmp_path: Path) -> None:
-    """Model.deploy, predict, update_endpoint, a predictor from a name, MultiDataModel, deletes in its own order."""
+    """Model.deploy, predict, update_endpoint, a predictor from a name, MultiDataModel, a model of the
+    registry, deletes in its own order."""
     output = run(server, str(python("sagemaker-v2")), str(HERE / "sdk_v2.py"), SUM, TWICE, FAMILY, home=tmp_path)
     once, twice = {"predictions": [[30.0]]}, {"predictions": [[60.0]]}
     assert {
@@ -77,18 +78,24 @@ def test_sagemaker_sdk_v2(server: testing.LocalServer, tmp_path: Path) -> None:
         "found again": twice,
         "name taken": "Cannot create already existing endpoint configuration",
         "targets": [once, twice],
+        "registered": "PendingManualApproval",
+        "deployed": "Approved",
+        "from the registry": once,
         "left": {"Endpoints": 0, "EndpointConfigs": 1, "Models": 2},
     } == told(output)
 
 
 def test_sagemaker_sdk_v3_core(server: testing.LocalServer, tmp_path: Path) -> None:
-    """Create, wait, invoke, update, list and delete by its typed resources, which check every answer's members."""
+    """By its typed resources, which check every answer's members: endpoints, and an inference component with its
+    copies."""
     output = run(server, str(python("sagemaker-core")), str(HERE / "sdk_core.py"), SUM, TWICE, home=tmp_path)
     assert {
         "status": "InService",
         "predicted": {"predictions": [[30.0]]},
         "updated": {"predictions": [[60.0]]},
         "listed": ["core"],
+        "component": {"predictions": [[60.0]]},
+        "copies": 2,
         "left": [],
     } == told(output)
 
