@@ -55,10 +55,14 @@ class SqlSession:
         facet: str | None = None,
     ) -> Record:
         """The record with what is given replaced and ``modified`` = now. Raises ``Stale``."""
-        given = {
-            name: value for name, value in (("body", body), ("status", status), ("facet", facet)) if value is not None
-        }
-        changed = replace(record, modified=now, revision=record.revision + 1, **given)
+        changed = replace(
+            record,
+            modified=now,
+            revision=record.revision + 1,
+            body=record.body if body is None else body,
+            status=record.status if status is None else status,
+            facet=record.facet if facet is None else facet,
+        )
         of = _of(record.kind, record.name) | {"of_revision": record.revision, "of_created": record.created}
         if self._connection.execute(tables.CHANGE, of | _row(changed)).rowcount != 1:
             raise Stale(record.name)

@@ -19,7 +19,7 @@ filter by, so that only the rows of the page itself are fetched. Names sort by t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -157,7 +157,7 @@ def page(query: Query, after: Sequence[Any], dialect: str) -> Select[Any]:
 def _filters(query: Query, dialect: str) -> list[ColumnElement[bool]]:
     # LIKE minds no case on SQLite and has wildcards: both databases know a plain search by its own name.
     position = {"sqlite": func.instr, "postgresql": func.strpos}[dialect]
-    conditions = (
+    conditions: tuple[tuple[object, Callable[[], ColumnElement[bool]]], ...] = (
         (query.name_contains, lambda: position(_r.name, query.name_contains) > 0),
         (query.created_after is not None, lambda: _r.created >= query.created_after),
         (query.created_before is not None, lambda: _r.created < query.created_before),
