@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from serving.errors import ServingError, UnknownEndpoint, UnknownVariant, ValidationError
+from serving.errors import ServiceUnavailable, ServingError, UnknownEndpoint, UnknownVariant, ValidationError
 from serving.types import FleetKey, Invocation, Reply
 from serving.variants import Split, sticky
 from serving.watch.metrics import Registry
@@ -33,6 +33,7 @@ class Endpoint:
         self.pools: dict[FleetKey, Pool] = {}
         self.asynchronous = False
         self.holds_components = False
+        self.reason = ""
         self._dice = dice
         self._targets: dict[str, Target] = {}
         self._weights: dict[str, float] = {}
@@ -44,7 +45,9 @@ class Endpoint:
     @property
     def ready(self) -> bool:
         """Can it answer? One that holds only components, or is asked to have no worker, needs none."""
-        return not self.pools or any(pool.ready or not pool.desired for pool in self.pools.values())
+        if not self.pools:
+            return self.holds_components
+        return any(pool.ready or not pool.desired for pool in self.pools.values())
 
     def set_targets(self, targets: dict[str, Target], weights: dict[str, float], components: dict[str, Pool]) -> None:
         """Work by these variants, their weights, and these components from now on; calls in flight stay where they
@@ -127,6 +130,8 @@ class Endpoint:
                 raise UnknownVariant(f"Variant {invocation.target_variant} of endpoint {self.name} not found.")
             return target
         usable = self._usable
+        if not self._targets:
+            raise ServiceUnavailable(f"Endpoint {self.name} is out of service: {self.reason}")
         if not usable:
             raise ValidationError(f"All variants of endpoint {self.name} have weight 0; name one with TargetVariant.")
         if invocation.affinity_key:
@@ -173,6 +178,7 @@ class Directory:
         """Bring one endpoint to what its row says, in one step: a call is answered wholly by the old or the new."""
         before, endpoint.pools = endpoint.pools, {}
         endpoint.asynchronous, endpoint.holds_components = row["asynchronous"], row["holds_components"]
+        endpoint.reason = row["reason"]
         targets = {one["name"]: self._target(row["name"], one, before, endpoint.pools) for one in row["variants"]}
         weights = {one["name"]: one["weight"] for one in row["variants"]}
         components = {one["key"][-1]: self._pool(one, before, endpoint.pools) for one in row["components"]}

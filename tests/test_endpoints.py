@@ -297,6 +297,22 @@ def test_endpoints_come_back_after_kill_9(tmp_path: Path) -> None:
         assert [] == [pid for pid in before if is_alive(pid)]
 
 
+def test_an_endpoint_that_cannot_come_back_is_out_of_service_and_says_why(tmp_path: Path) -> None:
+    """It keeps nobody else from starting, and serves again when the operator has put things right."""
+    with serve(tmp_path, "--allow-code") as server:
+        deploy(client(server), "e", answers(server, "one"))
+    with serve(tmp_path) as server:
+        described = client(server).describe_endpoint(EndpointName="e")
+        assert "OutOfService" == described["EndpointStatus"]
+        assert "code" in described["FailureReason"]
+        with pytest.raises(ClientError) as caught:
+            said(client(server, "sagemaker-runtime"), "e")
+        assert "ServiceUnavailable" == caught.value.response["Error"]["Code"]
+        assert "OutOfService" == server.endpoints()["e"]["EndpointStatus"]
+    with serve(tmp_path, "--allow-code") as server:
+        assert "one:x" == said(client(server, "sagemaker-runtime"), "e")
+
+
 def test_an_update_cut_short_by_kill_9_is_finished_by_the_next_start(tmp_path: Path) -> None:
     """Nothing is half-made: what was promised is carried out."""
     gate = tmp_path / "gate"

@@ -145,7 +145,7 @@ class Endpoints:
             if one.spec is None:
                 components.setdefault(one.endpoint, []).extend(fleets[key] for key in one.keys if key in fleets)
         rows = [
-            endpoint_row(one.spec, fleets, components.get(one.endpoint, ()), (one.status, one.reason), now)
+            endpoint_row(one.spec, fleets, components.get(one.endpoint, ()), (one.status, one.reason, one.up), now)
             for one in self._running.values()
             if one.spec is not None
         ]

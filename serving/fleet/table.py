@@ -3,7 +3,7 @@
 ::
 
     {"version": 7, "aliases": {"endpoint": {"name": "path under the prefix"}}, "endpoints": [
-      {"name": "default", "config": "default", "status": "InService", "reason": "", "generation": 1,
+      {"name": "default", "config": "default", "status": "InService", "reason": "", "up": true, "generation": 1,
        "asynchronous": false, "holds_components": false,
        "variants": [{"name": "AllTraffic", "weight": 1.0, "direct": false, "count": 1, "pools": [POOL]}],
        "components": [POOL]}]}
@@ -45,10 +45,11 @@ def endpoint_row(
     spec: EndpointSpec,
     fleets: Mapping[FleetKey, Fleet],
     components: Iterable[Fleet],
-    status: tuple[str, str],
+    status: tuple[str, str, bool],
     now: float,
 ) -> dict[str, Any]:
-    """One endpoint as fronts need it. ``status``: its EndpointStatus and FailureReason."""
+    """One endpoint as fronts need it. ``status``: its EndpointStatus and FailureReason as recorded, and whether its
+    fleets could be started at all."""
     variants = []
     for one in spec.variants:
         keys = [FleetKey(spec.name, spec.generation, one.name, model.hostname) for model in one.containers]
@@ -61,6 +62,7 @@ def endpoint_row(
         "config": spec.config_name,
         "status": status[0],
         "reason": status[1],
+        "up": status[2],
         "generation": spec.generation,
         "asynchronous": spec.asynchronous,
         "holds_components": any(not one.containers for one in spec.variants),
@@ -80,11 +82,11 @@ def failures(row: Mapping[str, Any]) -> list[str]:
 
 
 def status(row: Mapping[str, Any]) -> str:
-    """SageMaker's EndpointStatus of a row: what its record says, but OutOfService when a variant of an InService one
-    has given up and none can answer."""
+    """SageMaker's EndpointStatus of a row: what its record says, but OutOfService when an InService one could not be
+    brought back, or has given up starting workers and none is left."""
     pools = [pool for variant in row["variants"] for pool in variant["pools"]]
     gone = any(pool["failure"] for pool in pools) and not any(pool["workers"] for pool in pools)
-    if row["status"] == "InService" and gone:
+    if row["status"] == "InService" and (gone or not row["up"]):
         return "OutOfService"
     return str(row["status"])
 
