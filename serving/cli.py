@@ -233,13 +233,14 @@ def deploy(
 
     settings = load_settings({"settings_file": settings_file})
     server = _server(url, settings_file)
-    document = remote.document_at(what, endpoint or settings.default_endpoint, instances)
-    if len(document.endpoints) != 1 and (endpoint or instances != 1):
+    is_artifact = remote.is_artifact_at(what)
+    if not is_artifact and (endpoint or instances != 1):
         raise ConfigError("--endpoint and --instances are for an ARTIFACT; a file says them itself.")
-    names = [body["EndpointName"] for body in document.endpoints]
-    steps = remote.deploy(server, document, tell, settings.load_timeout_seconds, again=remote.is_artifact_at(what))
+    document = remote.document_at(what, endpoint or settings.default_endpoint, instances)
+    steps = remote.deploy(server, document, tell, settings.load_timeout_seconds, again=is_artifact)
     if not steps:
         tell("nothing differs")
+    names = [body["EndpointName"] for body in document.endpoints]
     _after(remote.look(server, names, settings.load_timeout_seconds if wait else 0.0), as_json)
 
 
@@ -284,8 +285,9 @@ def describe(endpoint: Name, url: Url = None, settings_file: SettingsFile = None
     made_of = remote.artifacts(server, found)
     cells = [remote.variant_cells(one) for one in found.get("ProductionVariants", ())]
     rows = [(*one, *made_of.get(one[0], ("-", "-"))) for one in cells]
-    print()
-    print_table(("VARIANT", "WEIGHT", "WORKERS", "MODEL", "ARTIFACT"), rows)
+    if rows:
+        print()
+        print_table(("VARIANT", "WEIGHT", "WORKERS", "MODEL", "ARTIFACT"), rows)
 
 
 @program.command()

@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from serving.config import PREFIX, SETTINGS, borrowed_environment, did_you_mean, inherited_environment
 from serving.errors import ConfigError, ServiceUnavailable
@@ -51,8 +51,8 @@ class LocalServer:
         self.region = region
         self._command = command
         self._environment = environment
-        self._process: subprocess.Popen[bytes]
-        self._reader: threading.Thread
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
         self._news = threading.Condition()
         self._ended = False
@@ -111,8 +111,6 @@ class LocalServer:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        assert self._process.stdout is not None
-        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
         until = time.monotonic() + seconds
         with self._news:
@@ -121,9 +119,11 @@ class LocalServer:
                     last = " / ".join(list(self._lines)[-5:]) or "it said nothing"
                     raise ServiceUnavailable(f"The server did not start: {last}")
 
-    def _read(self, output: BinaryIO) -> None:
+    def _read(self) -> None:
         """Whatever is printed is read, or the server would wait for us."""
-        for raw in output:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for raw in self._process.stdout:
             line = raw.decode("utf-8", "replace").rstrip("\n")
             with self._news:
                 self._lines.append(line)
@@ -135,8 +135,10 @@ class LocalServer:
             self._news.notify_all()
 
     def stop(self) -> None:
-        """End it: what was accepted is finished first. Harmless when it has ended."""
+        """End it: what was accepted is finished first. Harmless when it has ended, or never began."""
         process = self._process
+        if process is None:
+            return
         process.terminate()
         try:
             process.wait(_STOP_SECONDS)

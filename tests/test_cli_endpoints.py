@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,38 @@ def test_what_failed_is_told_and_can_be_deployed_over(server: testing.LocalServe
     _, steps = run(server, "deploy", str(folder / "sum.onnx"), "--endpoint", "mended")
     assert steps.endswith("endpoint mended had failed\nendpoint mended is made anew\n")
     assert 30.0 == answer(server, "mended")
+
+
+GATED = """
+import os, time
+def model_fn(folder):
+    while not os.path.exists({gate!r}):
+        time.sleep(0.01)
+def transform_fn(model, body, content_type, accept):
+    return "gated", "text/plain"
+"""
+
+
+def test_who_deploys_into_a_change_waits_for_its_end(folder: Path, tmp_path: Path) -> None:
+    """An endpoint that is being updated is updated again when it has settled; one that is going is made anew."""
+    gate = tmp_path / "gate"
+    write_script_model(tmp_path / "slow", GATED.format(gate=str(gate)))
+    files = {"file_roots": [folder, tmp_path]}
+    with testing.server(allow_code=True, settings={**files, "settle_seconds": 0.1}, set_environment=False) as server:
+        run(server, "deploy", str(folder / "sum.onnx"), "--endpoint", "e")
+        out, _ = run(server, "deploy", str(tmp_path / "slow"), "--endpoint", "e", "--no-wait")
+        assert [["e", "Updating", "AllTraffic", "1", "1/1"]] == table(out)
+        command = [sys.executable, "-m", "serving", "deploy", str(folder / "twice.onnx"), "--endpoint", "e"]
+        with subprocess.Popen([*command, "--url", server.url], stderr=subprocess.PIPE, text=True) as deploying:
+            assert deploying.stderr is not None
+            while "has another model" not in deploying.stderr.readline():
+                assert deploying.poll() is None
+            gate.touch()
+            assert 0 == deploying.wait(60)
+        assert 60.0 == answer(server, "e")
+        run(server, "delete", "e", "--no-wait")
+        run(server, "deploy", str(folder / "sum.onnx"), "--endpoint", "e")
+        assert 30.0 == answer(server, "e")
 
 
 REFUSED: list[tuple[list[str], int, str]] = [
