@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from botocore.exceptions import ClientError
 
@@ -23,6 +24,7 @@ from tests.cloud import (
     said,
     settled,
 )
+from tests.conform import assert_conforms
 from tests.load import Load
 from tests.processes import children, is_alive
 from tests.server import Server, serve
@@ -330,6 +332,102 @@ def test_an_update_cut_short_by_kill_9_is_finished_by_the_next_start(tmp_path: P
         assert ("InService", "slow") == (described["EndpointStatus"], described["EndpointConfigName"])
         assert "PendingDeploymentSummary" not in described
         assert "patient:x" == said(client(server, "sagemaker-runtime"), "e")
+
+
+def raw(server: Server, operation: str, **params: Any) -> Any:
+    """An answer as it is on the wire, judged by botocore's own model."""
+    headers = {"X-Amz-Target": f"SageMaker.{operation}", "Content-Type": "application/x-amz-json-1.1"}
+    answer = httpx.post(server.url, json=params, headers=headers)
+    assert 200 == answer.status_code, answer.text
+    return assert_conforms(operation, answer.content)
+
+
+def test_every_state_is_described_as_botocore_wants_it(server: Server, sagemaker: Any, tmp_path: Path) -> None:
+    """Creating, InService with all that a configuration can say, Updating, Deleting-to-come, Failed."""
+    gate = tmp_path / "gate"
+    make_model(sagemaker, "slow", container(put_script(server, "slow", PATIENT.format(gate=str(gate)))))
+    capture = {
+        "InitialSamplingPercentage": 50,
+        "DestinationS3Uri": "s3://b/captured",
+        "KmsKeyId": "alias/any",  # the model requires it in answers; without one there is none to show
+        "CaptureOptions": [{"CaptureMode": "Input"}],
+    }
+    make_config(
+        sagemaker,
+        "full",
+        production("slow", RoutingConfig={"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}),
+        ShadowProductionVariants=[production("slow", name="shadow")],
+        DataCaptureConfig=capture,
+    )
+    rollout = {
+        "BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0}}
+    }
+    raw(server, "CreateEndpoint", EndpointName="e", EndpointConfigName="full", DeploymentConfig=rollout)
+    creating = raw(server, "DescribeEndpoint", EndpointName="e")
+    assert ("Creating", False) == (creating["EndpointStatus"], "ProductionVariants" in creating)
+    assert "full" == creating["PendingDeploymentSummary"]["EndpointConfigName"]
+    gate.touch()
+    settled(sagemaker, "e")
+    serving = raw(server, "DescribeEndpoint", EndpointName="e")
+    assert rollout == serving["LastDeploymentConfig"]
+    assert "Stopped" == serving["DataCaptureConfig"]["CaptureStatus"]
+    assert ["shadow"] == [one["VariantName"] for one in serving["ShadowProductionVariants"]]
+    assert "serving" == serving["ProductionVariants"][0]["DeployedImages"][0]["SpecifiedImage"]
+    gate.unlink()
+    raw(server, "UpdateEndpoint", EndpointName="e", EndpointConfigName="full")
+    updating = raw(server, "DescribeEndpoint", EndpointName="e")
+    (coming,) = updating["PendingDeploymentSummary"]["ProductionVariants"]
+    assert ("Updating", ["Creating"]) == (
+        updating["EndpointStatus"],
+        [one["Status"] for one in coming["VariantStatus"]],
+    )
+    gate.touch()
+    settled(sagemaker, "e")
+    raw(server, "DeleteEndpoint", EndpointName="e")
+    failed = deploy(sagemaker, "f", put_script(server, "broken", BROKEN))
+    assert failed["EndpointStatus"] == raw(server, "DescribeEndpoint", EndpointName="f")["EndpointStatus"] == "Failed"
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ({"Type": "CANARY", "WaitIntervalInSeconds": 0}, "requires CanarySize"),
+        (
+            {
+                "Type": "CANARY",
+                "WaitIntervalInSeconds": 0,
+                "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 60},
+            },
+            "from 1 to 50 percent",
+        ),
+        (
+            {
+                "Type": "LINEAR",
+                "WaitIntervalInSeconds": 0,
+                "LinearStepSize": {"Type": "CAPACITY_PERCENT", "Value": 5},
+            },
+            "from 10 to 50 percent",
+        ),
+        (
+            {
+                "Type": "ALL_AT_ONCE",
+                "WaitIntervalInSeconds": 0,
+                "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1},
+            },
+            "only for",
+        ),
+    ],
+)
+def test_a_deployment_config_that_contradicts_itself_is_refused(
+    server: Server, sagemaker: Any, policy: dict[str, Any], words: str
+) -> None:
+    """And nothing has changed."""
+    deploy(sagemaker, "e", answers(server, "one"))
+    rollout = {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": policy}}
+    assert words in refused(
+        sagemaker.update_endpoint, EndpointName="e", EndpointConfigName="e", DeploymentConfig=rollout
+    )
+    assert "InService" == sagemaker.describe_endpoint(EndpointName="e")["EndpointStatus"]
 
 
 def test_an_asynchronous_endpoint_takes_no_synchronous_call(server: Server, sagemaker: Any, runtime: Any) -> None:
