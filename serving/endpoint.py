@@ -18,6 +18,7 @@ from serving.errors import ServiceUnavailable, ServingError, UnknownEndpoint, Un
 from serving.types import FleetKey, Invocation, Reply
 from serving.variants import Split, sticky
 from serving.watch.metrics import Registry
+from serving.workers import sessions
 from serving.workers.chain import Chain, Ticket
 from serving.workers.channel import Address, Done
 from serving.workers.pool import SWEEP_SECONDS, Pool
@@ -77,7 +78,9 @@ class Endpoint:
         """Accept a call and answer it later: ``done`` gets a ``Reply`` or a ``ServingError``, once. A refusal is raised
         here and now, and then ``done`` is never called."""
         usable = self._usable
-        named = invocation.target_variant or invocation.component or invocation.target_container
+        named = (
+            invocation.target_variant or invocation.component or invocation.target_container or invocation.session_id
+        )
         target = usable[0] if len(usable) == 1 and not named else self._target(invocation)
         if target.multi_model:
             if not invocation.target_model:
@@ -129,6 +132,8 @@ class Endpoint:
             if target is None:
                 raise UnknownVariant(f"Variant {invocation.target_variant} of endpoint {self.name} not found.")
             return target
+        if sessions.is_bound(invocation.session_id):
+            return self._holder(invocation.session_id)
         usable = self._usable
         if not self._targets:
             raise ServiceUnavailable(f"Endpoint {self.name} is out of service: {self.reason}")
@@ -138,6 +143,13 @@ class Endpoint:
             names = [target.variant for target in usable]
             return usable[sticky(invocation.affinity_key, names, self._usable_weights)]
         return usable[self._split.pick(self._dice())]
+
+    def _holder(self, session_id: str) -> Target:
+        """The variant that a session was opened in. Raises ``ValidationError`` when there is none any more."""
+        for target in self._targets.values():
+            if target.holds(session_id):
+                return target
+        raise sessions.unknown(session_id)
 
 
 class Directory:

@@ -215,7 +215,7 @@ def test_what_the_caller_says_reaches_the_model(client: httpx.Client) -> None:
         "Accept": "text/x, */*;q=0.1",
         "X-Amzn-SageMaker-Custom-Attributes": "trace=7; note=' = ,'",
         "X-Amzn-SageMaker-Inference-Id": "id-1",
-        "X-Amzn-SageMaker-Session-Id": "session-1",
+        "X-Amzn-SageMaker-Session-Id": "NEW_SESSION",
     }
     seen = client.post("/endpoints/told/invocations", content=b"{}", headers=sent).json()
     assert sent == {name: seen[name] for name in sent}
@@ -472,7 +472,7 @@ def test_boto3_gets_and_gives_every_member(runtime: Any) -> None:
     order = {
         "headers": {
             "X-Amzn-SageMaker-Custom-Attributes": "from the model",
-            "X-Amzn-SageMaker-Session-Id": "s-1; Expires=2026-05-01T10:00:00Z",
+            "X-Amzn-SageMaker-Session-Id": "s-1; Expires=2126-05-01T10:00:00Z",
             "X-Amzn-SageMaker-Closed-Session-Id": "s-0",
         }
     }
@@ -492,8 +492,8 @@ def test_boto3_gets_and_gives_every_member(runtime: Any) -> None:
     assert ("text/plain", "text/plain") == (seen["content_type"], seen["accept"])
     assert ("text/plain", "told") == (answer["ContentType"], answer["InvokedProductionVariant"])
     assert "from the model" == answer["CustomAttributes"]
-    assert "s-1; Expires=2026-05-01T10:00:00Z" == answer["NewSessionId"]
-    assert "s-0" == answer["ClosedSessionId"]
+    assert re.fullmatch(r"s-1-[0-9a-f]{12}-\d+; Expires=2126-05-01T10:00:00Z", answer["NewSessionId"])
+    assert re.fullmatch(r"s-0-[0-9a-f]{12}-\d+", answer["ClosedSessionId"])
     assert re.fullmatch(r"[0-9a-f-]{36}", answer["ResponseMetadata"]["RequestId"])
 
 

@@ -199,7 +199,7 @@ def test_without_any_weight_a_call_must_name_its_variant(server: Server) -> None
     assert {"b"} == set(answered(server, "none", [{"X-Amzn-SageMaker-Target-Variant": "b"}]))
 
 
-@pytest.mark.parametrize("header", ["X-Serving-Affinity-Key", "X-Amzn-SageMaker-Session-Id"])
+@pytest.mark.parametrize("header", ["X-Serving-Affinity-Key", "X-Amzn-SageMaker-Prefix-Aware-Id"])
 def test_the_same_key_gets_the_same_variant(server: Server, header: str) -> None:
     """Call after call, while keys together are spread as the weights say."""
     keys = [{header: f"user-{n}"} for n in range(1500)]
@@ -209,10 +209,10 @@ def test_the_same_key_gets_the_same_variant(server: Server, header: str) -> None
     assert found == [["a", "b"][sticky(key[header], ["a", "b"], [9.0, 1.0])] for key in keys]
 
 
-def test_a_key_of_the_callers_own_beats_the_session(server: Server) -> None:
-    """Sessions come and go; the user stays with its variant."""
+def test_a_key_of_the_callers_own_beats_the_prefix(server: Server) -> None:
+    """What a call begins with is a hint; the user stays with its variant."""
     user = {"X-Serving-Affinity-Key": "user-1"}
-    calls = [user | {"X-Amzn-SageMaker-Session-Id": f"session-{n}"} for n in range(200)]
+    calls = [user | {"X-Amzn-SageMaker-Prefix-Aware-Id": f"prefix-{n}"} for n in range(200)]
     assert 1 == len(set(answered(server, "ab", calls)))
 
 
@@ -251,10 +251,10 @@ def test_least_outstanding_routing_passes_by_the_busy_worker(server: Server, tmp
     assert {busy, *free} == set(pids(server, "least", 100))
 
 
-def test_a_session_stays_with_its_worker(server: Server) -> None:
+def test_a_key_stays_with_its_worker(server: Server) -> None:
     """Within a variant too, whatever its routing."""
     for endpoint in ("random", "least"):
-        homes = [set(pids(server, endpoint, 10, {"X-Amzn-SageMaker-Session-Id": f"session-{n}"})) for n in range(30)]
+        homes = [set(pids(server, endpoint, 10, {"X-Serving-Affinity-Key": f"user-{n}"})) for n in range(30)]
         assert {1} == {len(home) for home in homes}
         assert 2 == len(set().union(*homes))
 

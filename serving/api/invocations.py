@@ -13,6 +13,7 @@ from serving.api import auth, eventstream
 from serving.api.front import Front
 from serving.errors import AccessDenied, ValidationError
 from serving.types import Invocation, Reply, Timing
+from serving.workers.sessions import NEW_SESSION
 
 _ENDPOINT = re.compile(rb"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _PATH = re.compile(rb"/endpoints/([^/?#]{1,256})/invocations(-response-stream)?(?:\?.*)?")
@@ -68,8 +69,6 @@ _EXPLANATIONS = b"x-amzn-sagemaker-enable-explanations"
 _PREFIXES = (b"x-amzn-sagemaker-", b"x-serving-affinity")
 TIMING = b"x-serving-timing"
 VARIANT = "x-Amzn-Invoked-Production-Variant"
-#: The session id of a call that asks the model to open a session.
-NEW_SESSION = "NEW_SESSION"
 _SESSION, _NEW_SESSION_HEADER = "x-amzn-sagemaker-session-id", "X-Amzn-SageMaker-New-Session-Id"
 _ACCEPT = b"x-amzn-sagemaker-accept"
 #: What a model may set in its answer (container contract).

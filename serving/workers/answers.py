@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from time import monotonic
+from time import monotonic, time
 
 from serving import errors
 from serving.errors import OutOfMemory, PredictionFailed, ServingError
 from serving.runtimes.base import Model, ScriptCall, ScriptModel, TensorModel
 from serving.workers import pipeline, wire
 from serving.workers.batcher import Call
+from serving.workers.sessions import Sessions, is_bound, unknown
 
 #: A call and its answer; empty for one that will be given in parts.
 Framed = tuple[Call, bytes]
@@ -21,12 +22,12 @@ IsSpoiled = Callable[[Call], bool]
 log = logging.getLogger("serving.worker")
 
 
-def of(model: Model, batch: list[Call], began: float, is_spoiled: IsSpoiled) -> list[Framed]:
+def of(model: Model, batch: list[Call], began: float, sessions: Sessions, is_spoiled: IsSpoiled) -> list[Framed]:
     """Run the model over a batch: a frame for each call."""
     try:
         if isinstance(model, TensorModel):
             return _of_tensors(model, batch, began, is_spoiled)
-        return [(call, _of_script(model, call, monotonic(), is_spoiled)) for call in batch]
+        return [(call, _of_script(model, call, monotonic(), sessions, is_spoiled)) for call in batch]
     except BaseException as error:  # a SystemExit must not end the worker in silence
         log.exception("a model failed")
         failure = pipeline.failure(error)
@@ -40,6 +41,8 @@ def _of_tensors(model: TensorModel, batch: list[Call], began: float, is_spoiled:
     decode, predict, encode = map(wire.micros, (outcome.decode, outcome.predict, outcome.encode))
     frames, calls, pack, micros = [], len(batch), wire.pack_answer, wire.micros
     for call, answer in zip(batch, outcome.answers, strict=True):
+        if call.meta.extras and is_bound(call.meta.session_id):
+            answer = unknown(call.meta.session_id)  # arrays remember nothing
         if isinstance(answer, bytes) and len(answer) <= wire.MAX_REPLY:
             load = call.load
             spent = (micros(began - call.sent - load), micros(load) if load else 0, decode, predict, encode)
@@ -50,31 +53,35 @@ def _of_tensors(model: TensorModel, batch: list[Call], began: float, is_spoiled:
     return frames
 
 
-def _of_script(model: ScriptModel, call: Call, began: float, is_spoiled: IsSpoiled) -> bytes:
+def _script_call(call: Call, session: str) -> ScriptCall:
     meta = call.meta
     extras = (*meta.extras, "", "", "", "")
-    script_call = ScriptCall(
+    return ScriptCall(
         call.body,
         meta.content_type or "application/octet-stream",
         meta.accept or "*/*",
         custom_attributes=extras[0],
         inference_id=extras[1],
-        session_id=extras[2],
+        session_id=session,
         request_id=extras[3],
         target_model=meta.model,
     )
+
+
+def _of_script(model: ScriptModel, call: Call, began: float, sessions: Sessions, is_spoiled: IsSpoiled) -> bytes:
     try:
-        reply = model.transform(script_call)
+        session = sessions.enter(model, call.meta.session_id, time())
+        reply = model.transform(_script_call(call, session))
         chunks, content_type, headers, body = reply.chunks, reply.content_type, reply.headers, reply.body
         if chunks is not None:
             if call.stream is not None:
-                call.stream.chunks = chunks
+                call.stream.chunks, call.stream.session = chunks, session
                 return b""
             body = _joined(chunks)
             content_type, headers = chunks.content_type, chunks.headers
         if len(body) > wire.MAX_REPLY:
             raise _too_long()
-        meta_out = reply_meta(content_type, headers)
+        meta_out = reply_meta(content_type, sessions.told(model, session, headers, time()))
     except Exception as error:
         if not isinstance(error, ServingError):
             log.exception("a script model failed")

@@ -15,6 +15,7 @@ from typing import Protocol
 from serving.errors import ServingError, ValidationError
 from serving.types import Invocation, Reply
 from serving.watch.metrics import Registry
+from serving.workers import sessions
 from serving.workers.channel import Channel, Done
 from serving.workers.pool import Pool, VariantMetrics
 
@@ -44,8 +45,13 @@ class Chain:
         choose = max if self.direct else min
         return choose((stage.ready for stage in self.stages), key=len)
 
+    def holds(self, session_id: str) -> bool:
+        """Is it a worker of these that a session names?"""
+        return any(stage.holds(session_id) for stage in self.stages)
+
     def submit(self, invocation: Invocation, done: Done) -> Ticket:
-        """Accept a call, as ``Pool.submit`` does."""
+        """Accept a call, as ``Pool.submit`` does. Of a series, the last container opens sessions, and a session is
+        for the container that opened it."""
         if self.direct:
             return self._named(invocation.target_container).submit(invocation, done)
         if invocation.target_container:
@@ -91,11 +97,14 @@ class _Run:
     def _submit(self, body: bytes, content_type: str) -> Ticket:
         stage, first = self._chain.stages[self._at], self._invocation
         last = self._at == len(self._chain.stages) - 1
+        session_id = first.session_id
+        theirs = stage.holds(session_id) if sessions.is_bound(session_id) else last
         return stage.submit(
             first._replace(
                 body=body,
                 content_type=content_type,
                 accept=first.accept if last else "",
+                session_id=session_id if theirs else "",
                 stream_seconds=first.stream_seconds if last else 0.0,
                 target_model=first.target_model if stage.multi_model else "",
             ),

@@ -36,6 +36,7 @@ from serving.workers.loader import Loader
 from serving.workers.model_cache import FAILED, READY, Entry, ModelCache
 from serving.workers.operations import Operations
 from serving.workers.plan import WorkerPlan
+from serving.workers.sessions import Sessions
 from serving.workers.streams import Stream, Streams
 from serving.workers.upkeep import Upkeep
 
@@ -91,7 +92,8 @@ class Worker:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._metrics(Registry(plan.metrics, f"worker-{plan.worker_id}"))
         self.loader = Loader(self)
-        self._streams = Streams(self)
+        self._sessions = Sessions(plan.worker_id)
+        self._streams = Streams(self, self._sessions)
         load, release = self.loader.submit, self.loader.release
         self._operations = Operations(self.cache, self.send, load, lambda entry: release([entry], asked=True))
 
@@ -416,7 +418,7 @@ class Worker:
         alone = batch[0].id if batch[0].alone else 0
         self.cell.set(slot, RUNNING, entry.key, began, alone, proven=entry.uses > 0)
         assert model is not None
-        frames = answers.of(model, batch, began, self._upkeep.is_spoiled)
+        frames = answers.of(model, batch, began, self._sessions, self._upkeep.is_spoiled)
         if not isinstance(model, TensorModel):
             self.check_descriptors()
         self.cell.clear(slot)

@@ -27,7 +27,7 @@ from serving import errors
 from serving.errors import InvocationTimedOut, ServiceUnavailable, ServingError, Throttled, WorkerDied
 from serving.types import FleetKey, Invocation, Reply, RoutingStrategy
 from serving.watch.metrics import Registry
-from serving.workers import cells, placement, wire
+from serving.workers import cells, placement, sessions, wire
 from serving.workers.admission import Admission
 from serving.workers.channel import Address, Call, Channel, Done
 from serving.workers.parts import Parts
@@ -140,6 +140,7 @@ class Pool:
                 self._connect(address)
         if not expected and not self.ready:
             self._fail_parked()
+        self._look_again()
 
     def _connect(self, address: Address) -> None:
         channel = Channel(self, address)
@@ -229,7 +230,7 @@ class Pool:
         """Send a call to a worker, or park it, or fail it."""
         ready = self.ready
         invocation, id = call.invocation, call.id
-        if self._held or call.alone or not ready:
+        if self._held or call.alone or not ready or invocation.session_id:
             channel = self._place_oddly(call, now)
             if channel is None:
                 return
@@ -247,11 +248,14 @@ class Pool:
         channel.send(wire.request_head(frame, id, invocation.deadline, now, len(meta), len(body)), meta, body)
 
     def _place_oddly(self, call: Call, now: float) -> Channel | None:
-        """Where a call goes when something has gone wrong: None when it has been parked or answered."""
+        """Where a call goes that has a session, or when something has gone wrong: None when it has been parked or
+        answered."""
         refusal = self._quarantined(call.invocation, now) if self._quarantine else None
         if refusal is not None:
             self._finish(call, refusal)
             return None
+        if sessions.is_bound(call.invocation.session_id):
+            return self._bound(call)
         held = self._held.get(call.invocation.target_model)
         if held is not None:
             return held  # it stands still because of this model: let it not hold up another worker
@@ -260,6 +264,29 @@ class Pool:
             self._park(call)
             return None
         return self._choose(ready, call.invocation) if len(ready) > 1 else ready[0]
+
+    def holds(self, session_id: str) -> bool:
+        """Is it a worker of these that a session names?"""
+        return sessions.worker_of(session_id) in self._addresses
+
+    def _bound(self, call: Call) -> Channel | None:
+        """The worker that holds the call's session: no other will do."""
+        session_id = call.invocation.session_id
+        if not self.holds(session_id):
+            self._finish(call, sessions.unknown(session_id))
+            return None
+        channel = self._channels.get(sessions.worker_of(session_id))
+        if channel is None or not (channel in self.ready or channel.stalled):
+            self._park(call)  # until its connection is made
+            return None
+        return channel
+
+    def _look_again(self) -> None:
+        """Sessions whose worker has gone need not wait for it."""
+        for call in [call for call in self._parked if sessions.is_bound(call.invocation.session_id)]:
+            self._parked.remove(call)
+            call.parked = False
+            self._place(call, time.monotonic())
 
     def _choose(self, ready: list[Channel], invocation: Invocation) -> Channel:
         key = invocation.affinity_key or invocation.target_model
@@ -360,7 +387,7 @@ class Pool:
         self._tell(done, Reply(answer.body, content_type, self.variant, total, answer[3:9], hit, headers, parts))
 
     def _refused(self, channel: Channel, call: Call, answer: wire.Answer, now: float) -> None:
-        if answer.kind == wire.MOVED and not call.alone:
+        if answer.kind == wire.MOVED and not call.alone and not sessions.is_bound(call.invocation.session_id):
             call.alone, call.avoid = True, channel
             self._metrics.retried.add()
             self._place(call, now)
@@ -389,6 +416,9 @@ class Pool:
             if suspect is not None and _may_have_run(call, suspect):
                 call.strikes += 1
                 call.alone = True
+                if sessions.is_bound(call.invocation.session_id):
+                    self._finish(call, WorkerDied("The worker ended while it ran this call, and its sessions with it."))
+                    continue
             if call.strikes > 1:
                 error = WorkerDied("The worker ended while it ran this call, and again when it was retried.")
                 self._finish(call, error)
@@ -467,7 +497,7 @@ class Pool:
             channel.stalled = True
             self._leave(channel)
             self.on_stalled(channel.address.worker_id)
-        for call in [call for call in channel.pending.values() if call.parts is None]:
+        for call in [call for call in channel.pending.values() if not _is_settled(call)]:
             model = call.invocation.target_model
             if suspect is not None and cells.model_key(model) == suspect.model:
                 self._held[model] = channel
@@ -516,6 +546,11 @@ def _with_extras(kind: tuple[str, str, str], invocation: Invocation) -> bytes:
     """Meta with the headers that differ from call to call."""
     attributes, inference, session = invocation.custom_attributes, invocation.inference_id, invocation.session_id
     return wire.pack_meta(*kind, (attributes, inference, session, invocation.request_id))
+
+
+def _is_settled(call: Call) -> bool:
+    """Can no other worker answer this call?"""
+    return call.parts is not None or sessions.is_bound(call.invocation.session_id)
 
 
 def _may_have_run(call: Call, suspect: cells.Busy) -> bool:

@@ -22,12 +22,13 @@ import time
 from typing import Protocol
 
 from serving.errors import ServingError, Throttled
-from serving.runtimes.base import Chunks
+from serving.runtimes.base import Chunks, ScriptModel
 from serving.workers import answers, pipeline, wire
 from serving.workers.batcher import Call, Line, Lines
 from serving.workers.cells import RUNNING, Cell
 from serving.workers.connection import Connection
 from serving.workers.model_cache import Entry
+from serving.workers.sessions import Sessions
 
 #: Streams a worker holds open at once, a thread each; and how many of them may be in their models at the same time.
 _MOST = 128
@@ -55,13 +56,27 @@ class Host(Protocol):
 
 class Stream:
     """One answer in parts. ``chunks`` is there once the model has begun it; ``left`` is what the caller has no credit
-    for yet; ``aside``: it waits for credit; ``line``: it has its model's turn."""
+    for yet; ``aside``: it waits for credit; ``line``: it has its model's turn; ``session``: as the model calls it."""
 
-    __slots__ = ("aside", "call", "chunks", "credit", "entry", "left", "line", "meta", "predict", "step", "turn")
+    __slots__ = (
+        "aside",
+        "call",
+        "chunks",
+        "credit",
+        "entry",
+        "left",
+        "line",
+        "meta",
+        "predict",
+        "session",
+        "step",
+        "turn",
+    )
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.chunks: Chunks | None = None
+        self.session = ""
         self.credit = wire.STREAM_WINDOW
         self.left = memoryview(b"")
         self.aside = False
@@ -93,8 +108,9 @@ class Stream:
 class Streams:
     """All streams of one worker. What is marked so is called with the worker's lock held."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, sessions: Sessions) -> None:
         self._host = host
+        self._sessions = sessions
         self._open = 0
         self._running = threading.Semaphore(_MOST_RUNNING)
 
@@ -221,7 +237,7 @@ class Streams:
                 return b""
             chunk = next(chunks, b"")
             if stream.meta is None:
-                stream.meta = answers.reply_meta(chunks.content_type, chunks.headers)
+                stream.meta = self._meta(stream, chunks)
                 stream.predict = time.monotonic() - began
             if chunk:
                 stream.left = memoryview(chunk)
@@ -233,6 +249,12 @@ class Streams:
             return wire.pack_answer(wire.REPLY, call.hit, call.id, (0, 0, 0, 0, 0), 1, stream.meta, b"")
         chunks.close()
         return answers.error_frame(call.id, failure, call.hit)
+
+    def _meta(self, stream: Stream, chunks: Chunks) -> bytes:
+        model, headers = stream.entry.model, chunks.headers
+        if isinstance(model, ScriptModel):
+            headers = self._sessions.told(model, stream.session, headers, time.time())
+        return answers.reply_meta(chunks.content_type, headers)
 
     def _end(self, stream: Stream, last: bytes) -> None:
         """Its thread, its place and its model are free. With the lock held."""

@@ -232,6 +232,11 @@ class Meta(NamedTuple):
     model: str
     extras: tuple[str, ...] = ()
 
+    @property
+    def session_id(self) -> str:
+        """The caller's session, or nothing."""
+        return self.extras[2] if len(self.extras) > 2 else ""
+
 
 def pack_meta(content_type: str, accept: str, model: str, extras: tuple[str, ...] = ()) -> bytes:
     """Meta as bytes. ``extras``: custom attributes, inference id, session id, request id; only when there are any."""
