@@ -1,4 +1,5 @@
-"""The README tells the truth: its commands exist and run, its table of settings is the table of settings.
+"""The README tells the truth: its commands and scripts exist and run, its tables of settings and of operations are the
+server's own.
 
 Fenced blocks are told apart by what stands behind their opening fence:
 
@@ -6,6 +7,8 @@ Fenced blocks are told apart by what stands behind their opening fence:
 * ``bash run``: run too, all of them in order, as one session in an empty folder that has the project's ``models`` and
   ``loadtests``. Port 8080 becomes a free one. A line that starts a server in the background (``serving up ... &``) is
   waited for until the server is ready; it is stopped at the end;
+* ``python run``: run at its place in that session;
+* ``LANGUAGE file NAME``: written into that folder at its place in the session;
 * ``bash test``: the test command, which ``.ci/run`` runs word for word.
 """
 
@@ -17,6 +20,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,9 +28,12 @@ from typing import NamedTuple
 import pytest
 import typer.main
 
+from docs import operations
+from serving import declared, testing
+from serving.api.control_actions import ACTIONS
 from serving.cli import program, settings_table
 from serving.config import PREFIX, SETTINGS
-from tests.toys import write_sum_model
+from tests.toys import ROW, write_sum_model
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -75,7 +82,8 @@ def without_comments(words: Iterator[str]) -> Iterator[str]:
             yield word
 
 
-SHELL = [block for block in blocks(README) if block.kind.split(" ")[0] in ("bash", "sh", "console")]
+BLOCKS = blocks(README)
+SHELL = [block for block in BLOCKS if block.kind.split(" ")[0] in ("bash", "sh", "console")]
 WRITTEN = [words for block in SHELL for words in commands(block.text)]
 
 
@@ -123,8 +131,48 @@ def test_every_variable_in_the_readme_is_a_setting() -> None:
 
 def test_there_is_one_test_command() -> None:
     """The one that ``.ci/run`` reads off the README."""
-    assert 1 == sum(block.kind == "bash test" for block in blocks(README))
+    assert 1 == sum(block.kind == "bash test" for block in BLOCKS)
     assert "```bash test" in (ROOT / ".ci" / "run").read_text()
+
+
+# --- what is offered, what is not -----------------------------------------------------------------------------------
+
+#: What the runtime API offers, beside the control API's table.
+RUNTIME = {"InvokeEndpoint", "InvokeEndpointWithResponseStream"}
+
+
+def section(heading: str) -> str:
+    """The text under a heading of the second level."""
+    return next(part for part in README.split("\n## ") if part.startswith(f"{heading}\n"))
+
+
+def quoted(text: str) -> set[str]:
+    """AWS's names in it: those in backticks that begin with a capital letter and have small ones."""
+    return set(re.findall(r"`([A-Z][a-z]\w+)`", text))
+
+
+def test_the_readme_names_every_operation_and_no_other() -> None:
+    """By the server's own table."""
+    rows = [line for line in section("Deploy as on SageMaker").splitlines() if line.startswith("| ")]
+    assert set(ACTIONS) | RUNTIME == quoted("\n".join(rows))
+
+
+def test_the_page_of_operations_is_what_its_command_prints() -> None:
+    """``python -m docs.operations > docs/operations.md``."""
+    assert operations.page() == (ROOT / "docs" / "operations.md").read_text()
+
+
+def test_what_has_no_effect_is_owned_up_to() -> None:
+    """Every field that a declared file is told of."""
+    assert set() == set(declared._NO_EFFECT_YET) - quoted(section("What it does not do yet"))
+
+
+def test_every_link_leads_somewhere() -> None:
+    """To a file of the project, or to a heading of this one."""
+    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    anchors = {"#" + re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert [] == [link for link in links if link not in anchors and not (ROOT / link).exists()]
 
 
 # --- running it -----------------------------------------------------------------------------------------------------
@@ -154,9 +202,27 @@ sys.exit("the server did not become ready within a minute")
 """
 
 
+END = "END_OF_THE_BLOCK"
+
+
+def shell(block: Block) -> str:
+    """A block as lines of a shell session."""
+    name = block.kind.partition(" file ")[2]
+    if name:
+        return f"mkdir -p {Path(name).parent}\ncat > {name} <<'{END}'\n{block.text}{END}\n"
+    if block.kind == "python run":
+        return f"python - <<'{END}'\n{block.text}{END}\n"
+    return block.text.replace("\\\n", " ")
+
+
+def is_run(block: Block) -> bool:
+    """Whether a block belongs to the session."""
+    return block.kind in ("bash run", "python run") or " file " in block.kind
+
+
 def session(texts: list[str], port: int) -> str:
-    """One script of all blocks: each line is echoed before it runs, and the first that fails ends it."""
-    lines = "\n".join(texts).replace("\\\n", " ").replace("8080", str(port)).splitlines()
+    """One script of all texts: each line is echoed before it runs, and the first that fails ends it."""
+    lines = "\n".join(texts).replace("8080", str(port)).splitlines()
     script = ["set -euo pipefail", PRELUDE, "set -v"]
     for line in lines:
         script.append(line)
@@ -195,12 +261,42 @@ def run(texts: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.timeout(320)
-def test_the_readmes_commands_run(tmp_path: Path) -> None:
-    """All blocks marked ``bash run``, in order."""
-    texts = [block.text for block in blocks(README) if block.kind == "bash run"]
-    assert texts, "README.md has no block marked ```bash run"
-    done = run(texts, tmp_path)
+def test_the_readmes_commands_and_scripts_run(tmp_path: Path) -> None:
+    """All blocks that are to be run, in order; what they print is what the text says."""
+    done = run([shell(block) for block in BLOCKS if is_run(block)], tmp_path)
     assert 0 == done.returncode, done.stdout
+    told = re.findall(r"^(?:\w+ answers|\{'EndpointName': '\w+', '\w+': '\w+'\}) 0\.99\d+$", done.stdout, re.MULTILINE)
+    assert ["linear", "xgboost", "{'EndpointName':", "{'EndpointName':"] == [line.split()[0] for line in told]
+    for text in ("nothing differs\n", "key: nowhere.tar.gz", "exit status 1\n", "[b'one\\n', b'two\\n', b'three\\n']"):
+        assert text in done.stdout
+
+
+@pytest.mark.timeout(240)
+def test_the_boto3_script_runs_against_a_fresh_server(tmp_path: Path) -> None:
+    """Word for word, with two other models in the bucket; it leaves nothing behind."""
+    script = next(block.text for block in BLOCKS if block.kind == "python run" and ".create_endpoint(" in block.text)
+    sample = tmp_path / "models/artifacts/cards/breast-cancer-xgboost/request.csv"
+    sample.parent.mkdir(parents=True)
+    sample.write_text(ROW)
+    with testing.server(set_environment=False) as server:
+        for name, factor in (("linear", 1.0), ("xgboost", 2.0)):
+            with tarfile.open(tmp_path / f"{name}.tar.gz", "w:gz") as archive:
+                archive.add(write_sum_model(tmp_path / f"{name}.onnx", factor), "model.onnx")
+            server.put_object(f"s3://models/{name}.tar.gz", tmp_path / f"{name}.tar.gz")
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, **server.environment},
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert "" == done.stderr
+        assert ["linear answers 30.0", "xgboost answers 60.0"] == done.stdout.split("\n\n")[:2]
+        sagemaker = server.client("sagemaker")
+        left = (sagemaker.list_endpoints(), sagemaker.list_endpoint_configs(), sagemaker.list_models())
+        assert [] == [thing for kind in left for name, things in kind.items() if name.endswith("s") for thing in things]
 
 
 # --- the test of these tests ----------------------------------------------------------------------------------------
