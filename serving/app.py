@@ -187,10 +187,10 @@ class _Control:
     async def _declare(self, operation: str, params: Body) -> Body:
         """A call for a declared thing, before anything runs: an endpoint that changes is simply made anew."""
         if operation in ("UpdateEndpoint", "DeleteEndpoint"):
-            await self._thread.write(lambda session: session.remove(ENDPOINT, params["EndpointName"]))
+            tags = await self._thread.write(lambda session: _taken_out(session, params["EndpointName"]))
             if operation == "DeleteEndpoint":
                 return {}
-            operation = "CreateEndpoint"
+            operation, params = "CreateEndpoint", {**params, "Tags": tags}
         return await self._api.call(operation, params, trusted=True)
 
     async def _refuse_failed(self, declared: Iterable[str]) -> None:
@@ -368,13 +368,20 @@ def _endpoint_record(name: str, session: Session) -> Record | None:
     return session.get(ENDPOINT, name)
 
 
+def _taken_out(session: Session, name: str) -> list[Body]:
+    """The tags of an endpoint that is no more."""
+    tags: list[Body] = [{"Key": key, "Value": value} for key, value in session.tags(ENDPOINT, name)]
+    session.remove(ENDPOINT, name)
+    return tags
+
+
 def _forget_undeclared(session: Session, declared: set[str]) -> None:
     """A declared endpoint lives as long as it is declared; one whose last start or change came to nothing is declared
-    anew. What the API made stays."""
+    anew. What the API made stays, but for one that was going and is declared now."""
     for record in session.every(ENDPOINT):
-        if record.body.get("Origin") == "declared" and (
-            record.name.lower() not in declared or record.status != "InService"
-        ):
+        wanted = record.name.lower() in declared
+        own = record.body.get("Origin") == "declared"
+        if (own and not (wanted and record.status == "InService")) or (wanted and record.status == "Deleting"):
             session.remove(ENDPOINT, record.name)
 
 

@@ -283,3 +283,26 @@ def test_any_argument_is_a_change_or_refused(text: str) -> None:
     except ConfigError:
         return
     assert {"VariantName"} < set(change)
+
+
+def test_a_changed_file_counts_at_the_next_start(folder: Path, tmp_path: Path) -> None:
+    """What is no longer declared goes, what differs is changed and keeps its tags, what boto3 made stays."""
+    file = declared(folder / "restart.json", "sum.onnx")
+    document = json.loads(file.read_text())
+    document["Endpoints"] = [
+        {**document["Endpoints"][0], "Tags": [{"Key": "team", "Value": "a"}]},
+        {"EndpointName": "second", "EndpointConfigName": "shop-config"},
+    ]
+    file.write_text(json.dumps(document))
+    keep = {"data_dir": tmp_path / "data", "file_roots": [folder]}
+    with testing.server(config=file, settings=keep, set_environment=False) as server:
+        run(server, "deploy", str(folder / "sum.onnx"), "--endpoint", "own")
+        assert {"own", "second", "shop"} == {row[0] for row in table(run(server, "endpoints")[0])}
+    document["Models"][0]["PrimaryContainer"]["ModelDataUrl"] = "twice.onnx"
+    del document["Endpoints"][1]
+    file.write_text(json.dumps(document))
+    with testing.server(config=file, settings=keep, set_environment=False) as server:
+        assert {"own", "shop"} == {row[0] for row in table(run(server, "endpoints")[0])}
+        assert (30.0, 60.0) == (answer(server, "own"), answer(server, "shop"))
+        arn = told(server, "describe", "shop")["EndpointArn"]
+        assert [{"Key": "team", "Value": "a"}] == server.client("sagemaker").list_tags(ResourceArn=arn)["Tags"]
