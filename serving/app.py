@@ -32,6 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from serving.api import auth
 from serving.api.control_api import ControlApi
 from serving.config import Settings
 from serving.declared import Body, Document, named_paths
@@ -72,6 +73,8 @@ def run(settings: Settings, document: Document, on_ready: Callable[[str], None])
     """
     configure_logs(settings.log_format, settings.log_level)
     _allow_open_files()
+    if settings.access_keys:
+        auth.load_keys(settings.access_keys)  # each front reads them: what is wrong with them is said here, once
     with DataLock(settings.data_dir):
         run_dir = Path(tempfile.mkdtemp(prefix="serving-"))
         try:
@@ -473,7 +476,7 @@ class _ControlLink:
 async def _front(plan: Mapping[str, Any]) -> None:
     import uvicorn
 
-    from serving.api import auth, routes
+    from serving.api import routes
     from serving.api.fast import FastProtocol
     from serving.api.front import Front
     from serving.endpoint import Directory
@@ -493,6 +496,7 @@ async def _front(plan: Mapping[str, Any]) -> None:
 
     def stop() -> None:
         server.should_exit = True
+        link.knows.set()  # a start that failed may come to nothing before there is a table
 
     sock = socket.socket(fileno=plan["fd"])
     front.clock = asyncio.get_running_loop().time()
@@ -502,7 +506,8 @@ async def _front(plan: Mapping[str, Any]) -> None:
         asyncio.create_task(_sweep_connections(server, front)),
     ]
     await link.knows.wait()  # until then connections wait in the backlog: better than to be told of no endpoint
-    await server.serve(sockets=[sock])
+    if not server.should_exit:
+        await server.serve(sockets=[sock])
     for task in tasks:
         task.cancel()
 
