@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -32,19 +34,26 @@ def serving(*arguments: str, stdin: bytes = b"", **env: str) -> subprocess.Compl
     return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, env=CALM | env, timeout=90, check=False)
 
 
+def last_words(log: IO[str]) -> str:
+    """The end of what a process has logged."""
+    log.seek(0)
+    return log.read()[-4000:]
+
+
 @contextmanager
 def server(*arguments: str, **env: str) -> Iterator[tuple[str, list[str], subprocess.Popen[str]]]:
     """A server on a free port: its URL, the lines it greets with, its process. Told to stop at the end."""
     command = [sys.executable, "-m", "serving", "up", *arguments, "--port", "0"]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=CALM | env
-    ) as process:
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, env=CALM | env) as process,
+    ):
         assert process.stdout is not None
         try:
             lines = [process.stdout.readline()]
             while lines[-1] and not lines[-1].startswith(("  try:", "  no endpoints")):
                 lines.append(process.stdout.readline())
-            assert lines[-1], "the server did not start"
+            assert lines[-1], "the server did not start: " + last_words(log)
             yield lines[0].partition(" at ")[2].split()[0], lines, process
         finally:
             process.send_signal(signal.SIGTERM)
