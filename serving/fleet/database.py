@@ -67,7 +67,7 @@ class Database:
             self._engine = _engine(self._url)
             with _begin(self._engine, writes=self._url.get_backend_name() == "postgresql") as connection:
                 self._secret = _look_over(connection)
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, OSError, UnicodeDecodeError) as error:  # the last: of a damaged layout
             self.close()
             raise ConfigError(f"The state store cannot be used: {_reason(error)}.") from error
         except ServingError as error:
