@@ -237,6 +237,8 @@ ROUTES = {
     ("POST", "/"): "manage",
     ("POST", "/invocations"): "invoke",
     ("POST", "/endpoints/alpha/invocations"): "invoke",
+    ("POST", "/endpoints/alpha/invocations-response-stream"): "invoke",
+    ("POST", "/endpoints/alpha/async-invocations"): "invoke",
     ("POST", "/models/a%2Fnone.onnx/invoke"): "invoke",
 }
 

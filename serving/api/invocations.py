@@ -95,7 +95,12 @@ def route(url: bytes, default_endpoint: str) -> Route | None:
     name = unquote_to_bytes(match[1])
     if b"/" in name:
         return None
-    return Route(name.decode() if _ENDPOINT.fullmatch(name) else "", False, match[2] is not None)
+    return Route(endpoint_name(name), False, match[2] is not None)
+
+
+def endpoint_name(name: bytes) -> str:
+    """A name from a path; empty when it cannot be an endpoint's."""
+    return name.decode() if _ENDPOINT.fullmatch(name) else ""
 
 
 _NO_EXTRAS = tuple(Invocation._field_defaults.values())

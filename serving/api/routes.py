@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from serving.api import auth, failures, invocations, streams
+from serving.api import async_invocations, auth, failures, invocations, streams
 from serving.api.front import Front
 from serving.endpoint import Endpoint, answer
 from serving.errors import AccessDenied, ServingError, UnknownEndpoint, UnknownOperation, Unreadable, ValidationError
@@ -143,6 +143,15 @@ async def _invoke(front: Front, request: Request, head: invocations.Head, body: 
         return streams.StreamedResponse(reply, dict(streamed))
     made = invocations.reply_headers(reply, request_id, head.timed, head.route.container)
     return Response(reply.body, 200, dict(made))
+
+
+async def invoke_async(front: Front, request: Request) -> Response:
+    """POST /endpoints/{name}/async-invocations: checked, and refused as long as there is no queue."""
+    route = invocations.Route(invocations.endpoint_name(request.path_params["name"].encode()), False)
+    headers, body = _headers(request), await _body(front, request)
+    invocations.authorise(front, route, _target(request), headers, body, "")
+    async_invocations.check(dict(headers), body)
+    raise async_invocations.refusal(front.directory.get(route.endpoint))
 
 
 async def _while_there(request: Request, work: Coroutine[Any, Any, Reply]) -> Reply:
@@ -412,6 +421,7 @@ ROUTES: tuple[tuple[str, str, Permission | None, Handler], ...] = (
     ("POST", "/invocations", "invoke", invoke),
     ("POST", "/endpoints/{name}/invocations", "invoke", invoke),
     ("POST", "/endpoints/{name}/invocations-response-stream", "invoke", invoke),
+    ("POST", "/endpoints/{name}/async-invocations", "invoke", invoke_async),
     ("GET", "/endpoints", "read", endpoints),
     ("GET", "/endpoints/{name}", "read", endpoint),
     ("GET", "/models", "read", list_models),
