@@ -18,7 +18,7 @@ ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS build
 # Which frameworks the image can serve: any of the extras of pyproject.toml, e.g. onnx,xgboost,lightgbm,s3
-ARG EXTRAS=onnx,xgboost,sklearn,lightgbm,s3
+ARG EXTRAS=onnx,xgboost,sklearn,lightgbm,s3,postgres
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY serving ./serving

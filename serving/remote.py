@@ -212,5 +212,5 @@ def gone(server: Server, endpoint: str, patience: float) -> bool:
             if "Could not find" in error.message:
                 return True
             raise
-        time.sleep(0.1)
+        time.sleep(0.1)  # a client's polling interval
     return False

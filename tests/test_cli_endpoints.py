@@ -172,7 +172,7 @@ GATED = """
 import os, time
 def model_fn(folder):
     while not os.path.exists({gate!r}):
-        time.sleep(0.01)
+        time.sleep(0.01)  # the model waits, not the test
 def transform_fn(model, body, content_type, accept):
     return "gated", "text/plain"
 """

@@ -66,7 +66,7 @@ def parts(order, context):
             elif "exit" in part:
                 os._exit(3)
             elif "sleep" in part:
-                time.sleep(part["sleep"])
+                time.sleep(part["sleep"])  # the model waits, not the test
             else:
                 yield part
     except GeneratorExit:
