@@ -178,7 +178,6 @@ class _Control:
         declared = {body["EndpointName"].lower() for body in document.endpoints}
         await self._thread.write(lambda session: _forget_undeclared(session, declared))
         await apply(document, self._declare, log.info)
-        self._changed()  # an empty server has a table too
         await self._endpoints.start(self._settings.load_timeout_seconds)
         await self._refuse_failed(declared)
         while not self._all_know():
@@ -359,6 +358,8 @@ class _Control:
 
     def _push(self) -> None:
         self._push_due = False
+        if not self._endpoints.entered:
+            return  # when the last has entered, it is told
         self._version += 1
         table = self._endpoints.table(self._version)
         self._supervisor.table_sent(self._version)

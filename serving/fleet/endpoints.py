@@ -36,6 +36,8 @@ ENDPOINT, COMPONENT = "endpoint", "inference-component"
 IN_PROGRESS = frozenset({"Creating", "Updating", "RollingBack", "Deleting", "SystemUpdating"})
 _LONGEST_REASON = 1024
 _FIRST_RETRY, _LONGEST_RETRY = 0.5, 60.0
+#: Fronts are not kept waiting any longer for those whose artifacts take long to fetch.
+_ENTER_SECONDS = 5.0
 
 log = logging.getLogger("serving.fleet")
 
@@ -94,6 +96,7 @@ class Endpoints:
         self._rows: dict[str, Mapping[str, Any]] = {}
         self._drivers: dict[str, _Driver] = {}
         self._started = False
+        self._entering: set[str] = set()
 
     # -- asked by the control API ---------------------------------------------------------------------------------
 
@@ -103,8 +106,24 @@ class Endpoints:
         records = await self._thread.read(lambda session: [*session.every(ENDPOINT), *session.every(COMPONENT)])
         self._started = True
         tags = [tag(record.kind, record.name) for record in records]
+        self._entering.update(tags)
         self.touch(tags)
+        asyncio.get_running_loop().call_later(_ENTER_SECONDS, self.enter, *tags)
+        self.enter()
         await self.settled(tags, patience)
+
+    @property
+    def entered(self) -> bool:
+        """Is everything that was stored in the table, so that fronts may be told of it? A front that heard of half of
+        them would call the others unknown."""
+        return self._started and not self._entering
+
+    def enter(self, *tags: str) -> None:
+        """These are in the table, or will not be soon."""
+        waited = bool(self._entering) or not tags
+        self._entering.difference_update(tags)
+        if waited and not self._entering:
+            self._on_change()
 
     def touch(self, tags: Iterable[str]) -> None:
         """The desired state of these has changed. Before ``start`` this waits for it."""
@@ -211,6 +230,7 @@ class Endpoints:
                 return
             raise
         self._running[one] = made
+        self.enter(one)
         self._on_change()
         try:
             await self._supervisor.settled(made.keys, self._patience)
@@ -232,6 +252,7 @@ class Endpoints:
             await self._raise_up(made)
             if before is None:
                 self._running[one] = made  # nobody is served yet: calls may wait for it
+                self.enter(one)
                 self._on_change()
             await self._supervisor.settled(coming, self._patience)
         except ServingError as error:
@@ -358,6 +379,7 @@ class _Driver:
             await self._again.wait()
             self._again.clear()
             exists, failures = await self._look(failures)
+            self._endpoints.enter(self._tag)
             if not self._again.is_set():
                 self.settled.set()
         self._endpoints.dismiss(self._tag)
