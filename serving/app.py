@@ -60,14 +60,17 @@ _ASK_SECONDS = 30.0
 #: Fronts that may end in a row without ever having heard us, before the start is given up.
 _MOST_FAILED_FRONTS = 5
 
+#: Told the base URL and the names of all endpoints there are.
+OnReady = Callable[[str, list[str]], None]
+
 log = logging.getLogger("serving")
 
 
-def run(settings: Settings, document: Document, on_ready: Callable[[str], None]) -> int:
+def run(settings: Settings, document: Document, on_ready: OnReady) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status (0 = drained). What ``document`` declares is put into the
     store first; what clients made through the API is there already.
 
-    ``on_ready`` is called once, with the base URL, when every endpoint can answer or has failed to come back. Raises
+    ``on_ready`` is called once when every endpoint can answer or has failed to come back. Raises
     ``ServingError`` when the server cannot start: address in use, data folder in use, a declared artifact that is
     missing, refused or cannot load.
     """
@@ -144,7 +147,7 @@ class _Control:
         self._watchers: set[asyncio.Task[None]] = set()
         self._listener: socket.socket
 
-    async def serve(self, document: Document, on_ready: Callable[[str], None]) -> int:
+    async def serve(self, document: Document, on_ready: OnReady) -> int:
         settings, loop = self._settings, asyncio.get_running_loop()
         self._listener = listen(settings.host, settings.port)
         artifacts = open_store(settings, named_paths(document))
@@ -162,7 +165,8 @@ class _Control:
             await self._unless_stopped(self._raise_up(document))
             if not self._stopping.is_set():
                 host, port = self._listener.getsockname()[:2]
-                on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+                url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+                on_ready(url, self._endpoints.endpoints())
             await self._stopping.wait()
             return 0
         finally:
@@ -277,6 +281,8 @@ class _Control:
                 await self._hear_front(self._fronts[hello["front"]], reader, writer)
         except (ConnectionError, ValueError, KeyError) as error:
             log.debug("a child's control channel ended: %r", error)
+        except asyncio.CancelledError:  # the end of the loop, which would be logged as a failure of this callback
+            return
         finally:
             writer.close()
 

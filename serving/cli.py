@@ -86,8 +86,8 @@ def up(
     )
     document = _declared(models, config, workers, settings)
 
-    def on_ready(url: str) -> None:
-        print(_welcome(url, document, settings, time.monotonic() - began), flush=True)
+    def on_ready(url: str, names: list[str]) -> None:
+        print(_welcome(url, document, names, settings, time.monotonic() - began), flush=True)
 
     from serving.app import run
 
@@ -116,11 +116,14 @@ def _declared(models: Path | None, config: Path | None, workers: int, settings: 
     return own + declared
 
 
-def _welcome(url: str, document: Document, settings: Settings, seconds: float) -> str:
+def _welcome(url: str, document: Document, names: list[str], settings: Settings, seconds: float) -> str:
+    """What is served, and a call to begin with. ``names``: all endpoints there are, declared or not."""
     from serving.declared import shown
 
     lines = [f"serving {__version__} is ready at {url} ({seconds:.1f} s)"]
-    lines += [f"  endpoint {name}  {text}" for name, text, _ in shown(document)]
+    declared = {name: f"  endpoint {name}  {text}" for name, text, _ in shown(document)}
+    lines += declared.values()
+    lines += [f"  endpoint {name}  (in the store)" for name in names if name not in declared]
     if document.endpoints:
         name, _, many = next(shown(document))
         header = " -H 'X-Amzn-SageMaker-Target-Model: MODEL'" if many else ""
@@ -129,7 +132,7 @@ def _welcome(url: str, document: Document, settings: Settings, seconds: float) -
             f"  try: curl{user} {url}/endpoints/{name}/invocations -H 'Content-Type: text/csv'{header} "
             "--data-binary @rows.csv"
         )
-    else:
+    elif not names:
         lines.append(
             "  no endpoints declared: name a model, serving up MODEL, or a file of them, serving up --config FILE"
         )

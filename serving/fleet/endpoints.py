@@ -141,6 +141,10 @@ class Endpoints:
             for task in left:
                 task.cancel()
 
+    def endpoints(self) -> list[str]:
+        """The names of those that run."""
+        return sorted(one.endpoint for one in self._running.values() if one.spec is not None)
+
     def live(self, name: str) -> Mapping[str, Any] | None:
         """The endpoint's row of the routing table as it was last sent (``table.py``); any thread may ask."""
         return self._rows.get(name)
