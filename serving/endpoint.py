@@ -68,11 +68,20 @@ class Endpoint:
         self._usable_weights = [weight for _, weight in ready]
         self._split = Split(self._usable_weights)
 
-    def successor(self, pool: Pool) -> Target | None:
-        """Who answers now what ``pool`` would have."""
+    def target(self, variant: str) -> Target | None:
+        """Who answers for a variant."""
+        return self._targets.get(variant)
+
+    def successor(self, pool: Pool, before: Target | None) -> Target | None:
+        """Who answers now what ``pool`` of the target ``before`` would have. The calls of a series of containers begin
+        again there as a whole: what one of its containers has made is for the next of the same series."""
         if pool.key.component:
             return self._components.get(pool.key.component)
-        return None if pool.part else self._targets.get(pool.variant)
+        now = self._targets.get(pool.variant)
+        if isinstance(before, Chain) and not before.direct:
+            before.successor = now
+            return None
+        return now
 
     def invoke(self, invocation: Invocation, done: Done) -> Ticket:
         """Accept a call and answer it later: ``done`` gets a ``Reply`` or a ``ServingError``, once. A refusal is raised
@@ -189,23 +198,25 @@ class Directory:
     def _work_by(self, row: dict[str, Any], endpoint: Endpoint) -> None:
         """Bring one endpoint to what its row says, in one step: a call is answered wholly by the old or the new."""
         before, endpoint.pools = endpoint.pools, {}
+        answered = {pool.variant: endpoint.target(pool.variant) for pool in before.values()}
         endpoint.asynchronous, endpoint.holds_components = row["asynchronous"], row["holds_components"]
         endpoint.reason = row["reason"]
-        targets = {one["name"]: self._target(row["name"], one, before, endpoint.pools) for one in row["variants"]}
+        targets = {one["name"]: self._target(endpoint, one, before) for one in row["variants"]}
         weights = {one["name"]: one["weight"] for one in row["variants"]}
         components = {one["key"][-1]: self._pool(one, before, endpoint.pools) for one in row["components"]}
         endpoint.set_targets(targets, weights, components)
         for key, pool in before.items():
             if endpoint.pools.get(key) is not pool:
-                self._leave(pool, endpoint.successor(pool))
+                self._leave(pool, endpoint.successor(pool, answered[pool.variant]))
 
-    def _target(
-        self, name: str, variant: dict[str, Any], before: dict[FleetKey, Pool], pools: dict[FleetKey, Pool]
-    ) -> Target:
-        made = [self._pool(one, before, pools) for one in variant["pools"]]
+    def _target(self, endpoint: Endpoint, variant: dict[str, Any], before: dict[FleetKey, Pool]) -> Target:
+        made = tuple(self._pool(one, before, endpoint.pools) for one in variant["pools"])
         if len(made) == 1 and not made[0].part:
             return made[0]
-        return Chain(name, variant["name"], made, variant["direct"], self._registry)
+        known = endpoint.target(variant["name"])
+        if isinstance(known, Chain) and known.stages == made:
+            return known
+        return Chain(endpoint.name, variant["name"], made, variant["direct"], self._registry)
 
     def _pool(self, row: dict[str, Any], before: dict[FleetKey, Pool], pools: dict[FleetKey, Pool]) -> Pool:
         key = FleetKey(*row["key"])
@@ -237,7 +248,7 @@ class Directory:
             pools = [pool for endpoint in self.endpoints.values() for pool in endpoint.pools.values()]
             for pool in (*pools, *self._leaving):
                 pool.sweep(now)
-            self._leaving = [pool for pool in self._leaving if pool.pending]
+            self._leaving = [pool for pool in self._leaving if pool.pending or pool.promised]
 
 
 async def answer(

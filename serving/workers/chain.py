@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from serving.errors import ServingError, ValidationError
+from serving.errors import ServiceUnavailable, ServingError, ValidationError
 from serving.types import Invocation, Reply
 from serving.watch.metrics import Registry
 from serving.workers import sessions
@@ -28,6 +28,12 @@ class Ticket(Protocol):
     def cancel(self) -> None: ...  # noqa: D102
 
 
+class Answers(Protocol):
+    """What takes calls."""
+
+    def submit(self, invocation: Invocation, done: Done) -> Ticket: ...  # noqa: D102
+
+
 class Chain:
     """The containers of one variant, with what ``Endpoint`` needs of a ``Pool``."""
 
@@ -37,6 +43,7 @@ class Chain:
         self.stages = tuple(stages)
         self.direct = direct
         self.multi_model = any(stage.multi_model for stage in stages)
+        self.successor: Answers | None = None
         self.metrics = VariantMetrics(registry, endpoint, variant)
 
     @property
@@ -75,17 +82,26 @@ class Chain:
 class _Run:
     """One call on its way through the containers."""
 
-    __slots__ = ("_at", "_chain", "_done", "_invocation", "_spent", "_started", "_ticket", "_total")
+    __slots__ = ("_at", "_chain", "_done", "_invocation", "_moved", "_spent", "_started", "_ticket", "_total")
 
     def __init__(self, chain: Chain, invocation: Invocation, done: Done) -> None:
         self._chain = chain
         self._invocation = invocation
         self._done = done
         self._at = 0
+        self._moved = False
         self._total = 0.0
         self._spent = [0] * 6
         self._started = time.monotonic()
-        self._ticket = self._submit(invocation.body, invocation.content_type)
+        for stage in chain.stages[1:]:
+            stage.promise(1)
+        try:
+            ticket = self._submit(invocation.body, invocation.content_type)
+        except ServingError:
+            self._leave()
+            raise
+        if not self._moved:
+            self._ticket = ticket
 
     @property
     def variant(self) -> str:
@@ -93,6 +109,13 @@ class _Run:
 
     def cancel(self) -> None:
         self._ticket.cancel()
+        self._leave()
+
+    def _leave(self) -> None:
+        """It will not come to the containers ahead."""
+        ahead, self._at = self._chain.stages[self._at + 1 :], len(self._chain.stages) - 1
+        for stage in ahead:
+            stage.promise(-1)
 
     def _submit(self, body: bytes, content_type: str) -> Ticket:
         stage, first = self._chain.stages[self._at], self._invocation
@@ -113,7 +136,10 @@ class _Run:
 
     def _answered(self, result: Reply | ServingError) -> None:
         if isinstance(result, ServingError):
-            self._fail(result)
+            if self._is_orphan(result):
+                self._begin_again()
+            else:
+                self._fail(result)
             return
         self._total += result.total
         self._spent = [one + other for one, other in zip(self._spent, result.spent, strict=True)]
@@ -123,11 +149,31 @@ class _Run:
             self._done(result._replace(total=self._total, spent=(*times, result.spent[-1])))
             return
         self._at += 1
+        stage = self._chain.stages[self._at]
         try:
-            self._ticket = self._submit(result.body, result.content_type)
+            ticket = self._submit(result.body, result.content_type)
         except ServingError as error:
             self._fail(error)
+        else:
+            self._ticket = self._ticket if self._moved else ticket
+        finally:
+            stage.promise(-1)
+
+    def _is_orphan(self, error: ServingError) -> bool:
+        """Has this deployment gone, and the worker that was to answer died?"""
+        return self._chain.successor is not None and isinstance(error, ServiceUnavailable)
+
+    def _begin_again(self) -> None:
+        """With those who answer now: what one deployment's container has made is for its own next one only."""
+        self._leave()
+        self._moved, successor = True, self._chain.successor
+        assert successor is not None  # it is an orphan
+        try:
+            self._ticket = successor.submit(self._invocation, self._done)
+        except ServingError as refusal:
+            self._fail(refusal)
 
     def _fail(self, error: ServingError) -> None:
+        self._leave()
         self._chain.metrics.failed(error)
         self._done(error)

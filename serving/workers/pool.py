@@ -114,6 +114,8 @@ class Pool:
         self._expected = True
         self._failure = ""
         self._successor: Submits | None = None
+        self._retired = False
+        self.promised = 0
         self._quarantine: Mapping[int, float] = {}
         self._metas: dict[tuple[str, str, str], bytes] = {}
         self._orders: dict[str, list[Channel]] = {}
@@ -190,11 +192,21 @@ class Pool:
     def retire(self, successor: Submits | None = None) -> None:
         """These workers are going: finish what is in flight, take nothing new. Calls that no worker has begun, or whose
         worker ends now, are the ``successor``'s."""
-        self._expected, self._addresses, self._successor = False, {}, successor
-        for channel in list(self._channels.values()):
-            self._leave(channel)
-            channel.retire()
+        self._expected, self._addresses, self._successor, self._retired = False, {}, successor, True
+        self._let_go()
         self._fail_parked()
+
+    def promise(self, calls: int) -> None:
+        """So many more calls (below 0: fewer) are on their way here through other containers: until they have come, the
+        workers stay, retired or not."""
+        self.promised += calls
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._retired and not self.promised:
+            for channel in list(self._channels.values()):
+                self._leave(channel)
+                channel.retire()
 
     # -- a call's life --------------------------------------------------------------------------------------------
 
