@@ -8,6 +8,7 @@ import signal
 import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.api import eventstream
+from tests import cloud
 from tests.raw import Raw, gate, open_gate, request
 from tests.server import Server, declare, serve, variant
 from tests.toys import ROW, write_script_model, write_sum_model
@@ -571,6 +573,59 @@ def test_a_worker_that_leaves_finishes_its_streams(server: Server, tmp_path: Pat
         assert b"two" + b"x" * 2_000_000 == b"".join(event["PayloadPart"]["Bytes"] for event in events)
     server.eventually(lambda: [] == server.workers("leaving"))
     sagemaker.close()
+
+
+def test_the_last_container_of_a_pipeline_streams(tmp_path: Path) -> None:
+    """Those before it answer as ever."""
+    with serve(tmp_path, "--allow-code") as running:
+        sagemaker, runtime = cloud.client(running), cloud.client(running, "sagemaker-runtime")
+        passing = (
+            "def transform_fn(model, body, content_type, accept):\n    return iter([body[:1], body[1:]]), 'text/a'\n"
+        )
+        stages = [cloud.container(cloud.put_script(running, name, passing)) for name in ("one", "two")]
+        cloud.make_model(sagemaker, "e", *stages, InferenceExecutionConfig={"Mode": "Serial"})
+        cloud.make_config(sagemaker, "e", cloud.production("e"))
+        sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="e")
+        assert "InService" == cloud.settled(sagemaker, "e")["EndpointStatus"]
+        answer = runtime.invoke_endpoint_with_response_stream(EndpointName="e", Body=b"xyz")
+        assert ("text/a", [b"x", b"yz"]) == (answer["ContentType"], parts(answer))
+
+
+def test_an_update_leaves_open_streams_whole(tmp_path: Path) -> None:
+    """The new deployment serves while the old one's last stream goes on."""
+    with serve(tmp_path, "--allow-code") as running, gate(tmp_path / "gate") as fifo:
+        sagemaker, runtime = cloud.client(running), cloud.client(running, "sagemaker-runtime")
+        cloud.deploy(sagemaker, "e", cloud.put_script(running, "told", TOLD))
+        order = {"parts": ["one", {"hold": str(fifo)}, "two"]}
+        answer = runtime.invoke_endpoint_with_response_stream(EndpointName="e", Body=json.dumps(order))
+        events = iter(answer["Body"])
+        assert b"one" == next(events)["PayloadPart"]["Bytes"]
+        cloud.make_model(sagemaker, "new", cloud.container(cloud.put_script(running, "predicts", PREDICTS)))
+        cloud.make_config(sagemaker, "new", cloud.production("new"))
+        sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="new")
+        running.eventually(lambda: b"a|" == runtime.invoke_endpoint(EndpointName="e", Body=b"a")["Body"].read())
+        os.close(open_gate(fifo))
+        assert [b"two"] == [event["PayloadPart"]["Bytes"] for event in events]
+        assert "InService" == cloud.settled(sagemaker, "e")["EndpointStatus"]
+
+
+def test_a_worker_holds_so_many_streams_and_no_more(tmp_path: Path) -> None:
+    """One more is refused for now, and plain calls go on; when one has gone there is room."""
+    with _serve(tmp_path, SERVING_MAX_QUEUE="1024") as running, ExitStack() as stack:
+        body = json.dumps({"parts": [100_000], "times": 100}).encode()
+        path = "/endpoints/told/invocations-response-stream"
+        held = [stack.enter_context(Raw(running.url, receive_buffer=4096)) for _ in range(128)]
+        for raw in held:
+            raw.send(request(path, body))
+            assert b"HTTP/1.1 200 OK" == raw._line()
+        with Raw(running.url) as one_more:
+            answer = one_more.ask(request(path, body))
+            assert (429, "ThrottlingException") == (answer.status, answer.headers["x-amzn-errortype"])
+            assert 200 == one_more.ask(request("/endpoints/told/invocations", b'{"whole": "w"}')).status
+            held[0].sock.close()
+            running.eventually(lambda: 127 >= streaming(running))
+            assert [b"a"] == parts(ask(running, parts=["a"]))
+        client(running).close()
 
 
 def test_a_server_that_ends_says_so_in_the_stream(tmp_path: Path) -> None:

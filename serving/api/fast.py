@@ -71,6 +71,7 @@ class FastProtocol(Connection):
         self._last: Message | None = None
         self._on_answer = self._answered
         self._stream: streams.Outgoing | None = None
+        self._cut_at = 0.0
         self._ticket: Ticket | None = None
         self._request_id = ""
 
@@ -283,13 +284,12 @@ class FastProtocol(Connection):
     def shutdown(self) -> None:
         """Finish what was accepted; a stream, as far as there is time."""
         super().shutdown()
+        self._cut_at = self.loop.time() + self.front.settings.drain_seconds - _FAREWELL_SECONDS
         self._cut_in_time()
 
     def _cut_in_time(self) -> None:
         if self._closing and self._stream is not None:
-            self.loop.call_later(
-                max(0.0, self.front.settings.drain_seconds - _FAREWELL_SECONDS), self._cut, self._stream
-            )
+            self.loop.call_at(self._cut_at, self._cut, self._stream)
 
     def _cut(self, stream: streams.Outgoing) -> None:
         if stream is self._stream:

@@ -17,7 +17,8 @@ from serving.types import Invocation, Reply
 from serving.watch.metrics import Registry
 from serving.workers import sessions
 from serving.workers.channel import Channel, Done
-from serving.workers.pool import Pool, VariantMetrics
+from serving.workers.pool import Pool
+from serving.workers.tally import VariantMetrics
 
 
 class Ticket(Protocol):

@@ -29,8 +29,10 @@ from serving.types import FleetKey, Invocation, Reply, RoutingStrategy
 from serving.watch.metrics import Registry
 from serving.workers import cells, placement, sessions, wire
 from serving.workers.admission import Admission
+from serving.workers.calls import error_of, is_settled, may_have_run, orphaned, reply_head, with_extras
 from serving.workers.channel import Address, Call, Channel, Done
 from serving.workers.parts import Parts
+from serving.workers.tally import VariantMetrics
 
 SWEEP_SECONDS = 0.25
 #: A worker whose interpreter has not turned for so long, with calls of other models waiting, is passed by.
@@ -49,34 +51,6 @@ log = logging.getLogger("serving.front")
 
 #: Half the cost of calling a NamedTuple's own constructor.
 _new = tuple.__new__
-
-
-class VariantMetrics:
-    """The cells one variant's calls are counted in."""
-
-    def __init__(self, registry: Registry, endpoint: str, variant: str) -> None:
-        labels = (endpoint, variant)
-        self.invocations = registry.counter("sagemaker_invocations_total", *labels)
-        self.errors_4xx = registry.counter("sagemaker_invocation_errors_total", *labels, "4xx")
-        self.errors_5xx = registry.counter("sagemaker_invocation_errors_total", *labels, "5xx")
-        self.model_errors = registry.counter("sagemaker_invocation_model_errors_total", *labels)
-        self.retried = registry.counter("sagemaker_retried_invocations_total", *labels)
-        self.model_latency = registry.histogram("sagemaker_model_latency_seconds", *labels)
-        self.overhead = registry.histogram("sagemaker_overhead_latency_seconds", *labels)
-        self.concurrent = registry.counter("sagemaker_concurrent_requests", *labels)
-        self.first_part = registry.histogram("sagemaker_first_chunk_latency_seconds", *labels)
-        self.broken = registry.counter("sagemaker_mid_stream_errors_total", *labels)
-        self.load_wait = registry.histogram("sagemaker_model_loading_wait_seconds", *labels)
-
-    def failed(self, error: ServingError) -> None:
-        """Count an answer that was not 2xx."""
-        if not isinstance(error, errors.RequestRefused):
-            self.model_errors.add()
-        status = error.original_status if isinstance(error, errors.ModelError) else error.status
-        if 400 <= status < 500:
-            self.errors_4xx.add()
-        elif status >= 500:
-            self.errors_5xx.add()
 
 
 class Submits(Protocol):
@@ -254,7 +228,7 @@ class Pool:
         kind = (invocation.content_type, invocation.accept, invocation.target_model)
         meta = self._metas.get(kind) or self._packed(kind)
         if invocation.custom_attributes or invocation.inference_id or invocation.session_id:
-            meta = _with_extras(kind, invocation)
+            meta = with_extras(kind, invocation)
         body = invocation.body
         frame = wire.STREAM if invocation.stream_seconds else wire.ALONE if call.alone else wire.REQUEST
         channel.send(wire.request_head(frame, id, invocation.deadline, now, len(meta), len(body)), meta, body)
@@ -372,7 +346,7 @@ class Pool:
         if answer.kind != wire.REPLY:
             self._refused(channel, call, answer, now)
             return
-        content_type, headers = _reply_head(answer.meta)
+        content_type, headers = reply_head(answer.meta)
         spent, hit = answer[3:9], answer.flags == wire.HIT
         total = now - call.started
         self._finish(call, _new(Reply, (answer.body, content_type, self.variant, total, spent, hit, headers, None)))
@@ -394,7 +368,7 @@ class Pool:
         call.flow = self._admission.begun(call.flow, size if size > _BIG else 0)
         call.parts = parts = Parts(channel, call, len(answer.body), now)
         call.done = parts.ended
-        content_type, headers = _reply_head(answer.meta)
+        content_type, headers = reply_head(answer.meta)
         total, hit = now - call.started, answer.flags == wire.HIT
         self._tell(done, Reply(answer.body, content_type, self.variant, total, answer[3:9], hit, headers, parts))
 
@@ -404,7 +378,7 @@ class Pool:
             self._metrics.retried.add()
             self._place(call, now)
         else:
-            self._finish(call, _error(answer))
+            self._finish(call, error_of(answer))
 
     def _note_warm(self, channel: Channel, call: Call) -> None:
         if len(self.ready) < 2:
@@ -422,17 +396,11 @@ class Pool:
             self._connect_later(channel.address.worker_id)
         suspect, now = cells.suspect(reading), time.monotonic()
         for call in calls:
-            if call.parts is not None:  # who has seen part of an answer must not see another's
-                self._finish(call, WorkerDied("The worker ended while it streamed this answer."))
-                continue
-            if suspect is not None and _may_have_run(call, suspect):
+            if suspect is not None and may_have_run(call, suspect):
                 call.strikes += 1
                 call.alone = True
-                if sessions.is_bound(call.invocation.session_id):
-                    self._finish(call, WorkerDied("The worker ended while it ran this call, and its sessions with it."))
-                    continue
-            if call.strikes > 1:
-                error = WorkerDied("The worker ended while it ran this call, and again when it was retried.")
+            error = orphaned(call)
+            if error is not None:
                 self._finish(call, error)
             else:
                 self._metrics.retried.add()
@@ -509,7 +477,7 @@ class Pool:
             channel.stalled = True
             self._leave(channel)
             self.on_stalled(channel.address.worker_id)
-        for call in [call for call in channel.pending.values() if not _is_settled(call)]:
+        for call in [call for call in channel.pending.values() if not is_settled(call)]:
             model = call.invocation.target_model
             if suspect is not None and cells.model_key(model) == suspect.model:
                 self._held[model] = channel
@@ -549,49 +517,6 @@ class Pool:
             finally:
                 channel.operations.pop(id, None)
             if answer.kind == wire.ERROR:
-                raise _error(answer)
+                raise error_of(answer)
             answers.append(json.loads(answer.body))
         return answers
-
-
-def _with_extras(kind: tuple[str, str, str], invocation: Invocation) -> bytes:
-    """Meta with the headers that differ from call to call."""
-    attributes, inference, session = invocation.custom_attributes, invocation.inference_id, invocation.session_id
-    return wire.pack_meta(*kind, (attributes, inference, session, invocation.request_id))
-
-
-def _is_settled(call: Call) -> bool:
-    """Can no other worker answer this call?"""
-    return call.parts is not None or sessions.is_bound(call.invocation.session_id)
-
-
-def _may_have_run(call: Call, suspect: cells.Busy) -> bool:
-    """Was this call in what ended the worker? Exactly known for a call that ran alone; of a batch, every call of the
-    model may have been, but for those that wait to run alone; a load is for all of them."""
-    if cells.model_key(call.invocation.target_model) != suspect.model:
-        return False
-    if suspect.state == cells.LOADING:
-        return True
-    return call.id == suspect.call if suspect.call else not call.alone
-
-
-def _error(answer: wire.Answer) -> ServingError:
-    name, _, status = answer.meta.decode().partition("\0")
-    kind = errors.BY_NAME.get(name, errors.InternalFailure)
-    text = answer.body.decode("utf-8", "replace")
-    return kind(text, int(status)) if issubclass(kind, errors.ModelError) else kind(text)
-
-
-_heads: dict[bytes, tuple[str, tuple[tuple[str, str], ...]]] = {}
-
-
-def _reply_head(meta: bytes) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Content type and model-set headers of a reply; the few that repeat are kept parsed."""
-    known = _heads.get(meta)
-    if known is not None:
-        return known
-    content_type, *lines = meta.decode("latin-1").split("\0")
-    headers = tuple((name, value) for name, _, value in (line.partition(": ") for line in lines))
-    if not headers and len(_heads) < 1024:
-        _heads[meta] = (content_type, headers)
-    return content_type, headers
