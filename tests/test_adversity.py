@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import resource
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
-from tests.cloud import client, container, make_config, make_model, production, put_script, settled
+from tests.cloud import (
+    answers,
+    client,
+    container,
+    deploy,
+    make_config,
+    make_model,
+    production,
+    put_script,
+    said,
+    settled,
+)
 from tests.load import Load
 from tests.server import Server, serve
 
@@ -20,6 +35,15 @@ STAGE = (
     "    time.sleep(0.05)\n"  # the model's work
     "    text = body if isinstance(body, str) else body.decode()\n"
     "    return (text + '{name}').encode(), 'text/plain'\n"
+)
+
+#: Loads for as long as a file is missing.
+PATIENT = (
+    "import pathlib, time\n"
+    "while not pathlib.Path({gate!r}).exists():\n"
+    "    time.sleep(0.01)\n"
+    "def transform_fn(model, body, content_type, accept):\n"
+    "    return b'patient:' + body, 'text/plain'\n"
 )
 
 
@@ -56,3 +80,73 @@ def test_a_pipeline_that_is_updated_under_load_fails_no_call(server: Server, sag
             assert config == settled(sagemaker, "e")["EndpointConfigName"]
     assert [] == load.failures
     assert {b"x one-a one-b", b"x two-a two-b"} == {outcome.body for outcome in load.outcomes}
+
+
+@contextmanager
+def full_disk(server: Server) -> Iterator[None]:
+    """The control process cannot write to any file."""
+    pid, before = server.process.pid, resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+
+def refusal(call: Any, **params: Any) -> tuple[str, str]:
+    """The code and message of the error that a call meets."""
+    with pytest.raises(ClientError) as caught:
+        call(**params)
+    error = caught.value.response["Error"]
+    return error["Code"], error["Message"]
+
+
+def test_a_disk_that_fills_up_in_an_update_holds_it_up_and_no_more(
+    server: Server, sagemaker: Any, tmp_path: Path
+) -> None:
+    """Meanwhile the endpoint answers, what is asked for is refused with 503, what is there is described; with space it
+    goes on by itself, and the old workers go."""
+    deploy(sagemaker, "e", answers(server, "one"))
+    runtime, gate = client(server, "sagemaker-runtime"), tmp_path / "gate"
+    make_model(sagemaker, "slow", container(put_script(server, "slow", PATIENT.format(gate=str(gate)))))
+    make_config(sagemaker, "slow", production("slow"))
+    sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="slow")
+    with full_disk(server):
+        gate.touch()
+        server.wait_for("endpoint/e: The state store is not available.*Trying again")
+        code, message = refusal(sagemaker.delete_model, ModelName="slow")
+        assert "ServiceUnavailable" == code
+        assert "state store" in message
+        assert "Updating" == sagemaker.describe_endpoint(EndpointName="e")["EndpointStatus"]
+        assert "patient:x" == said(runtime, "e")
+    described = settled(sagemaker, "e")
+    assert ("InService", "slow") == (described["EndpointStatus"], described["EndpointConfigName"])
+    server.eventually(lambda: server.metric("sagemaker_workers", endpoint="e") == 1)
+    assert "patient:x" == said(runtime, "e")
+
+
+def test_what_cannot_come_back_can_still_be_changed_and_deleted(tmp_path: Path) -> None:
+    """Weights and counts are taken, a bad update is undone, and as soon as its artifact is there again it serves."""
+    with serve(tmp_path, "--allow-code") as server:
+        deploy(client(server), "e", answers(server, "one"))
+        deploy(client(server), "f", answers(server, "two"))
+        make_model(client(server), "nowhere", container("s3://nowhere/model.tar.gz"))
+        make_config(client(server), "nowhere", production("nowhere"))
+    artifacts, aside = tmp_path / "data" / "s3" / "models", tmp_path / "aside"
+    artifacts.rename(aside)
+    with serve(tmp_path, "--allow-code") as server:
+        sagemaker = client(server)
+        assert "OutOfService" == sagemaker.describe_endpoint(EndpointName="e")["EndpointStatus"]
+        changes = [{"VariantName": "AllTraffic", "DesiredInstanceCount": 2}]
+        sagemaker.update_endpoint_weights_and_capacities(EndpointName="e", DesiredWeightsAndCapacities=changes)
+        described = settled(sagemaker, "e")
+        assert "OutOfService" == described["EndpointStatus"]
+        assert "models" in described["FailureReason"]
+        sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="nowhere")
+        assert "OutOfService" == settled(sagemaker, "e")["EndpointStatus"]
+        sagemaker.delete_endpoint(EndpointName="f")
+        shutil.copytree(aside, artifacts)
+        server.eventually(lambda: [worker["State"] for worker in server.workers("e")] == ["READY"] * 2, 30)
+        assert "InService" == sagemaker.describe_endpoint(EndpointName="e")["EndpointStatus"]
+        assert "one:x" == said(client(server, "sagemaker-runtime"), "e")
+        assert ["e"] == list(server.endpoints())

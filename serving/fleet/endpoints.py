@@ -43,8 +43,8 @@ log = logging.getLogger("serving.fleet")
 
 
 def tag(kind: str, name: str) -> str:
-    """How actions and the reconciler call a record."""
-    return f"{kind}/{name}"
+    """How actions and the reconciler call a record, however its name is written: it has one driver at most."""
+    return f"{kind}/{name.lower()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,26 +187,41 @@ class Endpoints:
                 await self._thread.write(lambda session: session.remove(kind, name))
             return False
         known = self._running.get(tag(kind, name))
-        if "Serving" in record.body and not (known and known.up):
-            await self._come_back(record)
+        serves = "Serving" not in record.body or (known is not None and known.up)
+        lost = None if serves else await self._come_back(record)
         if "Pending" in record.body and record.status == "RollingBack":  # a crash cut it short: those fleets are gone
             reason = str(record.body.get("FailureReason", ""))
             await self._commit(record, lambda one: _rolled_back(one, reason))
         elif "Pending" in record.body and record.status != "Failed":
             await self._roll_out(record)
-        elif record.status in IN_PROGRESS:
+        elif record.status in IN_PROGRESS and lost is None:
             await self._adjust(record)
+        elif record.status in IN_PROGRESS:  # what it shall be is written down; it can be changed again, or deleted
+            await self._commit(record, lambda one: _adjusted(one, ""))
         else:
             self._note(record)
+        if lost is not None and not self._running[tag(kind, name)].up:
+            self._say(tag(kind, name), reason=lost.message)
+            raise lost
         return True
 
     def _note(self, record: Record) -> None:
         """What people may read of it."""
-        one = self._running.get(tag(record.kind, record.name))
-        if one is not None:
+        if tag(record.kind, record.name) in self._running:
             reason = str(record.body.get("FailureReason", ""))
-            self._running[tag(record.kind, record.name)] = replace(one, status=record.status, reason=reason)
-            self._on_change()
+            self._say(tag(record.kind, record.name), status=record.status, reason=reason)
+
+    def _say(self, one: str, **what: Any) -> None:
+        self._running[one] = replace(self._running[one], **what)
+        self._on_change()
+
+    def _serve(self, one: str, made: Deployed) -> None:
+        """Calls are for these from now on."""
+        self._running[one] = made
+        for fleet in made.fleets:
+            self.names.locate(fleet.key.endpoint, Path(self._supervisor.fleets[fleet.key].location))
+        self.enter(one)
+        self._on_change()
 
     async def _raise_up(self, made: Deployed) -> None:
         """Start these fleets. Raises ``ServingError`` for an artifact that is missing, unknown or not allowed."""
@@ -214,32 +229,27 @@ class Endpoints:
         for fleet, (location, frameworks) in zip(made.fleets, places, strict=True):
             if fleet.key not in self._supervisor.fleets:
                 self._supervisor.put(fleet, str(location), frameworks)
-                self.names.locate(fleet.key.endpoint, location)
 
     def _place(self, fleet: FleetSpec) -> tuple[Path, frozenset[str]]:
         return place(fleet, self._artifacts, self._settings.allow_code)
 
-    async def _come_back(self, record: Record) -> None:
-        """After a restart: what served shall serve again. Raises ``ServingError`` when it cannot even be tried and
-        nothing else is pending."""
+    async def _come_back(self, record: Record) -> ServingError | None:
+        """After a restart: what served shall serve again. Returns why it cannot even be tried."""
         one = tag(record.kind, record.name)
         made = replace(deployed(record, record.body["Serving"]), status=record.status)
         self._running[one] = replace(made, up=False)
         try:
             await self._raise_up(made)
         except ServingError as error:
-            self._running[one] = replace(made, up=False, reason=error.message)  # callers are told why
-            self._on_change()
-            if "Pending" in record.body:
-                return
-            raise
-        self._running[one] = made
-        self.enter(one)
-        self._on_change()
+            self._say(one, reason=error.message)  # callers are told why
+            self.enter(one)
+            return error
+        self._serve(one, made)
         try:
             await self._supervisor.settled(made.keys, self._patience)
         except ServiceUnavailable as error:
             log.error("%s does not come back: %s", record.name, error.message)
+        return None
 
     @property
     def _patience(self) -> float:
@@ -253,23 +263,26 @@ class Endpoints:
         try:
             made = replace(deployed(record, pending), status=record.status)
             coming = made.keys
-            await self._raise_up(made)
-            if before is None:
-                self._running[one] = made  # nobody is served yet: calls may wait for it
-                self.enter(one)
-                self._on_change()
-            await self._supervisor.settled(coming, self._patience)
+            if before != made or "Serving" not in record.body:  # else it serves; only to write that down has failed
+                await self._raise_up(made)
+                if before is None:
+                    self._serve(one, made)  # nobody is served yet: calls may wait for it
+                await self._supervisor.settled(coming, self._patience)
         except ServingError as error:
             log.error("%s: its deployment cannot come up: %s", record.name, error.message)
             await self._refuse(record, coming, error.message[:_LONGEST_REASON])
             return
-        self._running[one] = made
-        self._on_change()
+        self._serve(one, made)
         await self._known()
         await self._commit(record, _succeeded)
-        if before is not None:
-            self._supervisor.remove(set(before.keys) - set(coming))
-            self._on_change()
+        self._supervisor.remove(self._fleets_of(record) - set(coming))
+        self._on_change()
+
+    def _fleets_of(self, record: Record) -> set[FleetKey]:
+        """All there are, of whichever deployment."""
+        component = record.kind == COMPONENT
+        owner = (record.parent, record.name) if component else (record.name, "")
+        return {key for key in self._supervisor.fleets if (key.endpoint, key.component) == owner}
 
     async def _refuse(self, record: Record, coming: Iterable[FleetKey], reason: str) -> None:
         self._supervisor.remove(coming)
@@ -374,8 +387,9 @@ class _Driver:
         self._again.set()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Look no more; nobody need wait for it."""
         self._task.cancel()
+        self.settled.set()
 
     async def _run(self) -> None:
         exists, failures = True, 0
