@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -22,6 +23,7 @@ from serving.errors import PredictionFailed, Throttled, ValidationError
 from serving.runtimes.base import ScriptCall, ScriptModel, ScriptReply
 from serving.workers import sessions
 from serving.workers.sessions import Sessions
+from tests import cloud
 from tests.processes import is_alive, processes
 from tests.server import Server, declare, serve, variant
 from tests.toys import ROW, write_script_model, write_sum_model
@@ -278,6 +280,33 @@ def test_a_worker_that_leaves_ends_its_sessions(server: Server) -> None:
     server.eventually(lambda: [] == server.workers("leaving"))
     assert "is not open" in refusal(server, name, "leaving")
     sagemaker.close()
+
+
+def test_a_session_of_a_pipeline_is_its_last_containers(tmp_path: Path) -> None:
+    """Which alone sees it; whatever worker the container before it has."""
+    with serve(tmp_path, "--allow-code") as running:
+        sagemaker = cloud.client(running)
+        stages = [cloud.container(cloud.put_script(running, name, code)) for name, code in PIPELINE.items()]
+        cloud.make_model(sagemaker, "e", *stages, InferenceExecutionConfig={"Mode": "Serial"})
+        cloud.make_config(sagemaker, "e", cloud.production("e", InitialInstanceCount=2))
+        sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="e")
+        assert "InService" == cloud.settled(sagemaker, "e")["EndpointStatus"]
+        found = [opened(running, "e") for _ in range(6)]
+        assert 2 == len({pid for _, pid in found})
+        for name, pid in found:
+            answer = said(ask(running, name, "e"))
+            assert (pid, 2) == (answer["pid"], answer["calls"])
+        assert "is not open" in refusal(running, "s-1", "e")
+        client(running.url).close()
+
+
+#: The first says so if it hears of a session.
+PIPELINE = {
+    "first": "def transform_fn(model, body, content_type, accept, context):\n"
+    "    assert 'X-Amzn-SageMaker-Session-Id' not in context.request_headers\n"
+    "    return body\n",
+    "counts": COUNTS,
+}
 
 
 def test_a_session_id_that_is_none_is_refused(server: Server) -> None:

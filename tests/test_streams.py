@@ -18,11 +18,12 @@ import pytest
 from botocore.config import Config
 from botocore.eventstream import EventStreamBuffer
 from botocore.exceptions import ClientError, EventStreamError
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.api import eventstream
 from tests import cloud
+from tests.processes import processes
 from tests.raw import Raw, gate, open_gate, request
 from tests.server import Server, declare, serve, variant
 from tests.toys import ROW, write_script_model, write_sum_model
@@ -304,6 +305,36 @@ def test_a_connection_that_is_to_end_ends_after_the_stream(server: Server) -> No
         assert b"" == raw.rest()
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.one_of(st.integers(0, 600_000), st.text(max_size=30)), max_size=12), st.integers(1, 1 << 20))
+def test_whatever_is_made_arrives_in_order(server: Server, made: list[int | str], gulp: int) -> None:
+    """However long the pieces are and however much is read at a time."""
+    expected = b"".join(b"x" * one if isinstance(one, int) else one.encode() for one in made)
+    body = json.dumps({"parts": made}).encode()
+    with Raw(server.url, receive_buffer=max(4096, gulp // 8)) as raw:
+        raw.send(request("/endpoints/told/invocations-response-stream", body, {"Connection": "close"}))
+        data = b""
+        while more := raw.sock.recv(gulp):
+            data += more
+    head, _, chunks = data.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    if b"chunked" in head:
+        chunks = dechunked(chunks)
+    assert expected == b"".join(payloads([chunks]))
+
+
+def dechunked(data: bytes) -> bytes:
+    """A chunked body, whole."""
+    found = []
+    while True:
+        size, _, data = data.partition(b"\r\n")
+        if not int(size, 16):
+            assert b"\r\n" == data
+            return b"".join(found)
+        found.append(data[: int(size, 16)])
+        data = data[int(size, 16) + 2 :]
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
@@ -469,6 +500,48 @@ def test_a_reader_who_leaves_closes_the_generator(server: Server, tmp_path: Path
         server.eventually(mark.with_suffix(".closed").exists)
     server.eventually(lambda: 0 == streaming(server))
     assert [b"a"] == parts(ask(server, parts=["a"]))
+
+
+def test_places_of_those_who_leave_are_free(server: Server) -> None:
+    """More come and go, early and late, than a worker or a front has room for at once."""
+    body = json.dumps({"parts": ["a", 100_000], "times": 50}).encode()
+    for number in range(200):
+        with Raw(server.url, receive_buffer=4096) as leaver:
+            leaver.send(request("/endpoints/told/invocations-response-stream", body))
+            if number % 2:
+                assert b"HTTP/1.1 200 OK" == leaver._line()
+    server.eventually(lambda: 0 == streaming(server))
+    assert [b"a"] == parts(ask(server, parts=["a"]))
+
+
+def test_slow_readers_cost_no_memory(server: Server) -> None:
+    """Neither the front nor the worker keeps what they do not read: forty of them want a gigabyte each."""
+    watched = [*processes(server, "serving.app"), *(one["Pid"] for one in server.workers("told"))]
+    before = sum(resident(pid) for pid in watched)
+    body = json.dumps({"parts": [1_000_000], "times": 1000}).encode()
+    with ExitStack() as stack:
+        for _ in range(40):
+            slow = stack.enter_context(Raw(server.url, receive_buffer=4096))
+            slow.send(request("/endpoints/told/invocations-response-stream", body))
+            assert b"HTTP/1.1 200 OK" == slow._line()
+        assert [b"a"] * 40 == [parts(ask(server, parts=["a"]))[0] for _ in range(40)]  # all have had their turns
+        assert sum(resident(pid) for pid in watched) - before < 150_000_000
+    server.eventually(lambda: 0 == streaming(server))
+
+
+def resident(pid: int) -> int:
+    """Memory a process has, in bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_front_that_dies_closes_its_generators(tmp_path: Path) -> None:
+    """The worker is not left with streams that nobody reads."""
+    with _serve(tmp_path) as running, Raw(running.url, receive_buffer=4096) as raw:
+        body = json.dumps({"parts": [50_000], "times": 10_000, "mark": str(tmp_path / "m")}).encode()
+        raw.send(request("/endpoints/told/invocations-response-stream", body))
+        running.eventually((tmp_path / "m.begun").exists)
+        os.kill(processes(running, "serving.app")[0], signal.SIGKILL)
+        running.eventually((tmp_path / "m.closed").exists)
 
 
 def test_boto3_may_close_a_stream(server: Server, tmp_path: Path) -> None:
