@@ -16,12 +16,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.api.control_call import ControlCall, Outcome
+from serving.api.control_changing import find, refuse_in_progress, settled
 from serving.api.control_endpoints import MOST_INSTANCES
 from serving.api.control_models import find_model, unpacked
 from serving.api.control_tags import keep
 from serving.errors import ResourceLimitExceeded, ValidationError
 from serving.fleet import resolve
-from serving.fleet.endpoints import COMPONENT, ENDPOINT, IN_PROGRESS, tag
+from serving.fleet.endpoints import COMPONENT, ENDPOINT, tag
 from serving.fleet.store import Record
 
 Body = Mapping[str, Any]
@@ -46,7 +47,7 @@ def create(call: ControlCall) -> Outcome:
 
 def describe(call: ControlCall) -> Outcome:
     """DescribeInferenceComponent."""
-    record = _find(call, call.params["InferenceComponentName"])
+    record = find(call, COMPONENT, call.params["InferenceComponentName"])
     body = record.body
     shown = body.get("Serving") or body["Pending"]
     specification = _described(shown)
@@ -70,7 +71,7 @@ def describe(call: ControlCall) -> Outcome:
 def update(call: ControlCall) -> Outcome:
     """UpdateInferenceComponent: a new specification comes up beside the old one; a new count alone changes in place."""
     params = call.params
-    record = _settled(call, params["InferenceComponentName"])
+    record = settled(call, COMPONENT, params["InferenceComponentName"])
     body, serving = record.body, record.body["Serving"]
     count = params.get("RuntimeConfig", {}).get("CopyCount", serving["Count"])
     if "Specification" not in params and "Specifications" not in params:
@@ -85,14 +86,14 @@ def update(call: ControlCall) -> Outcome:
 
 def update_runtime(call: ControlCall) -> Outcome:
     """UpdateInferenceComponentRuntimeConfig: the number of copies, 0 included."""
-    record = _settled(call, call.params["InferenceComponentName"])
+    record = settled(call, COMPONENT, call.params["InferenceComponentName"])
     return _recount(call, record, call.params["DesiredRuntimeConfig"]["CopyCount"])
 
 
 def delete(call: ControlCall) -> Outcome:
     """DeleteInferenceComponent."""
-    record = _find(call, call.params["InferenceComponentName"])
-    _refuse_in_progress(call, record)
+    record = find(call, COMPONENT, call.params["InferenceComponentName"])
+    refuse_in_progress(call, record)
     call.session.change(record, now=call.now, status="Deleting")
     return Outcome({}, (tag(COMPONENT, record.name),))
 
@@ -101,9 +102,7 @@ def delete(call: ControlCall) -> Outcome:
 
 
 def _endpoint(call: ControlCall, name: str) -> Record:
-    endpoint = call.session.get(ENDPOINT, name)
-    if endpoint is None:
-        raise call.could_not_find(ENDPOINT, name)
+    endpoint = find(call, ENDPOINT, name)
     if endpoint.status in ("Failed", "Deleting"):
         raise ValidationError(f'Endpoint "{call.arn(ENDPOINT, endpoint.name)}" is in status {endpoint.status}.')
     return endpoint
@@ -191,29 +190,6 @@ def _copies(call: ControlCall, record: Record) -> int:
     live = call.live(record.parent)
     rows = live["components"] if live is not None else ()
     return next((len(row["workers"]) for row in rows if row["key"][-1] == record.name), 0)
-
-
-def _find(call: ControlCall, name: str) -> Record:
-    record = call.session.get(COMPONENT, name)
-    if record is None:
-        raise call.could_not_find(COMPONENT, name)
-    return record
-
-
-def _refuse_in_progress(call: ControlCall, record: Record) -> None:
-    if record.status in IN_PROGRESS:
-        raise ValidationError(f'Cannot update in-progress inference component "{call.arn(COMPONENT, record.name)}".')
-
-
-def _settled(call: ControlCall, name: str) -> Record:
-    record = _find(call, name)
-    _refuse_in_progress(call, record)
-    if "Serving" not in record.body:
-        raise ValidationError(
-            f'Cannot update inference component "{call.arn(COMPONENT, record.name)}" in status {record.status}; delete '
-            "it and create it anew."
-        )
-    return record
 
 
 def _touched(call: ControlCall, name: str) -> Outcome:

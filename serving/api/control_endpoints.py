@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.api.control_call import ControlCall, Outcome
+from serving.api.control_changing import find, refuse_in_progress, settled
 from serving.api.control_configs import find_config, model_names
 from serving.api.control_deployments import check_deployment_config
 from serving.api.control_models import find_model, unpacked
@@ -53,7 +54,7 @@ def create(call: ControlCall) -> Outcome:
 def update(call: ControlCall) -> Outcome:
     """UpdateEndpoint: the new configuration comes up beside the old one."""
     params = call.params
-    record = _settled_endpoint(call, params["EndpointName"])
+    record = settled(call, ENDPOINT, params["EndpointName"])
     config = find_config(call, params["EndpointConfigName"])
     pending = _deployment(call, config)
     serving = record.body["Serving"]
@@ -77,7 +78,7 @@ def update(call: ControlCall) -> Outcome:
 
 def update_weights(call: ControlCall) -> Outcome:
     """UpdateEndpointWeightsAndCapacities: the whole list is checked before anything changes; variants left out stay."""
-    record = _settled_endpoint(call, call.params["EndpointName"])
+    record = settled(call, ENDPOINT, call.params["EndpointName"])
     serving = record.body["Serving"]
     changes = call.params["DesiredWeightsAndCapacities"]
     _check_changes(record, [one["VariantName"] for one in changes])
@@ -97,8 +98,8 @@ def update_weights(call: ControlCall) -> Outcome:
 
 def delete(call: ControlCall) -> Outcome:
     """DeleteEndpoint. Its configuration and models stay."""
-    record = _find(call, call.params["EndpointName"])
-    _refuse_in_progress(call, record)
+    record = find(call, ENDPOINT, call.params["EndpointName"])
+    refuse_in_progress(call, record)
     if call.session.count(COMPONENT, record.name):
         raise ValidationError(
             f'Cannot delete endpoint "{call.arn(ENDPOINT, record.name)}" while it has inference components; '
@@ -109,30 +110,6 @@ def delete(call: ControlCall) -> Outcome:
 
 
 # --- checks ---------------------------------------------------------------------------------------------------------
-
-
-def _find(call: ControlCall, name: str) -> Record:
-    record = call.session.get(ENDPOINT, name)
-    if record is None:
-        raise call.could_not_find(ENDPOINT, name)
-    return record
-
-
-def _refuse_in_progress(call: ControlCall, record: Record) -> None:
-    if record.status in IN_PROGRESS:
-        raise ValidationError(f'Cannot update in-progress endpoint "{call.arn(ENDPOINT, record.name)}".')
-
-
-def _settled_endpoint(call: ControlCall, name: str) -> Record:
-    """The endpoint, ready for a change. On a Failed one only DeleteEndpoint works."""
-    record = _find(call, name)
-    _refuse_in_progress(call, record)
-    if "Serving" not in record.body:
-        raise ValidationError(
-            f'Cannot update endpoint "{call.arn(ENDPOINT, record.name)}" in status {record.status}; delete it and '
-            "create it anew."
-        )
-    return record
 
 
 def _deployment(call: ControlCall, config: Record) -> dict[str, Any]:
@@ -194,7 +171,7 @@ def _touched(call: ControlCall, name: str) -> Outcome:
 
 def describe(call: ControlCall) -> Outcome:
     """DescribeEndpoint: the record, and what really runs at this moment."""
-    record = _find(call, call.params["EndpointName"])
+    record = find(call, ENDPOINT, call.params["EndpointName"])
     live, body = call.live(record.name), record.body
     serving, pending = body.get("Serving"), body.get("Pending")
     status, reason = record.status, body.get("FailureReason")
