@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +26,9 @@ from tests.cloud import (
     said,
     settled,
 )
-from tests.load import Load
-from tests.server import Server, serve
+from tests.load import Caller, Load
+from tests.processes import is_alive, processes
+from tests.server import Server, script_model, serve
 
 AT_ONCE = {"SERVING_SETTLE_SECONDS": "0"}
 #: A container that adds its name, after a moment in which anything may happen.
@@ -44,6 +47,14 @@ PATIENT = (
     "    time.sleep(0.01)\n"
     "def transform_fn(model, body, content_type, accept):\n"
     "    return b'patient:' + body, 'text/plain'\n"
+)
+
+#: Holds its interpreter's lock for as long as it is told to.
+HOLDING = (
+    "def transform_fn(model, body, content_type, accept):\n"
+    "    if body != b'go':\n"
+    "        sum(range(int(body)))\n"
+    "    return b'done', 'text/plain'\n"
 )
 
 
@@ -150,3 +161,37 @@ def test_what_cannot_come_back_can_still_be_changed_and_deleted(tmp_path: Path) 
         assert "InService" == sagemaker.describe_endpoint(EndpointName="e")["EndpointStatus"]
         assert "one:x" == said(client(server, "sagemaker-runtime"), "e")
         assert ["e"] == list(server.endpoints())
+
+
+def test_a_forkserver_may_be_killed_as_often_as_one_likes(server: Server, sagemaker: Any) -> None:
+    """Ten times: each time there is a worker again, and calls only wait."""
+    deploy(sagemaker, "e", answers(server, "one"))
+    with Load(server.url, 1, b"x", path="/endpoints/e/invocations") as load:
+        for _ in range(10):
+            (before,) = server.workers("e")
+            os.kill(processes(server, "forkserver")[0], signal.SIGKILL)
+            server.wait_for(f"worker {int(before['WorkerId']) + 1:04d} of e/AllTraffic ready")
+            load.wait(2)
+    assert [] == load.failures
+    assert "InService" == sagemaker.describe_endpoint(EndpointName="e")["EndpointStatus"]
+
+
+def test_an_endpoint_with_a_worker_that_stands_still_can_be_deleted(server: Server, sagemaker: Any) -> None:
+    """The call that holds it up is answered, then the worker ends and the endpoint is gone."""
+    for name in ("holding", "other"):
+        script_model(server.data_dir / "s3" / "many" / name, HOLDING)
+    make_model(sagemaker, "e", container("s3://many/", Mode="MultiModel"))
+    make_config(sagemaker, "e", production("e"))
+    sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="e")
+    settled(sagemaker, "e")
+    runtime, path = client(server, "sagemaker-runtime"), "/endpoints/e/invocations"
+    assert "done" == said(runtime, "e", b"go", TargetModel="holding")
+    (worker,) = server.workers("e")
+    with Load(server.url, 1, b"200000000", target="holding", path=path) as load:
+        with Caller(server.url, path) as caller:  # another model's call has to wait until a worker stands in
+            server.eventually(lambda: [caller.call(b"go", "other").status, len(server.workers("e"))] == [200, 2])
+        sagemaker.delete_endpoint(EndpointName="e")
+        load.stop()
+    assert 200 == load.outcomes[0].status
+    server.eventually(lambda: [] == sagemaker.list_endpoints()["Endpoints"])
+    assert not is_alive(worker["Pid"])

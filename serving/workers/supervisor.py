@@ -92,7 +92,9 @@ class Supervisor:
             fleet = self.fleets.pop(key, None)
             if fleet is not None:
                 fleet.desired = 0
-                self._reconcile(fleet, time.monotonic())
+                for worker in fleet.live():  # one that stands still too: nobody will look at it when it turns again
+                    self._retire(worker)
+                self._share_resources()
 
     def resize(self, key: FleetKey, count: int) -> None:
         """There shall be ``count`` workers (0 or more)."""
@@ -195,6 +197,8 @@ class Supervisor:
         self._spawners.pop(frameworks).close()
         for fleet, worker in list(self._by_id.values()):
             if fleet.frameworks == frameworks:
+                if worker.ready_at:
+                    fleet.failed_starts = 0  # its workers do start: what ended is not theirs
                 if worker.pid:
                     _kill(worker.pid)
                     self._by_pid.pop(worker.pid, None)
