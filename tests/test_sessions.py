@@ -7,7 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +297,41 @@ def test_a_session_of_a_pipeline_is_its_last_containers(tmp_path: Path) -> None:
             answer = said(ask(running, name, "e"))
             assert (pid, 2) == (answer["pid"], answer["calls"])
         assert "is not open" in refusal(running, "s-1", "e")
+        client(running.url).close()
+
+
+def test_a_session_of_a_component_stays_with_its_copy(tmp_path: Path) -> None:
+    """And it streams; another component of the endpoint does not know it."""
+    with serve(tmp_path, "--allow-code") as running:
+        sagemaker = cloud.client(running)
+        role = "arn:aws:iam::123456789012:role/any"
+        bare = {"VariantName": "AllTraffic", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+        cloud.make_config(sagemaker, "c", bare, ExecutionRoleArn=role)
+        sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="c")
+        cloud.settled(sagemaker, "e")
+        needs = {"MinMemoryRequiredInMb": 128, "NumberOfCpuCoresRequired": 1.0}
+        for name in ("one", "other"):
+            container = {"Image": "any", "ArtifactUrl": cloud.put_script(running, name, COUNTS)}
+            sagemaker.create_inference_component(
+                InferenceComponentName=name,
+                EndpointName="e",
+                VariantName="AllTraffic",
+                Specification={"Container": container, "ComputeResourceRequirements": needs},
+                RuntimeConfig={"CopyCount": 2},
+            )
+        for name in ("one", "other"):
+            find = partial(sagemaker.describe_inference_component, InferenceComponentName=name)
+            running.eventually(lambda find=find: "InService" == find()["InferenceComponentStatus"])
+        session, pid = opened(running, "e", InferenceComponentName="one")
+        for turn in (2, 3, 4):
+            answer = said(ask(running, session, "e", InferenceComponentName="one"))
+            assert (pid, turn) == (answer["pid"], answer["calls"])
+        assert "is not open" in refusal(running, session, "e", InferenceComponentName="other")
+        stream = client(running.url).invoke_endpoint_with_response_stream(
+            EndpointName="e", InferenceComponentName="one", SessionId=session, Body=b'{"stream": 1}'
+        )
+        parts = [event["PayloadPart"]["Bytes"] for event in stream["Body"]]
+        assert (2, pid) == (len(parts), json.loads(b"".join(parts))["pid"])
         client(running.url).close()
 
 
