@@ -197,6 +197,11 @@ class Lines:
         """The line of a model, if any call waits or runs."""
         return self._lines.get(model)
 
+    def first(self, line: Line) -> Call:
+        """Take out the call at the front of a line that is busy with it from now on."""
+        self.waiting -= 1
+        return line.calls.popleft()
+
     def take(self, line: Line, now: float, most_calls: int, most_bytes: int) -> list[Call]:
         """Form a batch: calls from the front of the line while they share content type and accept with the first, at
         most ``most_calls`` and ``most_bytes`` of bodies (always at least one call); or one that must be alone. Calls

@@ -157,8 +157,10 @@ class Streams:
     def _line_up(self, stream: Stream) -> None:
         stream.aside = False
         lines = self._host.lines
-        lines.offer(lines.add(stream.step))
-        self._host.wake()
+        line = lines.add(stream.step)
+        if not line.busy:
+            lines.offer(line)
+            self._host.wake()
 
     def _send(self, stream: Stream) -> None:
         while stream.left and stream.credit > 0:
@@ -210,6 +212,9 @@ class Streams:
     def _give_back(self, stream: Stream) -> None:
         line, stream.line = stream.line, None
         assert line is not None
+        if line.calls and line.calls[0].stream is not None and line.calls[0].stream.chunks is not None:
+            self.take_turn(line, self._host.lines.first(line))  # from stream to stream: the leader need not know
+            return
         self._host.lines.done(line)
         self._host.wake()
 
