@@ -44,6 +44,7 @@ def test_every_setting_has_its_documented_default() -> None:
         "SERVING_HOST": "127.0.0.1",
         "SERVING_PORT": "8080",
         "SERVING_DATA_DIR": ".serving",
+        "SERVING_DATABASE_URL": "",
         "SERVING_SETTINGS": "",
         "SERVING_ACCOUNT_ID": "123456789012",
         "SERVING_REGION": "us-east-1",
@@ -202,7 +203,7 @@ def test_a_mistyped_variable_is_refused() -> None:
 
 def test_somebody_elses_variable_is_left_alone() -> None:
     """Kubernetes adds some for every Service, and later versions have more."""
-    others = {"SERVING_SERVICE_HOST": "10.0.0.1", "SERVING_PORT_8080_TCP_ADDR": "10.0.0.1", "SERVING_DATABASE_URL": "x"}
+    others = {"SERVING_SERVICE_HOST": "10.0.0.1", "SERVING_PORT_8080_TCP_ADDR": "10.0.0.1", "SERVING_PROFILE_URL": "x"}
     assert Settings() == load_settings({}, others)
 
 

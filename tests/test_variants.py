@@ -350,9 +350,9 @@ def test_boto3_changes_the_number_of_workers(server: Server) -> None:
     ("endpoint", "changes", "text"),
     [
         ("absent", [{"VariantName": "a", "DesiredWeight": 1.0}], "absent"),
-        ("changed", [{"VariantName": name, "DesiredWeight": 5.0} for name in "abc"], "Variant c"),
-        ("changed", [{"VariantName": "a", "DesiredWeight": 1e39}], "DesiredWeight"),
-        ("changed", [{"VariantName": "a", "DesiredInstanceCount": 1001}], "DesiredInstanceCount"),
+        ("changed", [{"VariantName": name, "DesiredWeight": 5.0} for name in "abc"], r'variant name\(s\) "c"'),
+        ("changed", [{"VariantName": "a", "DesiredWeight": 1e39}], "desiredWeight"),
+        ("changed", [{"VariantName": "a", "DesiredInstanceCount": 1001}], "instances per endpoint"),
     ],
     ids=["endpoint", "variant", "weight", "count"],
 )  # fmt: skip
