@@ -32,9 +32,30 @@ _SETTINGS = {"fsync": "off", "listen_addresses": "", "max_connections": "30", "s
 class Postgres:
     """A running server: hands out empty databases, each with its own URL."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, user: list[str]) -> None:
         self.folder = folder
+        self._user = user
         self._numbers = count(1)
+        self._process: subprocess.Popen[bytes]
+
+    def start(self) -> None:
+        """Start it; returns when it can be asked."""
+        self._process = _start(self.folder, self._user)
+        _wait(self, self._process)
+
+    def stop(self) -> None:
+        """End it: connections are cut."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(30)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """It does not run for the length of a ``with``."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
         """A connection as its superuser, each statement a transaction."""
@@ -55,13 +76,12 @@ def postgres() -> Iterator[Postgres]:
     try:
         user = _own(folder)
         _run("initdb", user, "--pgdata", str(folder / "data"), "--username=postgres", "--auth=trust", "--no-sync")
-        process = _start(folder, user)
+        server = Postgres(folder, user)
+        server.start()
         try:
-            _wait(folder, process)
-            yield Postgres(folder)
+            yield server
         finally:
-            process.send_signal(signal.SIGINT)  # "fast": connections are cut
-            process.wait(30)
+            server.stop()
     finally:
         shutil.rmtree(folder)
 
@@ -84,18 +104,18 @@ def _run(program: str, user: list[str], *arguments: str) -> None:
 def _start(folder: Path, user: list[str]) -> subprocess.Popen[bytes]:
     settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
     command = [*user, str(_PROGRAMS[0]), "-D", str(folder / "data"), "-k", str(folder), *settings]
-    with (folder / "log").open("wb") as log:
+    with (folder / "log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, cwd="/")
 
 
-def _wait(folder: Path, process: subprocess.Popen[bytes]) -> None:
+def _wait(server: Postgres, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < end:
         try:
-            Postgres(folder).connect().close()
+            server.connect().close()
             return
         except psycopg.OperationalError:
             time.sleep(0.02)  # it has no sign for others when it is ready
     process.kill()
     process.wait()
-    raise AssertionError(f"PostgreSQL did not start:\n{(folder / 'log').read_text()}")
+    raise AssertionError(f"PostgreSQL did not start:\n{(server.folder / 'log').read_text()}")

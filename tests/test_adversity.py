@@ -27,7 +27,8 @@ from tests.cloud import (
     settled,
 )
 from tests.load import Caller, Load
-from tests.processes import is_alive, processes
+from tests.postgres import NEEDED, Postgres, postgres
+from tests.processes import children, is_alive, processes
 from tests.server import Server, script_model, serve
 
 AT_ONCE = {"SERVING_SETTLE_SECONDS": "0"}
@@ -195,3 +196,105 @@ def test_an_endpoint_with_a_worker_that_stands_still_can_be_deleted(server: Serv
     assert 200 == load.outcomes[0].status
     server.eventually(lambda: [] == sagemaker.list_endpoints()["Endpoints"])
     assert not is_alive(worker["Pid"])
+
+
+# --- PostgreSQL -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Postgres]:
+    """PostgreSQL, for the length of this file."""
+    with postgres() as running:
+        yield running
+
+
+@contextmanager
+def silent(database: Postgres) -> Iterator[None]:
+    """No process of PostgreSQL says anything."""
+    main = int((database.folder / "data" / "postmaster.pid").read_text().split()[0])
+    stopped = [main, *children(main)]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+
+@NEEDED
+def test_the_life_of_an_endpoint_on_postgresql(tmp_path: Path, database: Postgres) -> None:
+    """Created, updated, reweighed, failed to update, killed, started again, deleted."""
+    there = {"SERVING_DATABASE_URL": database.database()}
+    with serve(tmp_path, "--allow-code", environment=there) as server:
+        sagemaker, runtime = client(server), client(server, "sagemaker-runtime")
+        assert "InService" == deploy(sagemaker, "e", answers(server, "one"))["EndpointStatus"]
+        assert not (server.data_dir / "serving.db").exists()
+        make_model(sagemaker, "two", container(answers(server, "two")))
+        make_config(sagemaker, "two", production("two"))
+        sagemaker.update_endpoint(EndpointName="E", EndpointConfigName="Two")
+        assert "two:x" == said(runtime, "e")
+        changes = [{"VariantName": "AllTraffic", "DesiredWeight": 3.0, "DesiredInstanceCount": 2}]
+        sagemaker.update_endpoint_weights_and_capacities(EndpointName="e", DesiredWeightsAndCapacities=changes)
+        make_model(sagemaker, "bad", container("s3://nowhere/model.tar.gz"))
+        make_config(sagemaker, "bad", production("bad"))
+        sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="bad")
+        assert "nowhere" in settled(sagemaker, "e")["FailureReason"]
+        server.process.kill()
+        server.process.wait()
+    with serve(tmp_path, "--allow-code", environment=there) as server:
+        sagemaker, runtime = client(server), client(server, "sagemaker-runtime")
+        described = sagemaker.describe_endpoint(EndpointName="e")
+        (variant,) = described["ProductionVariants"]
+        assert ("InService", "two", 3.0, 2) == (
+            described["EndpointStatus"],
+            described["EndpointConfigName"],
+            variant["CurrentWeight"],
+            variant["CurrentInstanceCount"],
+        )
+        assert "two:x" == said(runtime, "e")
+        sagemaker.delete_endpoint(EndpointName="e")
+        assert "ValidationException" == refusal(sagemaker.describe_endpoint, EndpointName="e")[0]
+        assert {} == server.endpoints()
+        assert 0 == server.stop()
+
+
+@NEEDED
+def test_postgresql_may_go_away_and_come_back(tmp_path: Path) -> None:
+    """Invocations go on, control calls are refused with 503; then both work, and a start without it says so."""
+    with postgres() as database:
+        there = {"SERVING_DATABASE_URL": database.database()}
+        with serve(tmp_path, "--allow-code", environment=there) as server:
+            sagemaker, runtime = client(server), client(server, "sagemaker-runtime")
+            deploy(sagemaker, "e", answers(server, "one"))
+            with database.away():
+                assert "one:x" == said(runtime, "e")
+                for call, params in (
+                    (sagemaker.describe_endpoint, {"EndpointName": "e"}),
+                    (sagemaker.list_models, {}),
+                    (sagemaker.delete_endpoint, {"EndpointName": "e"}),
+                ):
+                    assert ("ServiceUnavailable", "The state store is not available.") == refusal(call, **params)
+                assert "one:x" == said(runtime, "e")
+                with serve(tmp_path / "other", wait=False, environment=there) as refused:
+                    assert 2 == refused.process.wait(60)
+                    refused.close()
+                    assert refused.lines[-1].startswith("Error: The state store cannot be used: connection")
+                    assert "Traceback" not in refused.log
+            sagemaker.delete_endpoint(EndpointName="e")
+            assert {} == server.endpoints()
+            assert 0 == server.stop()
+
+
+@NEEDED
+def test_a_database_that_says_nothing_does_not_hold_up_the_end(tmp_path: Path, database: Postgres) -> None:
+    """Invocations go on meanwhile, control calls are refused; SIGTERM ends the server as ever."""
+    there = {"SERVING_DATABASE_URL": database.database()}
+    with serve(tmp_path, "--allow-code", environment=there) as server:
+        sagemaker, runtime = client(server), client(server, "sagemaker-runtime")
+        deploy(sagemaker, "e", answers(server, "one"))
+        with silent(database):
+            expected = ("ServiceUnavailable", "The state store does not answer.")
+            assert expected == refusal(sagemaker.describe_endpoint, EndpointName="e")
+            assert "one:x" == said(runtime, "e")
+            assert 0 == server.stop()

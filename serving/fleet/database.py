@@ -7,6 +7,7 @@ replaces a lost one writes only once it has the lock again.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -43,8 +44,18 @@ _POSTGRESQL = (
     "SET lock_timeout = '2s'",
     "SET synchronous_commit = on",
 )
+#: What libpq is told. A host that is gone is noticed, whatever was on its way (milliseconds; seconds).
+_CONNECTION = {
+    "connect_timeout": _PATIENCE,
+    "tcp_user_timeout": _PATIENCE * 1000,
+    "keepalives_idle": _PATIENCE // 2,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+}
 #: Which lock of the database is ours (its schema is the other half of the key).
 _LOCK = 0x53455256
+
+log = logging.getLogger("serving.fleet")
 
 
 class InUse(ConfigError):
@@ -93,9 +104,16 @@ class Database:
         except (IntegrityError, ProgrammingError):
             raise  # a defect of ours
         except SQLAlchemyError as error:
-            raise ServiceUnavailable(f"The state store is not available: {_reason(error)}.") from error
+            raise ServiceUnavailable(f"The state store is not available{self._told(error)}.") from error
         except InUse as error:  # the connection was lost, and another server has the lock
             raise ServiceUnavailable(error.message) from error
+
+    def _told(self, error: SQLAlchemyError) -> str:
+        """The reason as callers may hear it: PostgreSQL's names hosts, paths and users, which are the operator's."""
+        if self._url.get_backend_name() == "sqlite":
+            return f": {_reason(error)}"
+        log.error("the state store: %s", _reason(error))
+        return ""
 
 
 # --- connections ----------------------------------------------------------------------------------------------------
@@ -116,7 +134,7 @@ def _parse(url: str) -> URL:
 
 def _engine(url: URL) -> Engine:
     postgresql = url.get_backend_name() == "postgresql"
-    more: Mapping[str, Any] = {"pool_pre_ping": True, "connect_args": {"connect_timeout": _PATIENCE}}
+    more: Mapping[str, Any] = {"pool_pre_ping": True, "connect_args": _CONNECTION}
     try:
         engine = sqlalchemy.create_engine(  # a pool of one: others wait for their turn
             url,

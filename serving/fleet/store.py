@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AlreadyThere", "NotThere", "Query", "Record", "Session", "Stale", "Store", "StoreThread"]
 
+#: A database that does not answer holds up a caller, and the end of the server, no longer than so many seconds.
+_PATIENCE, _FAREWELL_SECONDS = 15.0, 5.0
+
 T = TypeVar("T")
 
 
@@ -74,7 +77,8 @@ class _Asked(NamedTuple):
 
 class StoreThread:
     """The one thread that talks to the database, for asyncio code. What is asked is done in order, one after another;
-    a caller who gave up before its turn is passed over."""
+    a caller who gave up before its turn is passed over. Raises ``ServiceUnavailable`` to one who has waited too long;
+    what was being written then may be written yet."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -92,13 +96,14 @@ class StoreThread:
         return await self._ask(self._store.write, function)
 
     def close(self) -> None:
-        """Do what has been asked, then end the thread. The store stays open."""
+        """Do what has been asked, then end the thread; what a silent database holds up is given up. The store stays
+        open."""
         with self._closing:
             if not self._closed:
                 self._closed = True
                 self._asked.put(None)
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(_FAREWELL_SECONDS)
 
     async def _ask(
         self, transaction: Callable[[], AbstractContextManager[Session]], function: Callable[[Session], T]
@@ -110,7 +115,10 @@ class StoreThread:
             if self._thread.ident is None:
                 self._thread.start()
             self._asked.put(_Asked(transaction, function, answer))
-        return await asyncio.wrap_future(answer)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(answer), _PATIENCE)
+        except TimeoutError:
+            raise ServiceUnavailable("The state store does not answer.") from None
 
     def _run(self) -> None:
         while (asked := self._asked.get()) is not None:
