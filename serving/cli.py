@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serving import __version__
-from serving.config import SETTINGS, Settings, load_settings
+from serving.config import SETTINGS, Settings, load_settings, masked
 from serving.errors import ConfigError, ServiceUnavailable, ServingError
 from serving.terminal import busy, complain, print_json, print_table, tell
 
@@ -453,7 +453,7 @@ def _value_text(value: object) -> str:
         return ""
     if isinstance(value, tuple):
         return ",".join(str(item) for item in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else masked(str(value))
 
 
 def settings_table() -> str:

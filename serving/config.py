@@ -323,7 +323,12 @@ def _parsed(row: Setting, raw: object, source: str) -> object:
         hint = ""
         if row.name == "port" and str(raw).startswith("tcp://"):
             hint = " (Kubernetes sets it for a Service named 'serving': switch enableServiceLinks off in the pod)"
-        raise ConfigError(f"{source} is {raw!r}; expected {row.kind.expected}{hint}.") from None
+        raise ConfigError(f"{source} is {masked(repr(raw))}; expected {row.kind.expected}{hint}.") from None
+
+
+def masked(text: str) -> str:
+    """A text fit to be shown: without the password of a URL in it."""
+    return re.sub(r"(://[^:/@\s]*:)[^@\s]*@", r"\1***@", text)
 
 
 def _refuse_near_misses(environ: Mapping[str, str]) -> None:

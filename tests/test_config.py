@@ -19,6 +19,7 @@ from serving.config import (
     did_you_mean,
     is_loopback,
     load_settings,
+    masked,
     parse_size,
     read_document,
     usable_cores,
@@ -121,6 +122,17 @@ def test_lists_are_separated_by_commas(tmp_path: Path) -> None:
     """In the environment; a file has real lists."""
     got = settings(tmp_path, "", {"SERVING_FILE_ROOTS": "/models,/more"})
     assert (Path("/models"), Path("/more")) == got.file_roots
+
+
+def test_a_database_is_named_by_url_and_its_password_is_shown_to_nobody(tmp_path: Path) -> None:
+    """Not by a message about a URL that is none, either."""
+    url = "postgresql://serving:hush@db/state"
+    got = settings(tmp_path, "", {"SERVING_DATABASE_URL": url})
+    assert "postgresql+psycopg://serving:hush@db/state" == got.database_url
+    assert "postgresql+psycopg://serving:***@db/state" == masked(got.database_url)
+    with pytest.raises(ConfigError, match="expected sqlite:///PATH or postgresql://") as caught:
+        settings(tmp_path, "", {"SERVING_DATABASE_URL": url.replace("postgresql", "mysql")})
+    assert "hush" not in caught.value.message
 
 
 def test_a_control_call_may_wait_for_nothing(tmp_path: Path) -> None:
