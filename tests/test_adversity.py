@@ -198,6 +198,100 @@ def test_an_endpoint_with_a_worker_that_stands_still_can_be_deleted(server: Serv
     assert not is_alive(worker["Pid"])
 
 
+def test_a_store_whose_file_has_gone_takes_no_more(server: Server, sagemaker: Any) -> None:
+    """What it would acknowledge would be lost at the next start. What is there is still told and served; with the file
+    back it goes on."""
+    deploy(sagemaker, "e", answers(server, "one"))
+    file, aside = server.data_dir / "serving.db", server.data_dir / "aside.db"
+    file.rename(aside)
+    expected = ("ServiceUnavailable", "The state store's file has been removed or replaced.")
+    assert expected == refusal(sagemaker.delete_endpoint, EndpointName="e")
+    assert "InService" == sagemaker.describe_endpoint(EndpointName="e")["EndpointStatus"]
+    assert "one:x" == said(client(server, "sagemaker-runtime"), "e")
+    shutil.copyfile(aside, file)
+    assert expected == refusal(sagemaker.delete_endpoint, EndpointName="e")
+    aside.rename(file)
+    sagemaker.delete_endpoint(EndpointName="e")
+
+
+def test_a_variant_that_holds_components_is_not_taken_from_them(server: Server, sagemaker: Any, tmp_path: Path) -> None:
+    """Neither by an update, nor by a component that is created while an update is on its way."""
+    gate = tmp_path / "gate"
+    make_model(sagemaker, "slow", container(put_script(server, "slow", PATIENT.format(gate=str(gate)))))
+    role = "arn:aws:iam::123456789012:role/any"
+    bare = {"VariantName": "bare", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    make_config(sagemaker, "bare", bare, ExecutionRoleArn=role)
+    make_config(sagemaker, "own", production("slow", name="bare"))
+    component = {
+        "InferenceComponentName": "component",
+        "EndpointName": "e",
+        "VariantName": "bare",
+        "Specification": {
+            "Container": {"Image": "any", "ArtifactUrl": answers(server, "one")},
+            "ComputeResourceRequirements": {"MinMemoryRequiredInMb": 128, "NumberOfCpuCoresRequired": 1.0},
+        },
+        "RuntimeConfig": {"CopyCount": 1},
+    }
+    sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="bare")
+    settled(sagemaker, "e")
+    sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="own")
+    assert "does not hold inference components" in refusal(sagemaker.create_inference_component, **component)[1]
+    gate.touch()
+    settled(sagemaker, "e")
+    sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="bare")
+    settled(sagemaker, "e")
+    sagemaker.create_inference_component(**component)
+    code, message = refusal(sagemaker.update_endpoint, EndpointName="e", EndpointConfigName="own")
+    assert "ValidationException" == code
+    assert 'Variant "bare" holds inference component "component"' in message
+    sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="bare")
+    settled(sagemaker, "e")
+    assert "one:x" == said(client(server, "sagemaker-runtime"), "e", InferenceComponentName="component")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [("while True:\n    pass\n", "not ready within 2 s"), ("import os\nos._exit(3)\n", "its worker ended")],
+    ids=["hangs", "ends"],
+)
+def test_an_update_that_never_comes_up_is_undone_in_time(tmp_path: Path, source: str, reason: str) -> None:
+    """With the reason; the old deployment has answered throughout, and nothing of the new one is left."""
+    hasty = AT_ONCE | {"SERVING_LOAD_TIMEOUT_SECONDS": "2"}
+    with serve(tmp_path, "--allow-code", environment=hasty) as server:
+        sagemaker = client(server)
+        deploy(sagemaker, "e", answers(server, "one"))
+        make_model(sagemaker, "never", container(put_script(server, "never", source)))
+        make_config(sagemaker, "never", production("never"))
+        with Load(server.url, 1, b"x", path="/endpoints/e/invocations") as load:
+            sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="never")
+            described = settled(sagemaker, "e")
+        assert ("InService", "e") == (described["EndpointStatus"], described["EndpointConfigName"])
+        assert reason in described["FailureReason"]
+        assert {(200, b"one:x")} == {(one.status, one.body) for one in load.outcomes}
+        server.eventually(lambda: server.metric("sagemaker_workers", endpoint="e") == 1)
+
+
+@pytest.mark.parametrize("settle", ["0", "2"])
+def test_sigterm_in_an_update_under_load_fails_no_call(tmp_path: Path, settle: str) -> None:
+    """The server ends as ever, whether or not somebody waits for the update, which the next start finishes."""
+    gate, there = tmp_path / "gate", {"SERVING_SETTLE_SECONDS": settle}
+    with serve(tmp_path, "--allow-code", "--fronts", "2", environment=there) as server:
+        sagemaker = client(server)
+        deploy(sagemaker, "e", answers(server, "one"))
+        make_model(sagemaker, "slow", container(put_script(server, "slow", PATIENT.format(gate=str(gate)))))
+        make_config(sagemaker, "slow", production("slow"))
+        with Load(server.url, 4, b"x", path="/endpoints/e/invocations") as load:
+            load.wait(10)
+            sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="slow")
+            load.wait(10)
+            assert 0 == server.stop()
+        assert {(200, b"one:x")} == {(one.status, one.body) for one in load.outcomes}
+    gate.touch()
+    with serve(tmp_path, "--allow-code") as server:
+        assert "slow" == settled(client(server), "e")["EndpointConfigName"]
+        assert "patient:x" == said(client(server, "sagemaker-runtime"), "e")
+
+
 # --- PostgreSQL -----------------------------------------------------------------------------------------------------
 
 

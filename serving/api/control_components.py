@@ -109,15 +109,17 @@ def _endpoint(call: ControlCall, name: str) -> Record:
 
 
 def _variant(endpoint: Record, named: str | None) -> str:
-    """The variant that holds the component: it must name no model of its own."""
-    deployed = endpoint.body.get("Serving") or endpoint.body["Pending"]
-    names = [one["VariantName"] for one in resolve.variants_of(deployed["Config"]) if "ModelName" not in one]
+    """The variant that holds the component, now and after an update that is on its way."""
+    deployments = [endpoint.body[one] for one in ("Serving", "Pending") if one in endpoint.body]
+    names = resolve.holders(deployments[0]["Config"])
+    for other in deployments[1:]:
+        names = [name for name in names if name in resolve.holders(other["Config"])]
     if not names:
         raise ValidationError(
             f"Endpoint {endpoint.name} does not hold inference components: each of its variants has a model."
         )
     if named is None:
-        return str(names[0])
+        return names[0]
     if named not in names:
         raise ValidationError(f"Endpoint {endpoint.name} has no variant {named} that holds inference components.")
     return named

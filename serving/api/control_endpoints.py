@@ -24,7 +24,7 @@ from serving.api.control_tags import keep
 from serving.errors import ResourceLimitExceeded, ValidationError
 from serving.fleet import resolve, table
 from serving.fleet.endpoints import COMPONENT, ENDPOINT, IN_PROGRESS, tag
-from serving.fleet.store import Record
+from serving.fleet.store import Query, Record
 
 Body = Mapping[str, Any]
 
@@ -60,6 +60,7 @@ def update(call: ControlCall) -> Outcome:
     serving = record.body["Serving"]
     if _is_serverless(pending) and not _is_serverless(serving):
         raise ValidationError("A real-time endpoint cannot be updated to a serverless configuration.")
+    _check_components(call, record, pending)
     if params.get("RetainAllVariantProperties"):
         excluded = params.get("ExcludeRetainedVariantProperties", [])
         pending = resolve.retained(pending, serving, frozenset(one["VariantPropertyType"] for one in excluded))
@@ -141,6 +142,17 @@ def _check_changes(record: Record, names: list[str]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValidationError(f'The variant name "{twice}" was non-unique within the request.')
+
+
+def _check_components(call: ControlCall, record: Record, pending: Body) -> None:
+    """A variant that holds inference components goes on holding them."""
+    for name in resolve.holders(record.body["Serving"]["Config"]):
+        held, _ = call.session.find(Query(COMPONENT, parent=record.name, facet=name, limit=1))
+        if held and name not in resolve.holders(pending["Config"]):
+            raise ValidationError(
+                f'Variant "{name}" holds inference component "{held[0].name}", and endpoint configuration '
+                f'"{pending["EndpointConfigName"]}" has no such variant; delete its inference components first.'
+            )
 
 
 def _is_serverless(deployment: Body) -> bool:

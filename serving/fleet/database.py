@@ -69,6 +69,7 @@ class Database:
         self._url = _parse(url)
         self._engine: Engine | None = None
         self._secret = b""
+        self._file: tuple[int, int] | None = None
 
     def open(self) -> None:
         """Connect, create what is not there, check what is. Raises ``ConfigError``."""
@@ -78,6 +79,7 @@ class Database:
             self._engine = _engine(self._url)
             with _begin(self._engine, writes=self._url.get_backend_name() == "postgresql") as connection:
                 self._secret = _look_over(connection)
+            self._file = _identity(self._url)
         except (SQLAlchemyError, OSError, UnicodeDecodeError) as error:  # the last: of a damaged layout
             self.close()
             raise ConfigError(f"The state store cannot be used: {_reason(error)}.") from error
@@ -96,6 +98,8 @@ class Database:
         """A session; at its end what it wrote is durable, or ``ServiceUnavailable`` is raised and nothing written."""
         if self._engine is None:
             raise ServiceUnavailable("The state store is closed.")
+        if writes and self._file != _identity(self._url):  # what is written to a file without a name is lost
+            raise ServiceUnavailable("The state store's file has been removed or replaced.")
         try:
             with _begin(self._engine, writes) as connection:
                 yield SqlSession(connection, self._secret)
@@ -181,6 +185,15 @@ def _begin(engine: Engine, writes: bool) -> Iterator[Connection]:
         connection = connection.execution_options(writes=writes)
         with connection.begin():
             yield connection
+
+
+def _identity(url: URL) -> tuple[int, int] | None:
+    """Which file has the name of ours. None: none, or there is no file."""
+    try:
+        found = Path(url.database or "").stat() if url.get_backend_name() == "sqlite" else None
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found else None
 
 
 def _reason(error: BaseException) -> str:

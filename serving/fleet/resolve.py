@@ -39,6 +39,11 @@ def variants_of(config: Body) -> list[Body]:
     return list(config["ProductionVariants"])
 
 
+def holders(config: Body) -> list[str]:
+    """The variants that hold inference components: they name no model of their own."""
+    return [str(one["VariantName"]) for one in variants_of(config) if "ModelName" not in one]
+
+
 def initial(variant: Body) -> dict[str, Any]:
     """A variant's weight and instance count as its config says: weight 1.0 when absent; a serverless variant has the
     workers that are provisioned for it, at least one."""

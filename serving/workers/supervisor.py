@@ -423,8 +423,9 @@ class Supervisor:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), max(0.0, end - time.monotonic()))
             if time.monotonic() >= end:
-                late = "/".join(waiting[0].spec.key.labels)
-                raise ServiceUnavailable(f"{late} was not ready within {patience:.0f} s")
+                late, failed_starts = "/".join(waiting[0].spec.key.labels), waiting[0].failed_starts
+                ends = f": its worker ended {failed_starts} times before it was ready" if failed_starts else ""
+                raise ServiceUnavailable(f"{late} was not ready within {patience:.0f} s{ends}")
 
     async def drained(self, keys: Collection[FleetKey]) -> None:
         """Return when no worker of these (removed) fleets is left: each is ended by its time limit at the latest."""
