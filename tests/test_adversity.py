@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.cloud import (
+    ANSWERS,
     answers,
     client,
     container,
@@ -92,6 +94,104 @@ def test_a_pipeline_that_is_updated_under_load_fails_no_call(server: Server, sag
             assert config == settled(sagemaker, "e")["EndpointConfigName"]
     assert [] == load.failures
     assert {b"x one-a one-b", b"x two-a two-b"} == {outcome.body for outcome in load.outcomes}
+
+
+def test_a_call_between_two_containers_whose_worker_is_lost_begins_again_in_the_new_deployment(
+    server: Server, sagemaker: Any, tmp_path: Path
+) -> None:
+    """It waits for the second container, which does not come back; then there is another pipeline to answer it."""
+    gate = tmp_path / "gate"
+    gate.touch()
+    first = container(put_script(server, "first", STAGE.format(name=" first")))
+    make_model(sagemaker, "e", first, container(put_script(server, "slow", PATIENT.format(gate=str(gate)))))
+    make_config(sagemaker, "e", production("e"))
+    chain(server, sagemaker, "two", "a", "b")
+    sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="e")
+    settled(sagemaker, "e")
+    gate.unlink()
+    _, second = server.workers("e")
+    os.kill(second["Pid"], signal.SIGKILL)
+    server.eventually(lambda: server.workers("e")[1]["State"] == "STARTING")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(said, client(server, "sagemaker-runtime"), "e")
+        second_stage = {"endpoint": "e", "variant": "AllTraffic/container-2"}
+        server.eventually(lambda: server.metric("sagemaker_invocations_total", **second_stage) == 1)
+        sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="two")
+        assert "x two-a two-b" == waiting.result(30)
+
+
+def test_whatever_calls_name_updates_with_two_fronts_fail_none(tmp_path: Path) -> None:
+    """Variants by draw, and models of many: each answer is of one deployment, each front switches whole."""
+    with serve(tmp_path, "--allow-code", "--fronts", "2", environment=AT_ONCE) as server:
+        sagemaker = client(server)
+        for word in ("one", "two"):
+            script_model(server.data_dir / "s3" / f"many-{word}" / "m", ANSWERS.format(word=f"many-{word}"))
+            make_model(sagemaker, f"many-{word}", container(f"s3://many-{word}/", Mode="MultiModel"))
+            make_config(sagemaker, f"many-{word}", production(f"many-{word}", count=2))
+            make_model(sagemaker, word, container(answers(server, word)))
+            make_config(sagemaker, word, production(word, name="left"), production(word, name="right"))
+        sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="one")
+        sagemaker.create_endpoint(EndpointName="many", EndpointConfigName="many-one")
+        settled(sagemaker, "e")
+        settled(sagemaker, "many")
+        with (
+            Load(server.url, 2, b"x", path="/endpoints/e/invocations") as drawn,
+            Load(server.url, 2, b"x", target="m", path="/endpoints/many/invocations") as named,
+        ):
+            for word in ("two", "one", "two"):
+                sagemaker.update_endpoint(EndpointName="e", EndpointConfigName=word)
+                sagemaker.update_endpoint(EndpointName="many", EndpointConfigName=f"many-{word}")
+                settled(sagemaker, "e")
+                settled(sagemaker, "many")
+                assert f"{word}:x".encode() == drawn.began_after_now().body
+                assert f"many-{word}:x".encode() == named.began_after_now().body
+        assert [] == drawn.failures + named.failures
+
+
+def test_what_is_made_and_deleted_leaves_nothing_behind(server: Server, sagemaker: Any) -> None:
+    """No process, open file, file or metric series of ten endpoints, each updated once."""
+    runtime = client(server, "sagemaker-runtime")
+    for word in ("one", "two"):
+        make_model(sagemaker, word, container(answers(server, word)))
+        make_config(sagemaker, word, production(word))
+
+    def use() -> None:
+        sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="one")
+        settled(sagemaker, "e")
+        sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="two")
+        settled(sagemaker, "e")
+        assert "two:x" == said(runtime, "e")
+        sagemaker.delete_endpoint(EndpointName="e")
+        server.eventually(lambda: [] == sagemaker.list_endpoints()["Endpoints"])
+        server.eventually(lambda: 0 == server.metric("sagemaker_workers"))
+
+    def left() -> tuple[int, int, int, int]:
+        pids = [server.process.pid, *children(server.process.pid)]
+        opened = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
+        with server.client() as http:
+            series = len(http.get("/metrics").text.splitlines())
+        return len(pids), opened, len(list(server.data_dir.rglob("*"))), series
+
+    use()
+    before = left()
+    for _ in range(9):
+        use()
+    server.eventually(lambda: all(now <= then for now, then in zip(left(), before, strict=True)))
+
+
+def test_callers_mind_the_case_of_a_name_and_operators_do_not(server: Server, sagemaker: Any) -> None:
+    """Deleted in one case and created in another, it goes by the new one alone."""
+    runtime = client(server, "sagemaker-runtime")
+    deploy(sagemaker, "Name", answers(server, "one"))
+    for name, stranger in (("Name", "name"), ("nAME", "Name")):
+        assert "one:x" == said(runtime, name)
+        with pytest.raises(ClientError, match=f"Endpoint {stranger} of account 123456789012 not found"):
+            said(runtime, stranger)
+        assert name == sagemaker.describe_endpoint(EndpointName="NAME")["EndpointName"]
+        sagemaker.delete_endpoint(EndpointName="NAME")
+        server.eventually(lambda: [] == sagemaker.list_endpoints()["Endpoints"])
+        sagemaker.create_endpoint(EndpointName="nAME", EndpointConfigName="NAME")
+        settled(sagemaker, "nAme")
 
 
 @contextmanager
