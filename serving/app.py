@@ -38,7 +38,7 @@ from serving.config import Settings
 from serving.declared import Body, Document, named_paths
 from serving.deploying import apply
 from serving.errors import BY_NAME, ConfigError, ServiceUnavailable, ServingError, ValidationError
-from serving.fleet.endpoints import ENDPOINT, Endpoints
+from serving.fleet.endpoints import COMPONENT, ENDPOINT, Endpoints
 from serving.fleet.store import Record, Session, Store, StoreThread
 from serving.fleet.table import failures
 from serving.storage import DataLock, open_store
@@ -182,6 +182,7 @@ class _Control:
         declared = {body["EndpointName"].lower() for body in document.endpoints}
         await self._thread.write(lambda session: _forget_undeclared(session, declared))
         await apply(document, self._declare, log.info)
+        await self._thread.write(_forget_orphans)
         await self._endpoints.start(self._settings.load_timeout_seconds)
         await self._refuse_failed(declared)
         while not self._all_know():
@@ -393,6 +394,14 @@ def _forget_undeclared(session: Session, declared: set[str]) -> None:
         own = record.body.get("Origin") == "declared"
         if (own and not (wanted and record.status == "InService")) or (wanted and record.status == "Deleting"):
             session.remove(ENDPOINT, record.name)
+
+
+def _forget_orphans(session: Session) -> None:
+    """Inference components go with their endpoint."""
+    endpoints = {record.name.lower() for record in session.every(ENDPOINT)}
+    for record in session.every(COMPONENT):
+        if record.parent.lower() not in endpoints:
+            session.remove(COMPONENT, record.name)
 
 
 def _plain(settings: Settings) -> dict[str, Any]:

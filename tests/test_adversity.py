@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -59,6 +60,10 @@ HOLDING = (
     "        sum(range(int(body)))\n"
     "    return b'done', 'text/plain'\n"
 )
+
+ROLE = "arn:aws:iam::123456789012:role/any"
+#: A variant that holds inference components.
+BARE = {"VariantName": "bare", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
 
 
 @pytest.fixture
@@ -314,24 +319,49 @@ def test_a_store_whose_file_has_gone_takes_no_more(server: Server, sagemaker: An
     sagemaker.delete_endpoint(EndpointName="e")
 
 
-def test_a_variant_that_holds_components_is_not_taken_from_them(server: Server, sagemaker: Any, tmp_path: Path) -> None:
-    """Neither by an update, nor by a component that is created while an update is on its way."""
-    gate = tmp_path / "gate"
-    make_model(sagemaker, "slow", container(put_script(server, "slow", PATIENT.format(gate=str(gate)))))
-    role = "arn:aws:iam::123456789012:role/any"
-    bare = {"VariantName": "bare", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-    make_config(sagemaker, "bare", bare, ExecutionRoleArn=role)
-    make_config(sagemaker, "own", production("slow", name="bare"))
-    component = {
+def copy_of(url: str) -> dict[str, Any]:
+    """An inference component of endpoint ``e``, in CreateInferenceComponent's words."""
+    return {
         "InferenceComponentName": "component",
         "EndpointName": "e",
         "VariantName": "bare",
         "Specification": {
-            "Container": {"Image": "any", "ArtifactUrl": answers(server, "one")},
+            "Container": {"Image": "any", "ArtifactUrl": url},
             "ComputeResourceRequirements": {"MinMemoryRequiredInMb": 128, "NumberOfCpuCoresRequired": 1.0},
         },
         "RuntimeConfig": {"CopyCount": 1},
     }
+
+
+def test_components_go_with_an_endpoint_that_is_declared_no_more(tmp_path: Path) -> None:
+    """No worker is started for what nobody can call."""
+    declared = tmp_path / "declared.yaml"
+    declared.write_text(
+        json.dumps(
+            {
+                "EndpointConfigs": [
+                    {"EndpointConfigName": "c", "ExecutionRoleArn": ROLE, "ProductionVariants": [BARE]}
+                ],
+                "Endpoints": [{"EndpointName": "e", "EndpointConfigName": "c"}],
+            }
+        )
+    )
+    with serve(tmp_path, "--config", str(declared), "--allow-code") as server:
+        client(server).create_inference_component(**copy_of(answers(server, "one")))
+    with serve(tmp_path, "--config", str(declared), "--allow-code") as server:
+        assert "one:x" == said(client(server, "sagemaker-runtime"), "e", InferenceComponentName="component")
+    with serve(tmp_path, "--allow-code") as server:
+        assert [] == client(server).list_inference_components()["InferenceComponents"]
+        assert 0 == server.metric("sagemaker_workers")
+
+
+def test_a_variant_that_holds_components_is_not_taken_from_them(server: Server, sagemaker: Any, tmp_path: Path) -> None:
+    """Neither by an update, nor by a component that is created while an update is on its way."""
+    gate = tmp_path / "gate"
+    make_model(sagemaker, "slow", container(put_script(server, "slow", PATIENT.format(gate=str(gate)))))
+    make_config(sagemaker, "bare", BARE, ExecutionRoleArn=ROLE)
+    make_config(sagemaker, "own", production("slow", name="bare"))
+    component = copy_of(answers(server, "one"))
     sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="bare")
     settled(sagemaker, "e")
     sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="own")
