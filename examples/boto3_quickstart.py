@@ -87,4 +87,6 @@ def main(blue: str, green: str, rows: bytes) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     main(sys.argv[1], sys.argv[2], sys.stdin.buffer.read())
