@@ -17,7 +17,7 @@ from typing import Any
 from serving.errors import ServiceUnavailable, ServingError, UnknownEndpoint, UnknownVariant, ValidationError
 from serving.types import FleetKey, Invocation, Reply
 from serving.variants import Split, sticky
-from serving.watch.metrics import Registry
+from serving.watch.metrics import Registry, holders
 from serving.workers import sessions
 from serving.workers.chain import Chain, Ticket
 from serving.workers.channel import Address, Done
@@ -161,6 +161,10 @@ class Endpoint:
         raise sessions.unknown(session_id)
 
 
+def _ignore() -> None:
+    """A pool that has left changes nothing for its endpoint."""
+
+
 class Directory:
     """All endpoints of this front, kept as the control process's routing table says."""
 
@@ -194,6 +198,7 @@ class Directory:
         for name in set(self.endpoints) - names:
             for pool in self.endpoints.pop(name).pools.values():
                 self._leave(pool, None)
+        self._registry.keep(holders(table))
 
     def _work_by(self, row: dict[str, Any], endpoint: Endpoint) -> None:
         """Bring one endpoint to what its row says, in one step: a call is answered wholly by the old or the new."""
@@ -232,6 +237,7 @@ class Directory:
 
     def _leave(self, pool: Pool, successor: Target | None) -> None:
         pool.retire(successor)
+        pool.on_ready_change = _ignore  # else it and its endpoint hold each other, and their metric cells, for long
         self._leaving.append(pool)
 
     def abandon(self) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from serving.watch import metrics
-from serving.watch.metrics import FAMILIES, LATENCY_BUCKETS, Registry
+from serving.watch.metrics import FAMILIES, LATENCY_BUCKETS, Counter, Histogram, Registry
+from tests.cloud import answers, client, deploy, said
+from tests.server import serve
 
 CALLS = "sagemaker_invocations_total"
 GAUGE = "sagemaker_loaded_models"
@@ -249,3 +251,241 @@ def test_a_folder_that_is_not_there_has_no_metrics(tmp_path: Path) -> None:
 def test_files_name_their_process(registry: Registry) -> None:
     """For people who look into the folder, and for folding."""
     assert f"control.{os.getpid()}.cells" == registry.path.name
+
+
+# --- endpoints that go ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def processes(registry: Registry, tmp_path: Path) -> Iterator[tuple[Registry, Registry]]:
+    """Control's metrics and a front's, as far as the folder knows."""
+    front = Registry(tmp_path, "front-1")
+    yield registry, front
+    front.close()
+
+
+def count(registry: Registry, holder: tuple[str, str], amount: float) -> tuple[Counter, Histogram]:
+    """Calls of an endpoint, and their latencies of one second each."""
+    calls, latency = registry.counter(CALLS, *holder), registry.histogram(LATENCY, *holder)
+    calls.add(amount)
+    for _ in range(int(amount)):
+        latency.observe(1.0)
+    return calls, latency
+
+
+def test_three_hundred_endpoints_that_came_and_went_leave_nothing(
+    processes: tuple[Registry, Registry], tmp_path: Path
+) -> None:
+    """Under names of their own: neither the page nor any file has grown, and what stays is what it was."""
+    sizes = set()
+    for number in range(300):
+        here = {EV, (f"e{number}", "v")}
+        for process in processes:
+            count(process, (f"e{number}", "v"), 1)
+        processes[0].counter(CALLS, *EV).add()
+        processes[0].show(here)
+        assert 2.0 == value(tmp_path, CALLS, f"e{number}", "v")
+        processes[0].show({EV})
+        assert {EV} == {labels for _, labels in metrics.snapshot(tmp_path)}
+        for process in processes:
+            process.keep({EV})
+        if number >= 10:
+            sizes.add(tuple(sorted((one.name, one.stat().st_size) for one in tmp_path.glob("*.*"))))
+    assert 1 == len(sizes)
+    assert 300.0 == value(tmp_path, CALLS, *EV)
+    page, _ = metrics.exposition(tmp_path)
+    assert 1 == sum(line.startswith(CALLS) for line in page.decode().splitlines())
+
+
+def test_an_endpoint_made_again_begins_at_zero_whatever_its_last_calls_still_do(
+    processes: tuple[Registry, Registry], tmp_path: Path
+) -> None:
+    """Who still holds the old series counts into cells that mean nothing, and are nobody else's while that lasts."""
+    control, front = processes
+    late = count(front, EV, 5)
+    control.show(())
+    front.keep(())
+    again = count(front, EV, 2)
+    count(front, ("other", "v"), 3)
+    late[0].add(100)
+    late[1].observe(60.0)
+    control.show({EV, ("other", "v")})
+    taken = metrics.snapshot(tmp_path)
+    assert [2.0, 3.0] == [taken[CALLS, one][0] for one in (EV, ("other", "v"))]
+    assert [2.0, 3.0] == [taken[LATENCY, one][-1] for one in (EV, ("other", "v"))]
+    assert again[0] is front.counter(CALLS, *EV) is not late[0]
+    assert 105.0 == late[0].value
+
+
+def test_no_scrape_sees_part_of_a_sum(processes: tuple[Registry, Registry], tmp_path: Path) -> None:
+    """From when the first process lets go until the last does, the endpoint is not shown; others are."""
+    control, front = processes
+    for process in (control, front):
+        count(process, EV, 5)
+        count(process, ("other", "v"), 1)
+    control.show({("other", "v")})
+    for process in (control, front):
+        process.keep({("other", "v")})
+        assert {(CALLS, ("other", "v")), (LATENCY, ("other", "v"))} == set(metrics.snapshot(tmp_path))
+        assert 2.0 == value(tmp_path, CALLS, "other", "v")
+
+
+_CHECKER = """
+import sys
+from pathlib import Path
+from prometheus_client.parser import text_string_to_metric_families as parse
+from serving.watch import metrics
+folder = Path(sys.argv[1])
+while not (folder / "stop").exists():
+    for (name, labels), values in metrics.snapshot(folder).items():
+        if values[-1] != 2 * int(labels[0]):
+            print("wrong", name, labels, values, flush=True)
+    list(parse(metrics.exposition(folder)[0].decode()))
+    print("scraped", flush=True)
+"""
+
+
+def test_scrapes_beside_endpoints_that_go_never_show_a_wrong_value(
+    processes: tuple[Registry, Registry], tmp_path: Path
+) -> None:
+    """Two other processes scrape while three hundred endpoints come and go, each taking over another's cells: every
+    page parses, and every endpoint has its own number or is not there."""
+    processes[0].show(())
+    with ExitStack() as stack:
+        command = [sys.executable, "-c", _CHECKER, str(tmp_path)]
+        readers = [
+            stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True)) for _ in "ab"
+        ]
+        stack.callback((tmp_path / "stop").touch)
+        seen: list[str] = []
+        for number in range(1, 301):
+            here = {(str(one), "v") for one in range(max(1, number - 3), number + 1)}
+            for process in processes:
+                count(process, (str(number), "v"), number)
+            processes[0].show(here)
+            for process in processes:
+                process.keep(here)
+            if number % 10 == 0:
+                seen += [reader.stdout.readline() for reader in readers if reader.stdout]
+        (tmp_path / "stop").touch()
+        seen += [line for reader in readers for line in reader.communicate(timeout=60)[0].splitlines(keepends=True)]
+    assert {"scraped\n"} == set(seen)
+
+
+class HeldUp(type(Path())):  # type: ignore[misc]  # the class of this platform's paths
+    """A path whose reader is held up once before it gets the bytes, for as long as ``meanwhile`` takes."""
+
+    meanwhile: list[Callable[[], object]]
+
+    def read_bytes(self) -> bytes:
+        """The file's bytes, later than asked for."""
+        while self.meanwhile:
+            self.meanwhile.pop()()
+        return bytes(super().read_bytes())
+
+
+def test_a_scrape_that_was_stopped_while_cells_changed_hands_reads_again(registry: Registry) -> None:
+    """It has read the old index, and would take another endpoint's cells for those of one that has gone."""
+    count(registry, EV, 5)
+
+    def change_hands() -> None:
+        registry.keep(())
+        count(registry, ("other", "v"), 3)
+
+    HeldUp.meanwhile = [change_hands]
+    read = {labels: values[-1] for _, labels, values in metrics._read(HeldUp(registry.path))}
+    assert {("other", "v"): 3.0} == read
+
+
+_NAMES = st.sampled_from("abcde")
+
+
+@given(
+    st.lists(
+        st.tuples(st.just("count"), _NAMES, st.integers(1, 9))
+        | st.tuples(st.just("hold"), _NAMES, st.integers(1, 9))
+        | st.tuples(st.just("late"), st.just(""), st.integers(1, 9))
+        | st.tuples(st.just("keep"), st.frozensets(_NAMES), st.just(0)),
+        max_size=60,
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_comes_goes_and_comes_back_the_numbers_are_those_of_a_dict(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str | frozenset[str], int]]
+) -> None:
+    """Series made, held on to, let go of, counted late, and made again, in any order."""
+    folder = tmp_path_factory.mktemp("metrics")
+    registry = Registry(folder, "control")
+    expected: dict[str, int] = {}
+    held: dict[str, tuple[Counter, Histogram]] = {}
+    gone: list[tuple[Counter, Histogram]] = []
+    for what, name, amount in steps:
+        if what in ("count", "hold"):
+            made = count(registry, (str(name), "v"), amount)
+            expected[str(name)] = expected.get(str(name), 0) + amount
+            if what == "hold":
+                held[str(name)] = made
+            del made
+        elif what == "keep":
+            registry.keep({(one, "v") for one in name})
+            gone += [held.pop(one) for one in list(held) if one not in name]
+            expected = {one: number for one, number in expected.items() if one in name}
+        for calls, latency in gone if what == "late" else ():
+            calls.add(amount)
+            latency.observe(float(amount))
+        taken = metrics.snapshot(folder)
+        assert expected == {labels[0]: values[0] for (metric, labels), values in taken.items() if metric == CALLS}
+        assert expected == {labels[0]: values[-1] for (metric, labels), values in taken.items() if metric == LATENCY}
+    registry.close()
+
+
+def test_what_a_dead_process_counted_of_an_endpoint_that_has_gone_goes_too(registry: Registry, tmp_path: Path) -> None:
+    """Its front or worker may be buried after it; even one that died while it put a new index in place."""
+    registry.show({("other", "v")})
+    left_by_the_dead(tmp_path, 999_001, calls=4)
+    (tmp_path / "worker.999001.fresh").touch()
+    registry.fold(999_001)
+    assert {} == metrics.snapshot(tmp_path)
+    assert [] == list(registry.keep(()))
+    registry.show({EV})
+    assert {} == metrics.snapshot(tmp_path)
+    assert [] == list(tmp_path.glob("worker.*"))
+
+
+def test_without_room_for_a_new_index_the_series_stay_until_there_is(registry: Registry, tmp_path: Path) -> None:
+    """A full disk costs no value and no call."""
+    count(registry, EV, 5)
+    (tmp_path / f"control.{os.getpid()}.fresh").mkdir()  # as good as a full disk
+    (tmp_path / "shown.fresh").mkdir()
+    registry.show(())
+    assert [EV] == list(registry.keep(()))
+    assert 5.0 == value(tmp_path, CALLS, *EV)
+    (tmp_path / f"control.{os.getpid()}.fresh").rmdir()
+    (tmp_path / "shown.fresh").rmdir()
+    registry.show(())
+    assert {} == metrics.snapshot(tmp_path)
+    assert [] == list(registry.keep(()))
+
+
+def test_the_page_forgets_a_deleted_endpoint_and_one_of_its_name_counts_from_one(tmp_path: Path) -> None:
+    """On a real server: after each round the page is as long as before, in every process's part of it."""
+    with serve(tmp_path, "--allow-code", "--fronts", "2") as server:
+        sagemaker, runtime = client(server), client(server, "sagemaker-runtime")
+        model = answers(server, "one")
+        lengths = set()
+        for _ in range(3):
+            deploy(sagemaker, "e", model)
+            for _ in range(4):
+                assert "one:x" == said(runtime, "e")
+            assert 4.0 == server.metric(CALLS, endpoint="e")
+            assert 4.0 == server.metric(f"{LATENCY}_count", endpoint="e")
+            assert 1.0 == server.metric("sagemaker_worker_start_seconds_count", endpoint="e")
+            server.eventually(lambda: server.metric("sagemaker_workers", endpoint="e", state="READY") == 1.0)
+            sagemaker.delete_endpoint(EndpointName="e")
+            with server.client() as http:
+                page = http.get("/metrics").text
+            assert 'endpoint="e"' not in page
+            lengths.add(len(page.splitlines()))
+            sagemaker.delete_endpoint_config(EndpointConfigName="e")
+            sagemaker.delete_model(ModelName="e")
+    assert 1 == len(lengths)

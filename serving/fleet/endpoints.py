@@ -173,7 +173,9 @@ class Endpoints:
             if one.spec is not None
         ]
         self._rows = {row["name"]: row for row in rows}
-        return {"version": version, "aliases": self.names.table(), "endpoints": rows}
+        table = {"version": version, "aliases": self.names.table(), "endpoints": rows}
+        self._supervisor.show(table)
+        return table
 
     # -- steps, called by drivers ---------------------------------------------------------------------------------
 

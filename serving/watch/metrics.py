@@ -4,7 +4,15 @@ Each process maps a file of plain float64 cells and says beside it, line by line
 array store. A scrape (any front) reads all files and sums them: counters and histograms over living and dead processes,
 gauges over the living. The file of a dead process is folded into its parent's before it is removed, so a counter never
 goes back. Scrapes and folds take no lock, so that a stopped process holds up neither: a fold makes the count of folds
-odd while it lasts, and a scrape that saw it odd, or change, reads again. Names, units and labels:
+odd while it lasts, and a scrape that saw it odd, or change, reads again.
+
+The series of an endpoint that has gone go too. What is shown (``Registry.show``) says the control process before any
+process lets go of a cell, so no scrape sees part of a sum. A process lets go (``Registry.keep``) by putting a new index
+in place of its old one; a scrape whose index was replaced while it read the cells reads again. Cells are used again
+only when nobody holds the ``Counter`` or ``Histogram`` over them any more, so that a late call counts into a cell that
+has no meaning, never into another's. Adding knows nothing of all this.
+
+Names, units and labels:
 ``reference/behaviour/09-metrics.md`` (AWS's metric list and our mapping); microseconds become seconds.
 
 Why not prometheus-client's own multiprocess mode: 1-3 µs a call against 0.1-0.2 (measured). Its exposition format and
@@ -14,14 +22,18 @@ its collector interface are used as they are.
 from __future__ import annotations
 
 import json
+import logging
 import mmap
 import os
 import struct
+import weakref
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from serving.types import FleetKey
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -38,6 +50,8 @@ _FOLDS = struct.Struct("<Q")
 #: A fold lasts about as long as a scrape; only one that never ends (its process was stopped) uses these up.
 _SCRAPES = 50
 
+log = logging.getLogger("serving.metrics")
+
 
 class Family(NamedTuple):
     """One metric: its help text, kind (counter, gauge, histogram), labels, and bounds if it is a histogram."""
@@ -48,6 +62,8 @@ class Family(NamedTuple):
     buckets: tuple[float, ...] = ()
 
 
+#: Whose a series is: the values of its labels endpoint and variant.
+Holder = tuple[str, ...]
 _EV = ("endpoint", "variant")
 #: Every metric there is. The README's table is checked against it.
 FAMILIES: dict[str, Family] = {
@@ -112,7 +128,7 @@ FAMILIES: dict[str, Family] = {
 class Counter:
     """One cell that only grows (or, for a gauge, is set)."""
 
-    __slots__ = ("_at", "_cells")
+    __slots__ = ("__weakref__", "_at", "_cells")
 
     def __init__(self, cells: memoryview[float], at: int) -> None:
         self._cells = cells
@@ -135,7 +151,7 @@ class Counter:
 class Histogram:
     """A cell for each bucket (not cumulative), the last one for all above the bounds, then the sum."""
 
-    __slots__ = ("_at", "_bounds", "_cells", "_sum")
+    __slots__ = ("__weakref__", "_at", "_bounds", "_cells", "_sum")
 
     def __init__(self, cells: memoryview[float], at: int, bounds: tuple[float, ...]) -> None:
         self._cells = cells
@@ -154,8 +170,25 @@ class Histogram:
         cells[self._sum] += value
 
 
+class _Place(NamedTuple):
+    """``size`` cells from ``at`` on in a segment, which are those from ``offset`` on in the file."""
+
+    cells: memoryview[float]
+    at: int
+    offset: int
+    size: int
+
+
+class _Entry(NamedTuple):
+    """A series in the index."""
+
+    place: _Place
+    line: str
+
+
 class Registry:
-    """One process's metrics file. ``role`` names the process, for people who look into the folder."""
+    """One process's metrics file. ``role`` names the process, for people who look into the folder. New series and
+    ``keep`` are for one thread; adding to what is there is for any."""
 
     def __init__(self, folder: Path, role: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,8 +201,28 @@ class Registry:
         self._used = _PER_SEGMENT
         self._counters: dict[tuple[str, ...], Counter] = {}
         self._histograms: dict[tuple[str, ...], Histogram] = {}
+        self._entries: dict[tuple[str, ...], _Entry] = {}
+        self._holders: dict[Holder, list[tuple[str, ...]]] = {}
+        self._free: dict[int, list[_Place]] = {}
+        self._let_go: list[tuple[weakref.ref[Counter | Histogram], _Place]] = []
+        self._shown: Collection[Holder] = ()
+        self._written: Collection[Holder] | None = None
+        self._shows = 0
 
-    def _allocate(self, name: str, labels: tuple[str, ...], count: int) -> int:
+    def _allocate(self, name: str, labels: tuple[str, ...], count: int) -> _Place:
+        free = self._free.get(count)
+        place = free.pop() if free else self._new_place(count)
+        place.cells[place.at : place.at + count] = memoryview(bytes(8 * count)).cast("d")
+        line = json.dumps([name, list(labels), place.offset, count]) + "\n"
+        self._index.write(line)
+        self._index.flush()
+        self._entries[name, *labels] = _Entry(place, line)
+        holder = _holder(name, labels)
+        if holder is not None:
+            self._holders.setdefault(holder, []).append((name, *labels))
+        return place
+
+    def _new_place(self, count: int) -> _Place:
         if self._used + count > _PER_SEGMENT:
             self._file.truncate((self._segments + 1) * _SEGMENT)
             memory = mmap.mmap(self._file.fileno(), _SEGMENT, offset=self._segments * _SEGMENT)
@@ -178,10 +231,7 @@ class Registry:
             self._used = 0
         at = self._used
         self._used += count
-        offset = (self._segments - 1) * _PER_SEGMENT + at
-        self._index.write(json.dumps([name, list(labels), offset, count]) + "\n")
-        self._index.flush()
-        return at
+        return _Place(self._cells, at, (self._segments - 1) * _PER_SEGMENT + at, count)
 
     def counter(self, name: str, *labels: str) -> Counter:
         """The cell of a counter or gauge for these label values; the same object each time."""
@@ -189,8 +239,8 @@ class Registry:
         found = self._counters.get(key)
         if found is None:
             assert len(labels) == len(FAMILIES[name].labels), name
-            at = self._allocate(name, labels, 1)
-            found = self._counters[key] = Counter(self._cells, at)
+            place = self._allocate(name, labels, 1)
+            found = self._counters[key] = Counter(place.cells, place.at)
         return found
 
     def histogram(self, name: str, *labels: str) -> Histogram:
@@ -200,9 +250,61 @@ class Registry:
         if found is None:
             bounds = FAMILIES[name].buckets
             assert len(labels) == len(FAMILIES[name].labels), name
-            at = self._allocate(name, labels, len(bounds) + 2)
-            found = self._histograms[key] = Histogram(self._cells, at, bounds)
+            place = self._allocate(name, labels, len(bounds) + 2)
+            found = self._histograms[key] = Histogram(place.cells, place.at, bounds)
         return found
+
+    def show(self, holders: Collection[Holder]) -> None:
+        """From now on scrapes show the series of these endpoints and variants, and of no others. Only one process of a
+        folder may say so, and before any of them lets go of a series. ``keep`` keeps them too."""
+        self._shown = holders
+        if holders == self._written:
+            return
+        self._shows += 1
+        fresh = self.folder / "shown.fresh"
+        try:
+            fresh.write_text(json.dumps([self._shows, sorted(holders)]), encoding="ascii")
+            fresh.replace(self.folder / "shown")
+            self._written = holders
+        except OSError as error:  # the next table brings another try
+            log.warning("scrapes may not show every endpoint: %s", error.strerror)
+
+    def keep(self, holders: Collection[Holder]) -> Collection[Holder]:
+        """Let go of the series of all endpoints and variants but these, and those shown; they begin at 0 should they
+        ever come back. Returns the ones that still have series here."""
+        gone = [one for one in self._holders if one not in holders and one not in self._shown]
+        if gone:
+            try:
+                self._forget(gone)
+            except OSError as error:  # they stay until the next time
+                log.warning("metric series could not be forgotten: %s", error.strerror)
+            self._reclaim()
+        return self._holders.keys()
+
+    def _forget(self, gone: Collection[Holder]) -> None:
+        keys = [key for holder in gone for key in self._holders[holder]]
+        leaving = set(keys)
+        fresh, path = self.path.with_suffix(".fresh"), self.path.with_suffix(".index")
+        fresh.write_text("".join(one.line for key, one in self._entries.items() if key not in leaving), "utf-8")
+        index = fresh.open("a", encoding="utf-8")
+        fresh.replace(path)  # from here on no scrape reads these cells by their old names
+        self._index.close()
+        self._index = index
+        for key in keys:
+            series = self._counters.pop(key, None) or self._histograms.pop(key)
+            self._let_go.append((weakref.ref(series), self._entries.pop(key).place))
+        for holder in gone:
+            del self._holders[holder]
+
+    def _reclaim(self) -> None:
+        """Cells that nobody can count into any more may be used again."""
+        held = []
+        for series, place in self._let_go:
+            if series() is None:
+                self._free.setdefault(place.size, []).append(place)
+            else:
+                held.append((series, place))
+        self._let_go = held
 
     def close(self) -> None:
         """No new cells; those there are live on until the process ends."""
@@ -218,7 +320,8 @@ class Registry:
                     if FAMILIES[name].kind != "gauge":
                         self._absorb(name, labels, values)
                 path.unlink(missing_ok=True)
-                path.with_suffix(".index").unlink(missing_ok=True)
+                for suffix in (".index", ".fresh"):
+                    path.with_suffix(suffix).unlink(missing_ok=True)
 
     def _absorb(self, name: str, labels: tuple[str, ...], values: list[float]) -> None:
         if FAMILIES[name].kind == "counter":
@@ -250,14 +353,29 @@ def _folding(folder: Path) -> Iterator[None]:
             file.write(_FOLDS.pack(count + 2))
 
 
+def holders(table: Mapping[str, Any]) -> frozenset[Holder]:
+    """Whose series there are by a routing table (``fleet/table.py``): its variants, their containers where there are
+    several, and its components."""
+    found: set[Holder] = set()
+    for row in table["endpoints"]:
+        found.update((row["name"], variant["name"]) for variant in row["variants"])
+        pools = [pool for variant in row["variants"] for pool in variant["pools"]]
+        found.update(FleetKey(*pool["key"]).labels for pool in (*pools, *row["components"]))
+    return frozenset(found)
+
+
+def _holder(name: str, labels: tuple[str, ...]) -> Holder | None:
+    """Whose a series is; ``None`` for one of the whole server."""
+    return labels[:2] if FAMILIES[name].labels[:2] == _EV else None
+
+
 def _read(path: Path) -> Iterator[tuple[str, tuple[str, ...], list[float]]]:
     try:
-        index = path.with_suffix(".index").read_text(encoding="ascii", errors="replace")
-        data = path.read_bytes()
+        index, data = _read_pair(path)
     except OSError:
         return
     cells = memoryview(data[: len(data) // 8 * 8]).cast("d")
-    for line in index.splitlines():
+    for line in index.decode("ascii", errors="replace").splitlines():
         try:
             name, labels, offset, count = json.loads(line)
         except (ValueError, TypeError):
@@ -266,18 +384,40 @@ def _read(path: Path) -> Iterator[tuple[str, tuple[str, ...], list[float]]]:
             yield name, tuple(labels), list(cells[offset : offset + count])
 
 
+def _read_pair(path: Path) -> tuple[bytes, bytes]:
+    """An index and its cells. Cells get another meaning only after their index has been replaced; then this reads
+    again, as often as an endpoint goes while it reads."""
+    while True:
+        with path.with_suffix(".index").open("rb") as index:
+            lines, data = index.read(), path.read_bytes()
+            if os.path.samestat(os.fstat(index.fileno()), path.with_suffix(".index").stat()):
+                return lines, data
+
+
+def _shown(folder: Path) -> bytes:
+    """What ``Registry.show`` has written: never the same twice, and empty as long as it has not."""
+    try:
+        return (folder / "shown").read_bytes()
+    except OSError:
+        return b""
+
+
 Snapshot = dict[tuple[str, tuple[str, ...]], list[float]]
 
 
 def snapshot(folder: Path) -> Snapshot:
     """The sum over all processes: (metric, label values) -> cells (one, or a histogram's buckets and sum)."""
     total: Snapshot = {}
+    shown = b""
     for _ in range(_SCRAPES):
-        before = _folds(folder)
+        before, shown = _folds(folder), _shown(folder)
         total = _sum(folder)
-        if before % 2 == 0 and before == _folds(folder):
+        if before % 2 == 0 and before == _folds(folder) and shown == _shown(folder):
             break
-    return total
+    if not shown:
+        return total
+    visible = {None, *map(tuple, json.loads(shown)[1])}
+    return {key: values for key, values in total.items() if _holder(*key) in visible}
 
 
 def _sum(folder: Path) -> Snapshot:

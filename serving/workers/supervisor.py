@@ -27,7 +27,7 @@ from serving.config import Settings, usable_memory
 from serving.errors import ServiceUnavailable
 from serving.types import FleetKey, FleetSpec
 from serving.watch.journal import Journal
-from serving.watch.metrics import Registry
+from serving.watch.metrics import Registry, holders
 from serving.workers import cells, roster
 from serving.workers.plan import WorkerPlan
 from serving.workers.roster import DRAINING, GONE, READY, STARTING, Fleet, WorkerHandle
@@ -389,7 +389,8 @@ class Supervisor:
             worker.stalled = False
 
     def _count(self, now: float) -> None:
-        """Gauges by metric labels: the deployments of one variant count together, and one that has gone as nothing."""
+        """Gauges by metric labels: the deployments of one variant count together, and one that has gone as nothing
+        until its series go too."""
         counts: dict[tuple[str, ...], int] = dict.fromkeys(self._counted, 0)
         for fleet, worker in self._by_id.values():
             state = ("sagemaker_workers", *fleet.spec.key.labels, worker.state)
@@ -401,7 +402,13 @@ class Supervisor:
                 counts.setdefault(("sagemaker_workers", *fleet.spec.key.labels, one), 0)
         for (name, *labels), count in counts.items():
             self._registry.counter(name, *labels).set(count)
-        self._counted = counts.keys()
+        fleets = {*self.fleets.values(), *(fleet for fleet, _ in self._by_id.values())}
+        held = self._registry.keep({fleet.spec.key.labels for fleet in fleets})
+        self._counted = [one for one in counts if one[1:3] in held]
+
+    def show(self, table: dict[str, object]) -> None:
+        """Metrics are of what this routing table names, which fronts are about to hear of."""
+        self._registry.show(holders(table))
 
     def _on_change(self) -> None:
         self._news.set()
@@ -432,6 +439,7 @@ class Supervisor:
         while True:
             self._news.clear()
             if not any(fleet.spec.key in keys for fleet, _ in self._by_id.values()):
+                self._count(time.monotonic())  # should the same name come back, it begins at 0
                 return
             await self._news.wait()
 
