@@ -14,14 +14,15 @@ from urllib.parse import urlsplit
 
 
 class Outcome(NamedTuple):
-    """One call: when it was written (monotonic seconds), how long it took, its status (0: no answer came) and what was
-    said."""
+    """One call: when it was written (monotonic seconds), how long it took, its status (0: no answer came), what was
+    said, and whether it was the first of its connection."""
 
     began: float
     seconds: float
     status: int
     body: bytes
     headers: Mapping[str, str]
+    fresh: bool = False
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -43,7 +44,8 @@ class Caller:
         headers = {"Content-Type": content_type}
         if target:
             headers["X-Amzn-SageMaker-Target-Model"] = target
-        if self._connection.sock is None:
+        fresh = self._connection.sock is None
+        if fresh:
             self._connection.connect()
         began = time.monotonic()
         try:
@@ -52,7 +54,7 @@ class Caller:
             answer = response.read()
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            return Outcome(began, time.monotonic() - began, 0, repr(error).encode(), {})
+            return Outcome(began, time.monotonic() - began, 0, repr(error).encode(), {}, fresh)
         kept = {name.lower(): value for name, value in response.getheaders()}
         return Outcome(began, time.monotonic() - began, response.status, answer, kept)
 
