@@ -48,7 +48,7 @@ STAGE = (
 PATIENT = (
     "import pathlib, time\n"
     "while not pathlib.Path({gate!r}).exists():\n"
-    "    time.sleep(0.01)\n"
+    "    time.sleep(0.01)\n"  # the model waits, not the test
     "def transform_fn(model, body, content_type, accept):\n"
     "    return b'patient:' + body, 'text/plain'\n"
 )
