@@ -415,7 +415,8 @@ def _plain(settings: Settings) -> dict[str, Any]:
 def _settings(plain: Mapping[str, Any]) -> Settings:
     """The reverse of ``_plain``."""
     paths = {name: Path(plain[name]) for name in ("data_dir", "settings_file", "access_keys") if plain[name]}
-    return Settings(**{**plain, **paths, "file_roots": tuple(map(Path, plain["file_roots"]))})
+    many = {"file_roots": tuple(map(Path, plain["file_roots"])), "notify_hosts": tuple(plain["notify_hosts"])}
+    return Settings(**{**plain, **paths, **many})
 
 
 # --- front ----------------------------------------------------------------------------------------------------------

@@ -155,6 +155,20 @@ def _database(value: object) -> str:
     return re.sub(r"\Apostgresql://", "postgresql+psycopg://", text)
 
 
+def _age(value: object) -> float:
+    seconds = float(value) if isinstance(value, str) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 31_536_000:
+        raise ValueError
+    return float(seconds)
+
+
+def _host(value: object) -> str:
+    text = _text(value).lower()
+    if not re.fullmatch(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", text):
+        raise ValueError
+    return text
+
+
 TEXT = Kind("text", _text)
 SIZE = Kind("a size such as 256MB, 1.5GiB or a number of bytes", parse_size)
 SECONDS = Kind("a number of seconds above 0, at most 86400", _seconds)
@@ -163,6 +177,8 @@ FLAG = Kind("true or false", _flag)
 PATH = Kind("a path", _path)
 PATHS = _many("folders, separated by commas", _path)
 OBJECT_STORE = Kind("local, aws or the http(s) URL of an S3-compatible store", _object_store)
+AGE = Kind("a number of seconds above 0, at most 31536000", _age)
+HOSTS = _many("host names, separated by commas", _host)
 DATABASE = Kind("sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE", _database)
 ACCOUNT = _matching("12 digits", r"\d{12}")
 REGION = _matching("a region such as us-east-1", r"[a-z0-9-]{1,32}")
@@ -217,6 +233,8 @@ class Settings:
     access_keys: Path | None = _row(None, PATH, "JSON or YAML list of {AccessKeyId, SecretAccessKey, Permissions}.")
     s3: str = _row("local", OBJECT_STORE, "What s3:// means: local = DATA_DIR/s3, aws, or a store's URL.")
     file_roots: tuple[Path, ...] = _row((), PATHS, "Folders below which file:// artifacts may lie.")
+    notify_hosts: tuple[str, ...] = _row((), HOSTS, "Hosts that notifications may go to, as HOST or HOST:PORT.")
+    job_retention_seconds: float = _row(604_800.0, AGE, "Time that ended asynchronous calls stay in the books.")
     log_format: Literal["text", "json"] = _row("text", _choice("text", "json"), "Shape of a log line.")
     log_level: Literal["debug", "info", "warning", "error"] = _row(
         "info", _choice("debug", "info", "warning", "error"), "Least serious message that is logged."

@@ -12,6 +12,7 @@
     │  ├─ UnknownOperation        UnknownOperationException     404
     │  ├─ ResourceInUse           ResourceInUse                 400
     │  ├─ ResourceNotFound        ResourceNotFound              400
+    │  ├─ ObjectMissing           ValidationError               400
     │  ├─ ResourceLimitExceeded   ResourceLimitExceeded         400
     │  ├─ Conflict                ConflictException             400
     │  ├─ AccessDenied            AccessDeniedException         403
@@ -27,7 +28,9 @@
     │  ├─ CodeNotAllowed          original status 403                the operator's choice
     │  ├─ OutOfMemory             original status 507                the model's
     │  ├─ WorkerDied              original status 500                the model's
+    │  │  └─ Quarantined          original status 500                nobody's: another call's model
     │  └─ InvocationTimedOut      original status 0                  the model's
+    ├─ ObjectUnavailable          InternalDependencyException   530  the object store's
     ├─ ServiceUnavailable         ServiceUnavailable            503  ours: no worker, shutting down
     ├─ InternalFailure            InternalFailure               500  ours: a defect
     └─ ConfigError                -                             -    the operator's, at start
@@ -210,10 +213,29 @@ class WorkerDied(ModelError):
     original_status = 500
 
 
+class Quarantined(WorkerDied):
+    """The model is refused for a while because it keeps ending its workers; this call has not run."""
+
+
 class InvocationTimedOut(ModelError):
     """No answer before the deadline."""
 
     original_status = 0
+
+
+class ObjectMissing(RequestRefused):
+    """There is no such object in the object store (any more)."""
+
+
+class ObjectUnavailable(ServingError):
+    """The object store cannot be reached, refuses, or has no room. ``transient``: trying again later may help."""
+
+    code = "InternalDependencyException"
+    status = 530
+
+    def __init__(self, message: str, transient: bool = True) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class ServiceUnavailable(ServingError):
@@ -258,7 +280,10 @@ BY_NAME: dict[str, type[ServingError]] = {
         CodeNotAllowed,
         OutOfMemory,
         WorkerDied,
+        Quarantined,
         InvocationTimedOut,
+        ObjectMissing,
+        ObjectUnavailable,
         ServiceUnavailable,
         InternalFailure,
     )

@@ -79,7 +79,8 @@ class FleetSpec:
 class Invocation(NamedTuple):
     """One call, whoever made it. ``deadline`` is in ``time.monotonic()`` seconds. Empty string = header absent.
     ``stream_seconds`` above 0: the answer is wanted in parts as they are made, of which the first must come by the
-    deadline, each within the same time of the one before, and the last so long after the call."""
+    deadline, each within the same time of the one before, and the last so long after the call. ``retries``: how often
+    another worker may try when one has ended under it; the call is then given up with ``WorkerDied``."""
 
     endpoint: str
     body: bytes
@@ -96,6 +97,7 @@ class Invocation(NamedTuple):
     target_container: str = ""
     component: str = ""
     stream_seconds: float = 0.0
+    retries: int = 1
 
 
 class Timing(NamedTuple):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from serving.api import auth, eventstream
@@ -161,9 +161,10 @@ def build(front: Front, head: Head, body: bytes, request_id: str, now: float) ->
         if aliases and target in aliases:
             extras = {**extras, "target_model": aliases[target]}
     seconds = front.settings.stream_timeout_seconds if head.route.streamed else 0.0
+    texts: Mapping[str, Any] = extras
     return Invocation(
         head.route.endpoint, body, head.content_type, head.accept, request_id, deadline, stream_seconds=seconds,
-        **extras,
+        **texts,
     )  # fmt: skip
 
 

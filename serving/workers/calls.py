@@ -37,7 +37,7 @@ def orphaned(call: Call) -> WorkerDied | None:
         return WorkerDied("The worker ended while it streamed this answer.")
     if call.strikes and sessions.is_bound(call.invocation.session_id):
         return WorkerDied("The worker ended while it ran this call, and its sessions with it.")
-    if call.strikes > 1:
+    if call.strikes > call.invocation.retries:
         return WorkerDied("The worker ended while it ran this call, and again when it was retried.")
     return None
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from serving import errors
-from serving.errors import InvocationTimedOut, ServiceUnavailable, ServingError, Throttled, WorkerDied
+from serving.errors import InvocationTimedOut, Quarantined, ServiceUnavailable, ServingError, Throttled
 from serving.types import FleetKey, Invocation, Reply, RoutingStrategy
 from serving.watch.metrics import Registry
 from serving.workers import cells, placement, sessions, wire
@@ -205,12 +205,12 @@ class Pool:
     def _full(self) -> str:
         return f"Variant {self.variant} of endpoint {self.endpoint} has {self.pending} calls waiting. Please retry."
 
-    def _quarantined(self, invocation: Invocation, now: float) -> WorkerDied | None:
+    def _quarantined(self, invocation: Invocation, now: float) -> Quarantined | None:
         until = self._quarantine.get(cells.model_key(invocation.target_model), 0.0)
         if until <= now:
             return None
         name = f"Model {invocation.target_model!r}" if invocation.target_model else "The model"
-        return WorkerDied(f"{name} keeps ending its worker and is refused for another {until - now:.0f} s.")
+        return Quarantined(f"{name} keeps ending its worker and is refused for another {until - now:.0f} s.")
 
     def _place(self, call: Call, now: float) -> None:
         """Send a call to a worker, or park it, or fail it."""

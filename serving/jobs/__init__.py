@@ -1,0 +1,1 @@
+"""Work that answers later: the durable queue, asynchronous invocations, transform jobs, notifications."""
