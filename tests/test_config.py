@@ -72,6 +72,8 @@ def test_every_setting_has_its_documented_default() -> None:
         "SERVING_ACCESS_KEYS": "",
         "SERVING_S3": "local",
         "SERVING_FILE_ROOTS": "",
+        "SERVING_NOTIFY_HOSTS": "",
+        "SERVING_JOB_RETENTION_SECONDS": "604800",
         "SERVING_LOG_FORMAT": "text",
         "SERVING_LOG_LEVEL": "info",
     }
