@@ -599,7 +599,7 @@ def test_whatever_is_asked_gets_an_answer_or_a_clean_refusal(
 # --- the dress of every error (pure) ----------------------------------------------------------------------------------
 
 RAISED = [
-    *(kind("said") for kind in {*errors.BY_NAME.values()}),
+    *(kind("said") for kind in dict.fromkeys(errors.BY_NAME.values())),
     *(kind("said") for kind in (errors.UnknownEndpoint, errors.UnknownVariant, errors.AccessDenied)),
     *(kind("said") for kind in (errors.InvalidSignature, errors.UnknownOperation)),
     *(errors.ModelError("said", status) for status in (0, 400, 418, 499, 500, 507, 599)),
