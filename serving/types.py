@@ -68,12 +68,14 @@ class FleetKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FleetSpec:
-    """Workers that there should be: ``count`` of them, each with ``model``."""
+    """Workers that there should be: ``count`` of them, each with ``model``. ``call_seconds``: how long one call may
+    run before its worker is taken for stuck; 0 = as long as any invocation may."""
 
     key: FleetKey
     model: ModelSpec
     count: int = 1
     routing: RoutingStrategy = "RANDOM"
+    call_seconds: float = 0.0
 
 
 class Invocation(NamedTuple):

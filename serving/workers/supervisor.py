@@ -86,14 +86,15 @@ class Supervisor:
         self._reconcile(fleet, time.monotonic())
         return fleet
 
-    def remove(self, keys: Iterable[FleetKey]) -> None:
-        """These workers shall go: they drain."""
+    def remove(self, keys: Iterable[FleetKey], patience: float | None = None) -> None:
+        """These workers shall go: they drain. ``patience``: seconds that their calls get; by default as long as any
+        call may take."""
         for key in list(keys):
             fleet = self.fleets.pop(key, None)
             if fleet is not None:
                 fleet.desired = 0
                 for worker in fleet.live():  # one that stands still too: nobody will look at it when it turns again
-                    self._retire(worker)
+                    self._retire(fleet, worker, patience)
                 self._share_resources()
 
     def resize(self, key: FleetKey, count: int) -> None:
@@ -109,11 +110,11 @@ class Supervisor:
             for _ in range(fleet.desired - len(staying)):
                 self._start_worker(fleet)
         for worker in staying[fleet.desired :]:
-            self._retire(worker)
+            self._retire(fleet, worker)
         if sum(worker.state == READY for worker in staying) >= fleet.desired:
             for worker in fleet.live():
                 if worker.leaving:
-                    self._retire(worker)
+                    self._retire(fleet, worker)
         if len(fleet.live()) != before:
             self._share_resources()
 
@@ -170,7 +171,7 @@ class Supervisor:
             recycle=settings.worker_recycle,
             max_batch_calls=settings.max_batch_calls,
             max_batch_bytes=8 * 2**20,
-            load_wait=settings.invocation_timeout_seconds,
+            load_wait=self._longest_call(fleet),
             log_format=settings.log_format,
             log_level=settings.log_level,
             decided_at=time.monotonic(),
@@ -319,12 +320,17 @@ class Supervisor:
         for path in (worker.plan.socket, worker.plan.cell):
             path.unlink(missing_ok=True)
 
-    def _retire(self, worker: WorkerHandle) -> None:
+    def _longest_call(self, fleet: Fleet) -> float:
+        return fleet.spec.call_seconds or self.settings.invocation_timeout_seconds
+
+    def _retire(self, fleet: Fleet, worker: WorkerHandle, patience: float | None = None) -> None:
         """Take it out of the routing table; it is told to drain once every front has seen that."""
         worker.state = DRAINING
         worker.drained_version = 0  # unknown until the table is sent
-        longest = max(self.settings.invocation_timeout_seconds, self.settings.stream_timeout_seconds)
-        worker.kill_at = time.monotonic() + self.settings.drain_seconds + longest
+        if patience is None:
+            longest = max(self._longest_call(fleet), self.settings.stream_timeout_seconds)
+            patience = self.settings.drain_seconds + longest
+        worker.kill_at = time.monotonic() + patience
         self._on_change()
 
     def table_sent(self, version: int) -> None:
@@ -351,9 +357,9 @@ class Supervisor:
                 log.exception("supervision tick failed")
 
     def _tick(self, now: float) -> None:
-        for _, worker in list(self._by_id.values()):
+        for fleet, worker in list(self._by_id.values()):
             if worker.pid:
-                self._look_at(worker, now)
+                self._look_at(fleet, worker, now)
         changed = False
         for fleet in list(self.fleets.values()):
             before = fleet.quarantine.refused(now)
@@ -364,12 +370,12 @@ class Supervisor:
         if changed:
             self._on_change()
 
-    def _look_at(self, worker: WorkerHandle, now: float) -> None:
+    def _look_at(self, fleet: Fleet, worker: WorkerHandle, now: float) -> None:
         """End a worker that is stuck in a model, does not start, or cannot be told anything; see whether a stalled one
         turns again."""
         settings, plan = self.settings, worker.plan
         reading = cells.read(plan.cell)
-        longest = settings.invocation_timeout_seconds + _OVERDUE_GRACE, settings.load_timeout_seconds + _OVERDUE_GRACE
+        longest = self._longest_call(fleet) + _OVERDUE_GRACE, settings.load_timeout_seconds + _OVERDUE_GRACE
         late = cells.overdue(reading.busy, now, *longest)
         if late and not worker.condemned:
             log.error("worker %s is stuck in a model; ending it", plan.worker_id)
