@@ -7,7 +7,9 @@
     │  ├─ ValidationError         ValidationError               400
     │  │  ├─ UnknownEndpoint      ValidationError               400
     │  │  ├─ UnknownVariant       ValidationError               400
-    │  │  └─ UnknownModel         ValidationError               400
+    │  │  ├─ UnknownModel         ValidationError               400
+    │  │  ├─ BadObject            ValidationError               400  a job's input object
+    │  │  └─ BadRecords           ValidationError               400  records of one
     │  ├─ Unreadable              SerializationException        400
     │  ├─ UnknownOperation        UnknownOperationException     404
     │  ├─ ResourceInUse           ResourceInUse                 400
@@ -75,6 +77,19 @@ class UnknownVariant(ValidationError):
 
 class UnknownModel(ValidationError):
     """No artifact of that name under the endpoint's prefix."""
+
+
+class BadObject(ValidationError):
+    """A batch job's input object that cannot be cut into records as the job says; none of it can be trusted."""
+
+
+class BadRecords(ValidationError):
+    """Records that a batch job cannot send or whose answers it cannot use, while their neighbours may be fine.
+    ``record``: the first bad one's index in its object, from 0; None when it is not known which (the counts differ)."""
+
+    def __init__(self, message: str, record: int | None = None) -> None:
+        super().__init__(message)
+        self.record = record
 
 
 class Unreadable(RequestRefused):
