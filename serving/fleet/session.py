@@ -11,12 +11,11 @@ import orjson
 from sqlalchemy import Connection, Row
 from sqlalchemy.exc import IntegrityError
 
+from serving.database import CANNOT_BE_KEPT
 from serving.errors import InternalFailure, ValidationError
 from serving.fleet import tables, tokens
 from serving.fleet.records import MOST_TAGS, AlreadyThere, NotThere, Query, Record, Stale
 
-#: Said of lone surrogates, of NUL where a database has none, of numbers beyond 64 bits.
-CANNOT_BE_KEPT = "A value has characters, or a number of a size, that cannot be kept."
 _SEALED = ("kind", "name", "status", "parent", "facet", "created", "modified", "revision", "body")
 
 

@@ -131,9 +131,6 @@ NUMBER = select(sequences.c.last).where(sequences.c.name == bindparam("of_name")
 FIRST_NUMBER = insert(sequences)
 NEXT_NUMBER = update(sequences).where(sequences.c.name == bindparam("of_name"))
 
-META = select(meta.c.name, meta.c.value)
-ADD_META = insert(meta)
-
 #: What a list can be sorted by -> the columns of its order. The name makes every order strict.
 ORDERS: dict[str, tuple[str, ...]] = {
     "Name": ("name",),
