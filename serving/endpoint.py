@@ -25,12 +25,22 @@ from serving.workers.pool import SWEEP_SECONDS, Pool
 
 Target = Pool | Chain
 
+#: Calls at a time of a variant in the jobs process: its consumers take no more from the queue than may run.
+_MOST_OF_QUEUES = 2**20
+
+
+def _ignore() -> None:
+    """Nobody wants to know: a pool that has left changes nothing for its endpoint."""
+
 
 class Endpoint:
     """One endpoint as a front sees it: what may answer its calls, and how they are split."""
 
-    def __init__(self, name: str, dice: Callable[[], float] = random.random) -> None:
+    def __init__(self, name: str, dice: Callable[[], float] = random.random, queue: bool = False) -> None:
+        """``queue``: calls come from its queue, so that it answers them although it is asynchronous."""
         self.name = name
+        self.on_ready_change: Callable[[], None] = _ignore
+        self._queue = queue
         self.pools: dict[FleetKey, Pool] = {}
         self.asynchronous = False
         self.holds_components = False
@@ -50,6 +60,16 @@ class Endpoint:
             return self.holds_components
         return any(pool.ready or not pool.desired for pool in self.pools.values())
 
+    @property
+    def workers(self) -> int:
+        """How many workers answer its calls now; of a series of containers, how many complete ones."""
+        return sum(len(target.ready) for target in self._usable)
+
+    @property
+    def multi_model(self) -> bool:
+        """Does every call have to name a model?"""
+        return any(target.multi_model for target in self._targets.values())
+
     def set_targets(self, targets: dict[str, Target], weights: dict[str, float], components: dict[str, Pool]) -> None:
         """Work by these variants, their weights, and these components from now on; calls in flight stay where they
         are."""
@@ -62,11 +82,12 @@ class Endpoint:
         """A variant with weight but no worker leaves the draw, and the others share its part (``behaviour/02``)."""
         weighted = [(target, self._weights[name]) for name, target in self._targets.items() if self._weights[name]]
         ready = [(target, weight) for target, weight in weighted if target.ready] or weighted
-        if self.asynchronous:
+        if self.asynchronous and not self._queue:
             ready = []  # its calls come from its queue, not from here
         self._usable = [target for target, _ in ready]
         self._usable_weights = [weight for _, weight in ready]
         self._split = Split(self._usable_weights)
+        self.on_ready_change()
 
     def target(self, variant: str) -> Target | None:
         """Who answers for a variant."""
@@ -101,7 +122,7 @@ class Endpoint:
         return target.submit(invocation, done)
 
     def _target(self, invocation: Invocation) -> Target:
-        if self.asynchronous:
+        if self.asynchronous and not self._queue:
             raise ValidationError(f"Endpoint {self.name} is asynchronous: invoke it with InvokeEndpointAsync.")
         if self.holds_components or invocation.component:
             return self._component(invocation.component)
@@ -161,20 +182,24 @@ class Endpoint:
         raise sessions.unknown(session_id)
 
 
-def _ignore() -> None:
-    """A pool that has left changes nothing for its endpoint."""
-
-
 class Directory:
     """All endpoints of this front, kept as the control process's routing table says."""
 
     def __init__(
-        self, registry: Registry, account_id: str, max_queue: int, on_stalled: Callable[[str], None] = lambda _: None
+        self,
+        registry: Registry,
+        account_id: str,
+        max_queue: int,
+        on_stalled: Callable[[str], None] = lambda _: None,
+        queue: bool = False,
     ) -> None:
+        """``queue``: this is the jobs process's. Its endpoints take the calls of their queues, which keep the measure
+        themselves, and no worker gets more of them at a time than another."""
         self.endpoints: dict[str, Endpoint] = {}
         self.table: dict[str, Any] = {"version": 0, "endpoints": []}
         self._account_id = account_id
-        self._max_queue = max_queue
+        self._max_queue = _MOST_OF_QUEUES if queue else max_queue
+        self._queue = queue
         self._on_stalled = on_stalled
         self._registry = registry
         # a worker must be able to tell the calls of several fronts apart
@@ -194,7 +219,7 @@ class Directory:
         names = set()
         for row in table["endpoints"]:
             names.add(row["name"])
-            self._work_by(row, self.endpoints.setdefault(row["name"], Endpoint(row["name"])))
+            self._work_by(row, self.endpoints.setdefault(row["name"], Endpoint(row["name"], queue=self._queue)))
         for name in set(self.endpoints) - names:
             for pool in self.endpoints.pop(name).pools.values():
                 self._leave(pool, None)
@@ -229,7 +254,7 @@ class Directory:
         if pool is None:
             pool = Pool(key, row["multi_model"], self._max_queue, self._registry, self._ids)
         pools[key] = pool
-        pool.routing, pool.desired = row["routing"], row["desired"]
+        pool.routing, pool.desired = "LEAST_OUTSTANDING_REQUESTS" if self._queue else row["routing"], row["desired"]
         pool.on_stalled = self._on_stalled
         quarantine = {int(model): until for model, until in row["quarantine"].items()}
         pool.update([Address(*worker) for worker in row["workers"]], row["expected"], row["failure"], quarantine)

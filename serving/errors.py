@@ -50,6 +50,8 @@ class ServingError(Exception):
 
     code = "InternalFailure"
     status = 500
+    #: Workers that ended while they may have been running the call that is answered so.
+    strikes = 0
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

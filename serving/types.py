@@ -38,15 +38,31 @@ class VariantSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class AsyncSpec:
+    """How an asynchronous endpoint's calls are answered (SageMaker API, AsyncInferenceConfig): ``output`` and
+    ``failure`` are ``s3://`` prefixes, ``failure`` empty for none; ``concurrency``: calls at a time in one instance;
+    topics are empty for none; ``include``: in which notifications the answer is wanted; ``since``: when this was
+    deployed, epoch seconds."""
+
+    output: str
+    failure: str
+    concurrency: int
+    success_topic: str
+    error_topic: str
+    include: tuple[str, ...]
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointSpec:
     """An endpoint: 1 to 10 production variants under one name. ``generation`` counts its deployments; ``asynchronous``:
-    it takes InvokeEndpointAsync and nothing else."""
+    it takes InvokeEndpointAsync and nothing else, and this is how."""
 
     name: str
     config_name: str
     variants: tuple[VariantSpec, ...]
     generation: int = 1
-    asynchronous: bool = False
+    asynchronous: AsyncSpec | None = None
 
 
 class FleetKey(NamedTuple):
@@ -82,7 +98,8 @@ class Invocation(NamedTuple):
     """One call, whoever made it. ``deadline`` is in ``time.monotonic()`` seconds. Empty string = header absent.
     ``stream_seconds`` above 0: the answer is wanted in parts as they are made, of which the first must come by the
     deadline, each within the same time of the one before, and the last so long after the call. ``retries``: how often
-    another worker may try when one has ended under it; the call is then given up with ``WorkerDied``."""
+    another worker may try when one has ended under it; the call is then given up with ``WorkerDied``. ``strikes``:
+    workers that ended under it when it was tried before; one that has any runs with no other call."""
 
     endpoint: str
     body: bytes
@@ -100,6 +117,7 @@ class Invocation(NamedTuple):
     component: str = ""
     stream_seconds: float = 0.0
     retries: int = 1
+    strikes: int = 0
 
 
 class Timing(NamedTuple):

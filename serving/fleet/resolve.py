@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from serving.errors import ValidationError
-from serving.types import EndpointSpec, FleetKey, FleetSpec, ModelSpec, RoutingStrategy, VariantSpec
+from serving.types import AsyncSpec, EndpointSpec, FleetKey, FleetSpec, ModelSpec, RoutingStrategy, VariantSpec
 
 Body = Mapping[str, Any]
 
@@ -27,6 +27,10 @@ _STRATEGIES: Mapping[str, RoutingStrategy] = {
     "PREFIX_AWARE": "LEAST_OUTSTANDING_REQUESTS",
     "KV_AWARE": "LEAST_OUTSTANDING_REQUESTS",
 }
+#: Calls at a time in one instance of an asynchronous endpoint; SageMaker's own default is not documented.
+_USUAL_CONCURRENCY = 4
+#: The longest InvocationTimeoutSeconds (SageMaker Runtime API, InvokeEndpointAsync).
+_LONGEST_ASYNC_CALL = 3600.0
 _PATH_STYLE = re.compile(r"s3[.-]([a-z0-9-]+\.)?amazonaws\.com(\.cn)?", re.ASCII)
 _HOST_STYLE = re.compile(r"(.+)\.s3([.-][a-z0-9-]+)?\.amazonaws\.com(\.cn)?", re.ASCII)
 
@@ -94,7 +98,21 @@ def endpoint_spec(name: str, deployed: Body) -> EndpointSpec:
         deployed["EndpointConfigName"],
         tuple(variants),
         deployed["Generation"],
-        "AsyncInferenceConfig" in config,
+        _asynchronous(config["AsyncInferenceConfig"], deployed) if "AsyncInferenceConfig" in config else None,
+    )
+
+
+def _asynchronous(config: Body, deployed: Body) -> AsyncSpec:
+    output = config["OutputConfig"]
+    topics = output.get("NotificationConfig", {})
+    return AsyncSpec(
+        output=output["S3OutputPath"],
+        failure=output.get("S3FailurePath", ""),
+        concurrency=config.get("ClientConfig", {}).get("MaxConcurrentInvocationsPerInstance", _USUAL_CONCURRENCY),
+        success_topic=topics.get("SuccessTopic", ""),
+        error_topic=topics.get("ErrorTopic", ""),
+        include=tuple(topics.get("IncludeInferenceResponseIn", ())),
+        since=deployed["StartTime"],
     )
 
 
@@ -159,9 +177,14 @@ def object_url(url: str) -> str:
 
 def endpoint_fleets(spec: EndpointSpec) -> tuple[FleetSpec, ...]:
     """One fleet for each container of each variant."""
+    longest = _LONGEST_ASYNC_CALL if spec.asynchronous else 0.0
     return tuple(
         FleetSpec(
-            FleetKey(spec.name, spec.generation, one.name, model.hostname), model, one.instance_count, one.routing
+            FleetKey(spec.name, spec.generation, one.name, model.hostname),
+            model,
+            one.instance_count,
+            one.routing,
+            longest,
         )
         for one in spec.variants
         for model in one.containers

@@ -4,7 +4,7 @@
 
     {"version": 7, "aliases": {"endpoint": {"name": "path under the prefix"}}, "endpoints": [
       {"name": "default", "config": "default", "status": "InService", "reason": "", "up": true, "generation": 1,
-       "asynchronous": false, "holds_components": false,
+       "asynchronous": false, "async": null, "holds_components": false,
        "variants": [{"name": "AllTraffic", "weight": 1.0, "direct": false, "count": 1, "pools": [POOL]}],
        "components": [POOL]}]}
 
@@ -12,11 +12,15 @@
             "desired": 1, "expected": true, "failure": "",
             "workers": [["0001", "…/0001.sock", "…/0001.cell"]], "states": [["0001", 4711, "READY"]],
             "quarantine": {"1234567": 98765.4}}
+
+    "async" of an asynchronous endpoint = {"output": "s3://bucket/out", "failure": "", "concurrency": 4,
+            "success_topic": "", "error_topic": "", "include": [], "since": 1789000000.0}
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from serving.types import EndpointSpec, FleetKey
@@ -64,7 +68,8 @@ def endpoint_row(
         "reason": status[1],
         "up": status[2],
         "generation": spec.generation,
-        "asynchronous": spec.asynchronous,
+        "asynchronous": spec.asynchronous is not None,
+        "async": asdict(spec.asynchronous) if spec.asynchronous else None,
         "holds_components": any(not one.containers for one in spec.variants),
         "variants": variants,
         "components": [pool_row(fleet, now) for fleet in components],

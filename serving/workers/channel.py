@@ -14,6 +14,9 @@ from serving.types import Invocation, Reply
 from serving.workers import cells, wire
 from serving.workers.admission import Flow
 
+#: Frames with more than this are not joined with others.
+_LARGE = 256 * 1024
+
 log = logging.getLogger("serving.front")
 
 Done = Callable[["Reply | ServingError"], None]
@@ -76,8 +79,8 @@ class Call:
         self.started = started
         self.sent = started
         self.deadline = invocation.deadline
-        self.strikes = 0
-        self.alone = False
+        self.strikes = invocation.strikes
+        self.alone = invocation.strikes > 0
         self.avoid: Channel | None = None
         self.channel: Channel | None = None
         self.parked = False
@@ -108,6 +111,7 @@ class Channel(asyncio.Protocol):
         self._loop = pool.loop
         self._reader = wire.AnswerReader()
         self._out: list[bytes] = []
+        self._large = False
         self._transport: asyncio.Transport | None = None
         self.cell = cells.Reader(Path(address.cell))
 
@@ -121,10 +125,17 @@ class Channel(asyncio.Protocol):
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out += frame
+        if len(frame[-1]) > _LARGE:
+            self._large = True
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        if self._transport is not None and not self.lost:
+        large, self._large = self._large, False
+        if self._transport is None or self.lost:
+            return
+        if large:
+            self._transport.writelines(out)  # joined they would be there twice: a body may be a gigabyte
+        else:
             self._transport.write(b"".join(out))
 
     @property

@@ -323,7 +323,7 @@ class Pool:
             return
         self._release(call)
         try:
-            successor.submit(call.invocation, done)
+            successor.submit(call.invocation._replace(strikes=call.strikes), done)
         except ServingError as error:
             done(error)
 
@@ -429,6 +429,7 @@ class Pool:
             return
         self._release(call)
         if isinstance(result, ServingError):
+            result.strikes = call.strikes
             if self.part and isinstance(result, errors.ModelError):
                 result.container = self.part
             self._metrics.failed(result)
