@@ -255,6 +255,19 @@ class Settings:
                 "access keys, or listen on 127.0.0.1."
             )
 
+    @property
+    def queue_url(self) -> str:
+        """Where the queue of asynchronous calls and jobs is kept: a file of its own, as two processes must not fight
+        for one write lock; or the same PostgreSQL database, in tables of its own."""
+        if self.database_url.startswith("postgresql"):
+            return self.database_url
+        return f"sqlite:///{self.data_dir / 'queue.db'}"
+
+    @property
+    def has_queue(self) -> bool:
+        """May there be work in the queue already?"""
+        return not self.queue_url.startswith("sqlite") or (self.data_dir / "queue.db").exists()
+
 
 class Setting(NamedTuple):
     """One row of the table. ``key`` is its name in a settings file, ``flag`` its option where a command has it."""

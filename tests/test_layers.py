@@ -23,7 +23,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"cli", "pytest_plugin"},
             {"remote", "testing"},
             {"terminal"},
-            {"app", "client", "checking", "jobs_process"},
+            {"app", "client", "checking", "front_process", "jobs_process"},
+            {"children"},
             {"link"},
             {"deploying"},
             {"declared"},
@@ -44,8 +45,8 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 #: Library -> the rooms that may know of it.
 KEPT_IN = {
-    "starlette": {"api", "app"},
-    "uvicorn": {"api", "app"},
+    "starlette": {"api"},
+    "uvicorn": {"api", "front_process"},
     "typer": {"cli"},
     "rich": {"terminal"},
     "boto3": {"storage", "objects", "jobs", "testing"},
@@ -153,6 +154,8 @@ def test_only_config_reads_the_environment(module: str) -> None:
     ("module", "unwanted"),
     [
         ("serving.app", [*FRAMEWORKS, *COMFORTS]),
+        ("serving.front_process", [*FRAMEWORKS, *COMFORTS]),
+        ("serving.jobs_process", [*FRAMEWORKS, *COMFORTS, "starlette", "uvicorn"]),
         ("serving.workers.child", [*FRAMEWORKS, *COMFORTS, "starlette", "uvicorn"]),
         ("serving.workers.forkserver", [*FRAMEWORKS, *COMFORTS, "starlette", "uvicorn"]),
         ("serving.runtimes.registry", [*FRAMEWORKS, *COMFORTS, "starlette", "uvicorn"]),

@@ -225,7 +225,7 @@ def test_a_session_streams(server: Server) -> None:
 def test_a_front_that_has_just_started_knows_every_session(server: Server) -> None:
     """It needs to be told nothing."""
     name, pid = opened(server)
-    fronts = processes(server, "serving.app")
+    fronts = processes(server, "serving.front_process")
     for front in fronts:
         os.kill(front, signal.SIGKILL)
     server.eventually(lambda: not any(is_alive(front) for front in fronts))

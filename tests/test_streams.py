@@ -516,7 +516,7 @@ def test_places_of_those_who_leave_are_free(server: Server) -> None:
 
 def test_slow_readers_cost_no_memory(server: Server) -> None:
     """Neither the front nor the worker keeps what they do not read: forty of them want a gigabyte each."""
-    watched = [*processes(server, "serving.app"), *(one["Pid"] for one in server.workers("told"))]
+    watched = [*processes(server, "serving.front_process"), *(one["Pid"] for one in server.workers("told"))]
     before = sum(resident(pid) for pid in watched)
     body = json.dumps({"parts": [1_000_000], "times": 1000}).encode()
     with ExitStack() as stack:
@@ -540,7 +540,7 @@ def test_a_front_that_dies_closes_its_generators(tmp_path: Path) -> None:
         body = json.dumps({"parts": [50_000], "times": 10_000, "mark": str(tmp_path / "m")}).encode()
         raw.send(request("/endpoints/told/invocations-response-stream", body))
         running.eventually((tmp_path / "m.begun").exists)
-        os.kill(processes(running, "serving.app")[0], signal.SIGKILL)
+        os.kill(processes(running, "serving.front_process")[0], signal.SIGKILL)
         running.eventually((tmp_path / "m.closed").exists)
 
 

@@ -158,10 +158,10 @@ def test_a_worker_whose_artifact_has_vanished_is_given_up_and_the_server_says_so
 
 def test_a_killed_front_is_replaced_and_the_port_stays_open(echoing: Server) -> None:
     """kill -9 of the process that answers HTTP: connections wait in the backlog for the next one."""
-    front = processes(echoing, "serving.app")[0]
+    front = processes(echoing, "serving.front_process")[0]
     os.kill(front, signal.SIGKILL)
     assert 200 == call(echoing.url, b"hello").status
-    assert front not in processes(echoing, "serving.app")
+    assert front not in processes(echoing, "serving.front_process")
     assert 2 == len(worker_pids(echoing))
 
 

@@ -1,0 +1,223 @@
+"""The jobs process: it holds the queue, and does the work that answers later. It runs no model code.
+
+``python -m serving.jobs_process``, started by control (``children.py``) when it is first needed, told everything on its
+standard input. Fronts ask it over ``jobs.sock`` (``api/jobs_link.py``); what it does, it does through
+``Endpoint.invoke`` like any front, by the routing table that control pushes.
+
+When the queue cannot be opened this process says so, answers 503, and tries again. When it is told to stop it starts
+nothing new, hands back what it had leased, and goes on answering fronts until the last of them has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from serving.api.jobs_link import READ_AHEAD, frame, read_frame
+from serving.config import Settings
+from serving.endpoint import Directory
+from serving.errors import ServiceUnavailable, ServingError, ValidationError
+from serving.link import ControlLink, settings_of
+from serving.watch.logs import configure as configure_logs
+from serving.watch.metrics import Registry
+from serving.workers import memory
+
+#: A queue that cannot be opened is tried again so soon, and later each time.
+_REOPEN_SECONDS, _LONGEST_REOPEN_SECONDS = 0.2, 10.0
+#: A question that comes while the queue is being opened waits so long for it.
+_OPENING_SECONDS = 5.0
+
+#: What is asked, and with which bytes -> a value, or a value and bytes.
+Answer = Callable[[Mapping[str, Any], bytes], Awaitable[tuple[Any, bytes]]]
+
+log = logging.getLogger("serving.jobs")
+
+
+class Desk:
+    """Where fronts ask: one connection each, many questions at a time, answered in any order."""
+
+    def __init__(self, answers: Callable[[str], Awaitable[Answer]]) -> None:
+        """``answers`` finds who answers a question, by its name; raises ``ServingError``."""
+        self._answers = answers
+        self._open: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    async def start(self, path: Path) -> None:
+        """Listen; a socket that a predecessor has left is replaced."""
+        self._server = await asyncio.start_unix_server(self._serve, str(path), limit=READ_AHEAD)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        here = asyncio.current_task()
+        assert here is not None
+        self._open.add(here)
+        self.idle.clear()
+        asked: dict[int, asyncio.Task[None]] = {}
+        try:
+            while True:
+                fields, payload = await read_frame(reader)
+                id = fields["id"]
+                if fields["what"] == "left":
+                    if id in asked:
+                        asked[id].cancel()
+                    continue
+                asked[id] = task = asyncio.create_task(self._reply(writer, fields, payload))
+                task.add_done_callback(lambda _, id=id: asked.pop(id))  # type: ignore[misc]  # a default argument
+        except (OSError, asyncio.IncompleteReadError, ValueError, KeyError) as error:
+            log.debug("a front's connection ended: %r", error)
+        finally:
+            for task in asked.values():
+                task.cancel()
+            writer.close()
+            self._open.discard(here)
+            if not self._open:
+                self.idle.set()
+
+    async def _reply(self, writer: asyncio.StreamWriter, fields: Mapping[str, Any], payload: bytes) -> None:
+        told: dict[str, Any] = {"id": fields["id"]}
+        data = b""
+        try:
+            answer = await self._answers(fields["what"])
+            told["value"], data = await answer(fields["args"], payload)
+        except ServingError as error:
+            told |= {"error": type(error).__name__, "message": error.message}
+        except Exception:
+            log.exception("a front's question failed")
+            told |= {"error": "InternalFailure", "message": "An internal failure occurred."}
+        with suppress(OSError):
+            writer.write(frame(told, data))
+            await writer.drain()
+
+
+class Service:
+    """What there is while the queue is open: who keeps the queue, and who works it off."""
+
+    def __init__(self, settings: Settings, directory: Directory, registry: Registry, link: ControlLink) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._registry = registry
+        self._link = link
+
+    async def start(self) -> None:
+        """Open the queue, and take up what is in it. Raises ``ServingError`` when it cannot be opened."""
+
+    def apply(self, table: dict[str, Any]) -> None:
+        """Work by this table from now on, as ``directory`` does already."""
+
+    async def rest(self) -> None:
+        """Start nothing more, and hand back what was leased."""
+
+    async def close(self) -> None:
+        """Let go of the queue."""
+
+    def answer(self, what: str) -> Answer:
+        """Who answers a question, by its name. Raises ``ServingError``."""
+        raise ValidationError(f"unknown question {what!r}")
+
+
+class Jobs:
+    """The process as a whole: its service as soon as the queue is open, its desk, and its line to control."""
+
+    def __init__(self, plan: Mapping[str, Any]) -> None:
+        settings, self._run_dir = settings_of(plan["settings"]), Path(plan["run_dir"])
+        registry = Registry(self._run_dir / "metrics", "jobs")
+        self._link = ControlLink(plan["number"])
+        self._directory = Directory(registry, settings.account_id, settings.max_queue, self._link.stalled)
+        self._service = Service(settings, self._directory, registry, self._link)
+        self._desk = Desk(self._who_answers)
+        self._table: dict[str, Any] | None = None
+        self._open = asyncio.Event()
+        self._trouble = ""
+        self._stopping = asyncio.Event()
+        self._server_stops = False
+
+    async def run(self) -> None:
+        """Work until told to stop, then leave in good order; or until control has gone, which is the end."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopping.set)
+        await self._desk.start(self._run_dir / "jobs.sock")
+        follows = asyncio.create_task(self._link.hear(self._run_dir / "control.sock", self._apply, self._stop))
+        works = asyncio.create_task(self._work())
+        await asyncio.wait({follows, works}, return_when=asyncio.FIRST_COMPLETED)
+        if works.done():
+            works.result()
+
+    def _stop(self) -> None:
+        self._server_stops = True
+        self._stopping.set()
+
+    async def _work(self) -> None:
+        sweeping = asyncio.create_task(self._directory.sweep_forever())
+        opening = asyncio.create_task(self._open_queue())
+        await self._stopping.wait()
+        opening.cancel()
+        if self._open.is_set():
+            await self._service.rest()
+        if self._server_stops:
+            await self._desk.idle.wait()  # what fronts still accept is kept, for the next start
+        if self._open.is_set():
+            await self._service.close()
+        sweeping.cancel()
+
+    async def _open_queue(self) -> None:
+        pause = _REOPEN_SECONDS
+        while not self._open.is_set():
+            try:
+                await self._service.start()
+            except ServingError as error:
+                if error.message != self._trouble:
+                    log.error("the queue cannot be opened, asynchronous calls are refused: %s", error.message)
+                self._trouble = error.message
+                await asyncio.sleep(pause)  # between two attempts
+                pause = min(2 * pause, _LONGEST_REOPEN_SECONDS)
+            else:
+                self._open.set()
+        if self._trouble:
+            log.info("the queue is open")
+        if self._table is not None:
+            self._service.apply(self._table)
+
+    def _apply(self, table: dict[str, Any]) -> None:
+        self._table = table
+        self._directory.apply(with_transforms(table))
+        if self._open.is_set():
+            self._service.apply(table)
+
+    async def _who_answers(self, what: str) -> Answer:
+        if not self._open.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._open.wait(), 0.0 if self._trouble else _OPENING_SECONDS)
+        if not self._open.is_set():
+            raise ServiceUnavailable("The queue of asynchronous calls cannot be opened; the server's log says why.")
+        return self._service.answer(what)
+
+
+def with_transforms(table: dict[str, Any]) -> dict[str, Any]:
+    """The table with the workers of transform jobs as endpoints, which is what they are for ``Endpoint.invoke``."""
+    rows = [job["row"] for job in table.get("transforms", ()) if job["row"] is not None]
+    return {**table, "endpoints": [*table["endpoints"], *rows]}
+
+
+def main() -> None:
+    """Work until control says stop, or has gone."""
+    plan = json.loads(sys.stdin.buffer.read())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settings = plan["settings"]
+    configure_logs(settings["log_format"], settings["log_level"])
+    memory.quiet_collector()
+    uvloop.run(Jobs(plan).run())
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
