@@ -50,8 +50,8 @@ def beneath(folder: Path, name: str) -> Path:
     or that a link leads out of the folder (the two look alike to a caller)."""
     check_name(name)
     try:
-        root = _real(str(folder))
-        real = _real(f"{root}/{name}")
+        root = real_path(str(folder))
+        real = real_path(f"{root}/{name}")
     except OSError:  # absent, unreadable, or links in a ring
         raise UnknownModel(f"Failed to find an artifact named {name!r}.") from None
     if not real.startswith(f"{root.rstrip('/')}/") or real == root:
@@ -59,7 +59,7 @@ def beneath(folder: Path, name: str) -> Path:
     return Path(real)
 
 
-def _real(path: str) -> str:
+def real_path(path: str) -> str:
     """``os.path.realpath(path, strict=True)`` by the kernel, in three calls and not one for each part: this is on the
     way of every cold call. Raises ``OSError``."""
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -208,7 +208,7 @@ class S3Store:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
             found = {item["Key"]: item["ETag"] for page in pages for item in page.get("Contents", ())}
         except ClientError as error:
-            if _status(error) == 404:
+            if status_of(error) == 404:
                 raise _missing(bucket, key) from None
             raise LoadFailed("The object store refused to show the artifact.") from error
         except BotoCoreError as error:
@@ -225,7 +225,7 @@ class S3Store:
         try:
             return str(self._client.head_object(Bucket=bucket, Key=key)["ETag"])
         except ClientError as error:
-            if _status(error) == 404:
+            if status_of(error) == 404:
                 return ""
             raise
 
@@ -233,14 +233,14 @@ class S3Store:
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
-        staging = _temporary_name(folder)
+        staging = temporary_name(folder)
         prefix = key.rpartition("/")[0] if keys == [key] else key.rstrip("/")
         try:
             for one in keys:
                 target = staging / check_name(one.removeprefix(prefix).lstrip("/"))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._client.download_file(bucket, one, str(target))
-                _sync(target)
+                sync(target)
             _rename_folder(staging, folder)
         except (BotoCoreError, ClientError, Boto3Error) as error:
             raise LoadFailed("The artifact could not be fetched from the object store.") from error
@@ -250,7 +250,7 @@ class S3Store:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _status(error: Any) -> int:
+def status_of(error: Any) -> int:
     """HTTP status behind a botocore ``ClientError``."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
@@ -263,18 +263,30 @@ def open_store(settings: Settings, named: Iterable[str] = ()) -> ArtifactStore:
     local = LocalStore(settings.data_dir / "s3", [*settings.file_roots, *places])
     if settings.s3 == "local":
         return local
-    return S3Store(_s3_client(settings), settings.data_dir / "cache" / "s3", local)
+    return S3Store(s3_client(settings), settings.data_dir / "cache" / "s3", local)
 
 
-def _s3_client(settings: Settings) -> Any:
+def s3_client(settings: Settings) -> Any:
+    """A boto3 client of the store that these settings name, for any number of threads. Raises ``ConfigError``."""
     try:
         import boto3
+        from botocore.config import Config
     except ImportError:
         raise ConfigError(
             f"SERVING_S3 is {settings.s3!r}, which needs boto3: pip install 'serving[s3]', or set it to local."
         ) from None
+    config = Config(
+        signature_version="s3v4",
+        # Compatible stores do not know the checksums that newer clients send and ask for unbidden.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"mode": "standard", "total_max_attempts": 4},
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=64,
+    )
     url = None if settings.s3 == "aws" else settings.s3
-    return boto3.client("s3", endpoint_url=url, region_name=settings.region)
+    return boto3.client("s3", endpoint_url=url, region_name=settings.region, config=config)
 
 
 # --- files whole or not at all --------------------------------------------------------------------------------------
@@ -282,12 +294,12 @@ def _s3_client(settings: Settings) -> Any:
 _serial = itertools.count()
 
 
-def _temporary_name(path: Path) -> Path:
+def temporary_name(path: Path) -> Path:
     """A name beside ``path`` that no other process or thread uses."""
     return path.with_name(f".{path.name[:200]}.{os.getpid()}-{next(_serial)}.tmp")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Put a file's or folder's content on the disk. A failed fsync raises and is not tried again: the kernel may
     have dropped the pages (https://lwn.net/Articles/752063/)."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -300,7 +312,7 @@ def _sync(path: Path) -> None:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file that appears whole or not at all, and is on the disk when this returns. Raises ``OSError``, and
     then the old content stands."""
-    temporary = _temporary_name(path)
+    temporary = temporary_name(path)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(fd, "wb") as file:
@@ -312,19 +324,19 @@ def write_atomic(path: Path, data: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _rename_folder(source: Path, target: Path) -> None:
     """Make a finished folder visible under its final name. Somebody else may have been first with the same content."""
     for folder, _, _ in os.walk(source):
-        _sync(Path(folder))
+        sync(Path(folder))
     try:
         source.rename(target)
     except OSError:
         if not target.is_dir():
             raise
-    _sync(target.parent)
+    sync(target.parent)
 
 
 # --- one server per data folder -------------------------------------------------------------------------------------
