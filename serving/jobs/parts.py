@@ -1,0 +1,72 @@
+"""An output that is still being written: a file in the spool that grows, and can be cut back to a checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+
+class PartLost(Exception):
+    """The file is shorter than a checkpoint says: what it held is gone, and its object starts over."""
+
+
+class Part:
+    """A file of the spool that is appended to. ``length`` counts what was written whole: bytes of a write that failed
+    half way are written over by the next. Everything blocks, and raises ``OSError`` as the disk does."""
+
+    def __init__(self, path: Path, length: int = 0) -> None:
+        """Open ``path``, made if need be, and cut it back to ``length``. Raises ``PartLost`` when it is shorter."""
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(self._fd).st_size < length:
+                raise PartLost(f"{path.name} is shorter than it was")
+            os.ftruncate(self._fd, length)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self.length = length
+
+    def append(self, chunks: Sequence[bytes]) -> None:
+        """Write these, one after the other, all or (as far as ``length`` counts) none."""
+        data = memoryview(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        at = 0
+        while at < len(data):
+            at += os.pwrite(self._fd, data[at:], self.length + at)
+        self.length += at
+
+    def sync(self) -> None:
+        """Put what was written on the disk."""
+        os.fdatasync(self._fd)
+
+    def finish(self) -> Path:
+        """Cut off what a failed write may have left, close, and hand over the file."""
+        os.ftruncate(self._fd, self.length)
+        self.close()
+        return self.path
+
+    def close(self) -> None:
+        """No more writes; harmless when done before."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def remove(self) -> None:
+        """Close it, and it is no more."""
+        self.close()
+        with suppress(FileNotFoundError):
+            self.path.unlink()
+
+    def __enter__(self) -> Part:
+        """For the length of a ``with``."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()

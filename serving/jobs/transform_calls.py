@@ -1,0 +1,180 @@
+"""The calls of a transform job: bounded in number, retried as the job says, and divided when some of their records are
+bad, until the bad ones stand alone.
+
+::
+
+    request refused (4xx, 5xx to the end, its workers ended) ──► one record? ──► it is bad
+                                                                  several ──► halves, each on its own
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from serving.endpoint import Endpoint, answer
+from serving.errors import BadRecords, ServingError, WorkerDied
+from serving.jobs.splitting import Piece
+from serving.jobs.transform_plan import NOT_READY_SECONDS, Terms, after_failure, is_nonsense
+from serving.types import Invocation
+
+#: How often to look whether a worker is ready. They are there, but for moments after one has ended.
+_LOOK_SECONDS = 0.05
+#: A call that ends its worker is tried so often on others before its records are looked at one by one ...
+_PIECE_RETRIES = 2
+#: ... and its parts no more: one death is proof.
+_PART_RETRIES = 0
+#: Codecs number the rows of a request; the only row of one is better told by its number in the object.
+_ROW_ONE = re.compile(r"^row 1\b:? ?")
+
+
+#: Calls a function that blocks on a thread, with these arguments.
+Hop = Callable[..., Awaitable[Any]]
+
+
+class ObjectFailed(Exception):
+    """An input object gets no output; ``str`` says why, in one sentence."""
+
+
+class JobFailed(Exception):
+    """The whole job cannot go on; ``str`` says why, in one sentence."""
+
+
+class Request(NamedTuple):
+    """A piece of an object and the body to send for it, or why there is none."""
+
+    piece: Piece
+    body: bytes
+    trouble: str = ""
+
+
+class Answered(NamedTuple):
+    """A piece and the model's answer; without one (``bad``), the only record of the piece and why it failed."""
+
+    piece: Piece
+    answer: bytes
+    bad: str = ""
+
+
+class Losses:
+    """Records of one object that have failed so far, and how many it has had. ``deadly``: that ended workers."""
+
+    def __init__(self, most_bad: int, records: int = 0, bad: int = 0) -> None:
+        """``records``, ``bad``: by the checkpoint that the object goes on from."""
+        self.records = records
+        self.bad = bad
+        self.deadly = 0
+        self._most_bad = most_bad
+
+    def add(self, reason: str, is_deadly: bool) -> None:
+        """One more. Raises ``ObjectFailed`` when it is one too many."""
+        self.bad += 1
+        self.deadly += is_deadly
+        if is_nonsense(self.bad, self.records, self.deadly, self._most_bad):
+            raise ObjectFailed(f"{self.bad:,} of its first {self.records:,} records failed; the last: {reason}")
+
+
+class Caller:
+    """The calls of one job to its own workers."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        endpoint: Callable[[], Endpoint],
+        prepare: Callable[[Piece], bytes],
+        divide: Callable[[Piece], Sequence[Piece]],
+        hop: Hop,
+    ) -> None:
+        """``endpoint``: the job's, as the routing table has it now; raises ``UnknownEndpoint``. ``prepare``: a piece's
+        body (``Shape.request``); ``divide``: a piece's halves; ``hop``: to the job's threads."""
+        self._terms = terms
+        self._endpoint = endpoint
+        self._prepare = prepare
+        self._divide = divide
+        self._hop = hop
+        self._gate = asyncio.Semaphore(terms.concurrency)
+
+    async def answered(self, request: Request, losses: Losses) -> list[Answered]:
+        """The answers to a request, in the order of its records. Raises ``ObjectFailed``, ``JobFailed``."""
+        losses.records += request.piece.count
+        return await self._answered(request, losses, self._terms.retries, _PIECE_RETRIES)
+
+    async def _answered(self, request: Request, losses: Losses, retries: int, deaths: int) -> list[Answered]:
+        piece, is_deadly, reason = request.piece, False, request.trouble
+        if not reason:
+            try:
+                return [Answered(piece, await self._ask(request, retries, deaths))]
+            except _Refused as refused:
+                is_deadly, reason = refused.is_deadly, str(refused)
+        if piece.count <= 1:
+            losses.add(reason, is_deadly)
+            return [Answered(piece, b"", _ROW_ONE.sub("", reason) or "It failed.")]
+        found: list[Answered] = []
+        for half in self._divide(piece):
+            found += await self._answered(await self._hop(self.request, half), losses, 0, _PART_RETRIES)
+        return found
+
+    def request(self, piece: Piece) -> Request:
+        """What to send for a piece. Blocks, long for a large one."""
+        if piece.oversized:
+            return Request(piece, b"", f"It has more than {self._terms.most_bytes:,} bytes, the most of a request.")
+        try:
+            return Request(piece, self._prepare(piece))
+        except BadRecords as error:
+            return Request(piece, b"", error.message)
+
+    async def _ask(self, request: Request, retries: int, deaths: int) -> bytes:
+        """One request's answer, with its retries. Raises ``_Refused`` when there are bad records in it."""
+        failures, waited = 0, 0.0
+        while True:
+            began = time.monotonic()
+            try:
+                return await self._call(request, deaths)
+            except ServingError as error:
+                step = after_failure(error, failures, retries, waited)
+                if step.what == "split":
+                    raise _Refused(error) from None
+                if step.what == "object":
+                    raise ObjectFailed(error.message) from None
+                if step.what == "job":
+                    raise JobFailed(error.message) from None
+                await asyncio.sleep(step.pause)  # the pause before the next try
+                failures += step.what == "again"
+                waited += (time.monotonic() - began) if step.what == "wait" else 0.0
+
+    async def _call(self, request: Request, deaths: int) -> bytes:
+        async with self._gate:
+            endpoint = await self._when_ready()
+            terms, piece = self._terms, request.piece
+            reply = await answer(
+                endpoint,
+                Invocation(
+                    terms.endpoint,
+                    request.body,
+                    terms.content_type,
+                    terms.accept,
+                    f"{terms.job}/{piece.first}",
+                    time.monotonic() + terms.timeout,
+                    retries=deaths,
+                ),
+            )
+            return reply.body
+
+    async def _when_ready(self) -> Endpoint:
+        """The endpoint, once a worker is ready: a call's time should not run out before it can begin. When none comes
+        it is called all the same, and says why."""
+        limit = time.monotonic() + NOT_READY_SECONDS
+        while not (endpoint := self._endpoint()).ready and time.monotonic() < limit:
+            await asyncio.sleep(_LOOK_SECONDS)  # a look at the table, which changes when workers come
+        return endpoint
+
+
+class _Refused(Exception):
+    """A request with something bad in it."""
+
+    def __init__(self, error: ServingError) -> None:
+        super().__init__(error.message)
+        self.is_deadly = isinstance(error, WorkerDied)

@@ -1,0 +1,395 @@
+"""One input object of a transform job: read, sent, answered, written in order, and published whole.
+
+::
+
+    read ahead ──► called, several at a time ──► written in order ──► part in the spool ──► put ──► (the row is finished)
+                                                     │
+                                                     └── now and then: part on the disk, then checkpoint in the queue
+
+Whatever ends this process, the object goes on from its last checkpoint: the part is cut back to it, and the cuts after
+it are the same as they would have been. After the put, before the row is finished, it is done again as a whole, and the
+same bytes are put.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from serving.errors import BadObject, BadRecords, ObjectMissing, ObjectUnavailable, ServingError, ValidationError
+from serving.jobs.parts import Part, PartLost
+from serving.jobs.patience import patiently
+from serving.jobs.queue import QueueThread
+from serving.jobs.shaping import Shape
+from serving.jobs.transform_calls import Answered, Caller, Hop, Losses, ObjectFailed, Request
+from serving.jobs.transform_plan import MB, Terms, clipped
+from serving.jobs.transform_reader import Reader
+from serving.jobs.work import Work
+from serving.objects import ObjectStore
+
+#: Bytes that requests of a job may hold, from being read to being written.
+MOST_AHEAD = 64 * MB
+#: Requests of an object read ahead of their calls, in calls in flight: one waits for each that runs.
+_AHEAD = 2
+_CHECKPOINT_SECONDS, _CHECKPOINT_BYTES = 3.0, 64 * MB
+#: An input that is replaced while it is read, or a part that the disk loses, makes the object start over so often.
+_MOST_STARTS = 4
+_LONGEST_REASON = 500
+
+log = logging.getLogger("serving.jobs")
+
+
+class Superseded(Exception):
+    """The row is somebody else's now, or was cancelled: whatever this attempt still has is of no use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far an object is: all up to here is written. ``at``, ``first``: where its next record begins, and that one's
+    index; ``part``, ``errors``: bytes written of both files; ``bad``: records among them that failed, and the first of
+    them in a sentence."""
+
+    version: str
+    at: int = 0
+    first: int = 0
+    part: int = 0
+    errors: int = 0
+    bad: int = 0
+    first_bad: str = ""
+
+
+class Outcome(NamedTuple):
+    """What an object has come to: records answered, records that failed, a sentence on the first of those, why there is
+    no output (empty: there is one), and bytes in its file of errors."""
+
+    records: int
+    bad: int
+    first_bad: str
+    failed: str
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the objects of one job share. ``folder``: of the job in the spool; ``room``: bytes that may be read ahead;
+    ``hop``: to the job's threads; ``note``: hears of records answered, records that failed and bytes read, all as they
+    are written."""
+
+    terms: Terms
+    shape: Shape
+    caller: Caller
+    objects: ObjectStore
+    queue: QueueThread
+    folder: Path
+    room: Room
+    hop: Hop
+    note: Callable[[int, int, int], None]
+
+
+class Room:
+    """So many bytes for all that a job holds at once. Who has nothing yet may have more than there is, alone."""
+
+    def __init__(self, most: int) -> None:
+        """``most``: bytes."""
+        self._most = most
+        self._used = 0
+        self._news = asyncio.Condition()
+
+    async def take(self, least: int, wanted: int) -> int:
+        """Between ``least`` and ``wanted`` bytes, as many as there are; waits for the least."""
+        async with self._news:
+            await self._news.wait_for(lambda: not self._used or self._used + least <= self._most)
+            return self._taken(least, wanted)
+
+    def take_now(self, least: int, wanted: int) -> int:
+        """The same without waiting; 0 when there is not so much."""
+        return self._taken(least, wanted) if self._used + least <= self._most else 0
+
+    def _taken(self, least: int, wanted: int) -> int:
+        taken = max(least, min(wanted, self._most - self._used))
+        self._used += taken
+        return taken
+
+    async def give_back(self, count: int) -> None:
+        """So many bytes are free again."""
+        self._used -= count
+        async with self._news:
+            self._news.notify_all()
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A request on its way: its task, and the room it holds."""
+
+    request: Request
+    task: asyncio.Task[list[Answered]]
+    room: int
+
+
+class ObjectRun:
+    """One attempt at one row of a job's lane."""
+
+    def __init__(self, tools: Tools, work: Work) -> None:
+        """Begins at the row's checkpoint, if it has one."""
+        body = work.body
+        self._tools, self._work, self._terms = tools, work, tools.terms
+        self.url, self._output, self.size = str(body["url"]), str(body["output"]), int(body["size"])
+        self._index = int(body["index"])
+        self._mark = Mark(**work.progress) if work.progress else Mark(str(body["version"]))
+        self._losses = Losses(self._terms.most_bad)
+        self._window: deque[_Sent] = deque()
+        self._ended = False
+        self._saved = self._mark
+        self._saved_at = time.monotonic()
+        self._saving: asyncio.Task[None] | None = None
+        stem = tools.folder / f"{self._index}"
+        self._part_path, self._errors_path = stem.with_suffix(".out"), stem.with_suffix(".errors")
+        self._part: Part | None = None
+        self._errors: Part | None = None
+
+    async def run(self) -> Outcome:
+        """Everything from here to the published output. Raises ``JobFailed``, ``Superseded``; when it is cancelled, its
+        checkpoint is brought up to what has been written."""
+        try:
+            for _ in range(_MOST_STARTS):
+                try:
+                    return await self._to_the_end()
+                except PartLost:
+                    self._mark = Mark(self._mark.version)
+                except ObjectMissing:
+                    self._mark = Mark(await self._new_version())
+            raise ObjectFailed("It was replaced again and again while it was read.")
+        except (ObjectFailed, BadObject, BadRecords, ValidationError, ObjectUnavailable, OSError) as error:
+            return await self._given_up(error)
+        finally:
+            self._close()
+
+    async def _to_the_end(self) -> Outcome:
+        await self._persist(self._open_parts)
+        self._losses = Losses(self._terms.most_bad, self._mark.first, self._mark.bad)
+        self._ended = False
+        mark, tools = self._mark, self._tools
+        reader = Reader(
+            tools.objects, self._terms, tools.caller.request, self.url, mark.version, mark.at, mark.first
+        )  # fmt: skip
+        try:
+            while await self._read_ahead(reader):
+                await asyncio.wait([self._window[0].task])
+                await self._write(self._answered())
+                self._save_when_due()
+        finally:
+            await self._drop_window()
+            await tools.hop(reader.close)
+        await self._saved_or_stopped()
+        return await self._publish()
+
+    async def keep(self) -> None:
+        """The server is stopping: what has been written shall not be done again. Best effort, once ``run`` has been
+        cancelled."""
+        if self._mark != self._saved:
+            with Part(self._part_path, self._mark.part) as part, Part(self._errors_path, self._mark.errors) as errors:
+                part.sync()
+                errors.sync()
+            await self._checkpoint(self._mark)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    async def _read_ahead(self, reader: Reader) -> bool:
+        """Keep as many requests ahead as there should be. False at the end: nothing is left, or on its way."""
+        ahead = _AHEAD * self._terms.concurrency
+        while not self._ended and len(self._window) <= ahead // 2:
+            least = self._most_of_one()
+            wanted = least * (ahead - len(self._window))
+            room = self._tools.room
+            held = room.take_now(least, wanted) if self._window else await room.take(least, wanted)
+            if not held:
+                break
+            await self._send(reader, held, least)
+        return bool(self._window)
+
+    def _most_of_one(self) -> int:
+        """Bytes that the next request may have."""
+        most = self._terms.most_bytes or 6 * MB
+        known = self._terms.compression != "Gzip" and self._terms.split != "None"
+        return max(1, min(most, self.size)) if known else max(most, 1)
+
+    async def _send(self, reader: Reader, held: int, least: int) -> None:
+        """Read as much as the room we hold allows, and let it be called."""
+        used = 0
+        try:
+            requests = await self._persist(reader.take, max(1, held - least))
+            self._ended = not requests
+            for request in requests:
+                size = len(request.piece.body)
+                task = asyncio.create_task(self._tools.caller.answered(request, self._losses))
+                self._window.append(_Sent(request, task, size))
+                used += size
+        finally:
+            await self._tools.room.give_back(held - used)
+
+    def _answered(self) -> list[_Sent]:
+        """All that is answered at the front of the window."""
+        found = []
+        while self._window and self._window[0].task.done():
+            found.append(self._window.popleft())
+        return found
+
+    async def _drop_window(self) -> None:
+        """Nobody wants these answers any more."""
+        for sent in self._window:
+            sent.task.cancel()
+        if self._window:
+            await asyncio.wait([sent.task for sent in self._window])
+        await self._tools.room.give_back(sum(sent.room for sent in self._window))
+        for sent in self._window:
+            if not sent.task.cancelled():
+                sent.task.exception()  # it has been asked for: nobody need be told of it
+        self._window.clear()
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    async def _write(self, sent: Sequence[_Sent]) -> None:
+        """Write answers, in order, and count them."""
+        try:
+            answered = [one for item in sent for one in item.task.result()]
+            chunks, lines, first_bad = await self._tools.hop(self._shaped, answered)
+            part, errors = self._open_files()
+            await self._persist(part.append, chunks)
+            if lines:
+                await self._persist(errors.append, lines)
+        finally:
+            await self._tools.room.give_back(sum(item.room for item in sent))
+        last, mark = sent[-1].request.piece, self._mark
+        records = last.first + last.count - mark.first
+        self._mark = Mark(
+            mark.version, last.end, last.first + last.count, part.length, errors.length, mark.bad + len(lines),
+            mark.first_bad or first_bad,
+        )  # fmt: skip
+        self._tools.note(records - len(lines), len(lines), last.end - mark.at)
+
+    def _shaped(self, answered: Sequence[Answered]) -> tuple[list[bytes], list[bytes], str]:
+        """Bytes for the output, lines for the errors, and a sentence on the first of those. Blocks."""
+        shape, chunks, lines, first_bad = self._tools.shape, [], [], ""
+        for piece, answer, bad in answered:
+            if not bad:
+                chunks.append(shape.result(piece, answer))
+                continue
+            chunks.append(shape.result_for_bad())
+            lines.append(error_line(self.url, bad, piece.first + 1, piece.start))
+            first_bad = first_bad or f"{self.url}, record {piece.first + 1:,}: {clipped(bad, _LONGEST_REASON)}"
+        return chunks, lines, first_bad
+
+    def _open_parts(self) -> None:
+        mark = self._mark
+        self._close()
+        self._part = Part(self._part_path, mark.part)
+        self._errors = Part(self._errors_path, mark.errors)
+
+    def _open_files(self) -> tuple[Part, Part]:
+        assert self._part is not None and self._errors is not None
+        return self._part, self._errors
+
+    def _close(self) -> None:
+        for part in (self._part, self._errors):
+            if part is not None:
+                part.close()
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def _save_when_due(self) -> None:
+        """Start a checkpoint now and then; the next waits for it. Raises what the last one raised."""
+        if self._saving is not None:
+            if not self._saving.done():
+                return
+            saving, self._saving = self._saving, None
+            saving.result()
+        grown = self._mark.part - self._saved.part
+        if grown >= _CHECKPOINT_BYTES or time.monotonic() - self._saved_at >= _CHECKPOINT_SECONDS:
+            self._saving = asyncio.create_task(self._save(self._mark))
+
+    async def _save(self, mark: Mark) -> None:
+        part, errors = self._open_files()
+        await self._persist(part.sync)
+        if mark.errors > self._saved.errors:
+            await self._persist(errors.sync)
+        await self._checkpoint(mark)
+
+    async def _checkpoint(self, mark: Mark) -> None:
+        work, progress = self._work, asdict(mark)
+        if not await patiently("A checkpoint", lambda: self._tools.queue.do(lambda s: s.checkpoint(work, progress))):
+            raise Superseded
+        self._saved, self._saved_at = mark, time.monotonic()
+
+    async def _saved_or_stopped(self) -> None:
+        """Wait for the checkpoint that is under way."""
+        if self._saving is not None:
+            saving, self._saving = self._saving, None
+            await saving
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    async def _publish(self) -> Outcome:
+        mark, terms = self._mark, self._terms
+        part, errors = self._open_files()
+        if mark.first == mark.bad and mark.bad > terms.most_bad:
+            raise ObjectFailed(mark.first_bad.removeprefix(f"{self.url}, "))
+        if mark.errors:
+            await self._persist(errors.sync)
+        else:
+            errors.remove()
+        path = part.finish()
+        await self._persist(self._tools.objects.put, self._output, path, terms.accept)
+        return Outcome(mark.first - mark.bad, mark.bad, mark.first_bad, "", mark.errors)
+
+    async def _given_up(self, error: Exception) -> Outcome:
+        """No output; its errors, and this one, are kept."""
+        mark = self._mark
+        reason = clipped(_sentence(error), _LONGEST_REASON)
+        log.info("transform job %s: %s has no output: %s", self._terms.job, self.url, reason)
+        errors = await self._persist(self._last_words, mark.errors, error_line(self.url, reason))
+        return Outcome(0, mark.bad, mark.first_bad, f"{self.url}: {reason}", errors)
+
+    def _last_words(self, length: int, line: bytes) -> int:
+        self._close()
+        self._part_path.unlink(missing_ok=True)
+        try:
+            errors = Part(self._errors_path, length)
+        except PartLost:
+            errors = Part(self._errors_path)
+        with errors:
+            errors.append([line])
+            errors.sync()
+            return errors.length
+
+    async def _new_version(self) -> str:
+        info = await self._persist(self._tools.objects.stat, self.url)
+        if info is None:
+            raise ObjectFailed("It is no longer there.")
+        return str(info.version)
+
+    async def _persist(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """On a thread, again and again while disk and store cannot."""
+        return await patiently(f"Transform job {self._terms.job}", lambda: self._tools.hop(function, *arguments))
+
+
+def error_line(url: str, reason: str, record: int | None = None, offset: int | None = None) -> bytes:
+    """A line of a job's errors: which record of which object failed, by its number from 1 and its first byte, and why;
+    without a record, the object as a whole."""
+    shown: Mapping[str, Any] = {"source": url, "line": record, "offset": offset, "reason": reason}
+    return orjson.dumps(shown) + b"\n"
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ServingError):
+        return error.message
+    if isinstance(error, OSError):
+        return f"It could not be written: {error.strerror}."
+    return str(error)
