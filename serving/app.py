@@ -34,9 +34,11 @@ from serving.config import Settings
 from serving.declared import Body, Document, named_paths
 from serving.deploying import apply
 from serving.errors import ConfigError, ServiceUnavailable, ServingError, ValidationError
+from serving.fleet.driving import Drivers
 from serving.fleet.endpoints import COMPONENT, ENDPOINT, Endpoints
 from serving.fleet.store import Record, Session, Store, StoreThread
 from serving.fleet.table import failures
+from serving.fleet.transforms import Transforms
 from serving.storage import DataLock, open_store
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
@@ -107,6 +109,7 @@ class _Control:
         self._store = Store(settings.database_url or f"sqlite:///{settings.data_dir.absolute() / 'serving.db'}")
         self._thread = StoreThread(self._store)
         self._endpoints: Endpoints
+        self._transforms: Transforms
         self._api: ControlApi
         hooks = Hooks(self._answer, self._supervisor.on_stalled, self._on_seen)
         self._children = Children(settings, run_dir, self._registry, hooks)
@@ -121,7 +124,8 @@ class _Control:
         self._listener = listen(settings.host, settings.port)
         artifacts = open_store(settings, named_paths(document))
         self._endpoints = Endpoints(self._supervisor, artifacts, self._thread, self._changed, self._known)
-        self._api = ControlApi(settings, self._thread, self._endpoints)
+        self._transforms = Transforms(self._supervisor, artifacts, self._thread, self._changed, self._known)
+        self._api = ControlApi(settings, self._thread, Drivers(self._endpoints, self._transforms))
         server = await asyncio.start_unix_server(self._connected, str(self._run_dir / "control.sock"), limit=2**25)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_soon)
@@ -141,6 +145,7 @@ class _Control:
             return 0
         finally:
             self._endpoints.close()
+            self._transforms.close()
             await self._stop()
             server.close()
             await asyncio.to_thread(self._thread.close)
@@ -153,6 +158,7 @@ class _Control:
         await self._thread.write(lambda session: _forget_undeclared(session, declared))
         await apply(document, self._declare, log.info)
         await self._thread.write(_forget_orphans)
+        await self._transforms.start()
         await self._endpoints.start(self._settings.load_timeout_seconds)
         await self._refuse_failed(declared)
         while not self._children.all_know(self._version):
@@ -247,6 +253,8 @@ class _Control:
             return await self._api.handle(args)
         if what == "jobs":
             return await self._children.jobs_there()
+        if what == "transform":
+            return await self._transforms.report(args)
         names = self._endpoints.names
         if what == "name_model":
             target = names.give(args["endpoint"], args["name"], args["url"])
@@ -268,7 +276,7 @@ class _Control:
         if not self._endpoints.entered:
             return  # when the last has entered, it is told
         self._version += 1
-        table = self._endpoints.table(self._version)
+        table = self._endpoints.table(self._version, self._transforms.rows())
         self._supervisor.table_sent(self._version)
         self._children.push(table)
         self._seen.set()

@@ -13,6 +13,7 @@ from serving.api import (
     control_models,
     control_registry,
     control_tags,
+    control_transforms,
 )
 from serving.api.control_call import Action
 
@@ -41,6 +42,11 @@ ACTIONS: Mapping[str, Action] = {
     "UpdateInferenceComponent": control_components.update,
     "UpdateInferenceComponentRuntimeConfig": control_components.update_runtime,
     "DeleteInferenceComponent": control_components.delete,
+    # transform jobs
+    "CreateTransformJob": control_transforms.create,
+    "DescribeTransformJob": control_transforms.describe,
+    "ListTransformJobs": control_lists.page,
+    "StopTransformJob": control_transforms.stop,
     # tags
     "AddTags": control_tags.add_tags,
     "ListTags": control_tags.list_tags,

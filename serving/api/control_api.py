@@ -29,12 +29,14 @@ READERS = ("Describe", "List", "BatchDescribe")
 
 #: Others may write between our reading and writing: the action is run again on what they wrote.
 _TRIES = 5
+#: Changes that one reading call waits for: a job's workers have come, the job has ended.
+_MOST_NEWS = 3
 #: Calls in progress at once; above it: ThrottlingException.
 _MOST_CALLS = 512
 
 
 class Reconciler(Protocol):
-    """What the control API needs of ``fleet/endpoints.py``."""
+    """What the control API needs of those who make the world as it should be (``fleet/driving.py``)."""
 
     def live(self, name: str) -> Mapping[str, Any] | None:
         """What runs of an endpoint now. Asked on the store's thread."""
@@ -45,7 +47,15 @@ class Reconciler(Protocol):
         ...
 
     async def settled(self, tags: Iterable[str], seconds: float) -> None:
-        """Return when they are as they should be, or have failed, or the time is over."""
+        """Return when they are as they should be, or have failed, or the time is over. Jobs are not waited for."""
+        ...
+
+    def progress(self, name: str) -> Mapping[str, Any] | None:
+        """How far a running transform job is. Asked on the store's thread."""
+        ...
+
+    async def news(self, tag: str, revision: int, seconds: float) -> None:
+        """Return when a job's record has changed beyond this revision, or the time is over."""
         ...
 
 
@@ -61,13 +71,13 @@ class ControlApi:
         self,
         settings: Settings,
         store: StoreThread,
-        endpoints: Reconciler,
+        world: Reconciler,
         load: Callable[[], Schema] = _load_schema,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._endpoints = endpoints
+        self._world = world
         self._load = load
         self._clock = clock
         self._schema: asyncio.Future[Schema] | None = None
@@ -125,15 +135,27 @@ class ControlApi:
         action, settings = ACTIONS[operation], self._settings
 
         def act(session: Session) -> Outcome:
+            now, world = self._clock(), self._world
             return action(
-                ControlCall(operation, params, session, settings, region, self._clock(), self._endpoints.live, trusted)
+                ControlCall(operation, params, session, settings, region, now, world.live, trusted, world.progress)
             )
 
-        outcome = await (self._store.read(act) if operation.startswith(READERS) else self._write(act))
+        outcome = await (self._read(act) if operation.startswith(READERS) else self._write(act))
         if outcome.touched:
-            self._endpoints.touch(outcome.touched)
-            await self._endpoints.settled(outcome.touched, settings.settle_seconds)
-        return schema.shape(operation, outcome.answer)
+            self._world.touch(outcome.touched)
+            await self._world.settled(outcome.touched, settings.settle_seconds)
+        shaped = schema.shape(operation, outcome.answer)
+        return {**shaped, **outcome.extension} if shaped and outcome.extension else shaped
+
+    async def _read(self, act: Callable[[Session], Outcome]) -> Outcome:
+        """What ``act`` reads; something that is about to change is given a moment to."""
+        outcome = await self._store.read(act)
+        for _ in range(_MOST_NEWS):
+            if outcome.awaited is None or outcome.awaited.seconds <= 0:
+                break
+            await self._world.news(*outcome.awaited)
+            outcome = await self._store.read(act)
+        return outcome
 
     async def _write(self, act: Callable[[Session], Outcome]) -> Outcome:
         for _ in range(_TRIES):

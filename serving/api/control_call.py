@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from serving.config import Settings
-from serving.errors import ValidationError
+from serving.errors import RequestRefused, ResourceInUse, ValidationError
 from serving.fleet.store import Session
 
 #: Kind of a record -> (type part of its ARN, what AWS's messages call it). ``reference/api/02``.
@@ -23,7 +24,10 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "inference-component": ("inference-component", "inference component"),
     "model-package-group": ("model-package-group", "model package group"),
     "model-package": ("model-package", "model package"),
+    "transform-job": ("transform-job", "transform job"),
 }
+#: Kinds whose names are never free again, and of which AWS speaks in other words.
+_JOBS = ("transform-job",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,8 @@ class ControlCall:
     """One operation with its parameters, checked against AWS's model (unknown members dropped, timestamps as epoch
     seconds). ``now``: epoch seconds. ``live``: what runs of an endpoint at this moment, by name (see
     ``fleet/endpoints.py``), None when nothing does. ``trusted``: the call comes from the operator's own command line,
-    whose ModelDataUrls may be paths of this machine."""
+    whose ModelDataUrls may be paths of this machine. ``progress``: how far a running transform job is, by name, None
+    when it has not said so yet."""
 
     operation: str
     params: Mapping[str, Any]
@@ -41,6 +46,7 @@ class ControlCall:
     now: float
     live: Callable[[str], Mapping[str, Any] | None]
     trusted: bool = False
+    progress: Callable[[str], Mapping[str, Any] | None] = lambda name: None
 
     def arn(self, kind: str, name: str) -> str:
         """The resource's ARN, its name as it was given."""
@@ -48,19 +54,39 @@ class ControlCall:
 
     def could_not_find(self, kind: str, name: str) -> ValidationError:
         """AWS's words for an unknown name; clients test the code and ``Could not find``."""
+        if kind in _JOBS:
+            return ValidationError(f"Could not find requested job with name: {self.arn(kind, name)}.")
         return ValidationError(f'Could not find {KINDS[kind][1]} "{self.arn(kind, name)}".')
 
-    def already_exists(self, kind: str, name: str) -> ValidationError:
+    def already_exists(self, kind: str, name: str) -> RequestRefused:
         """AWS's words for a name that is taken."""
+        if kind in _JOBS:
+            return ResourceInUse(
+                "Job name must be unique within an AWS account and region, and a job with this name already exists "
+                f"({self.arn(kind, name)})"
+            )
         return ValidationError(f'Cannot create already existing {KINDS[kind][1]} "{self.arn(kind, name)}".')
 
 
+class Awaited(NamedTuple):
+    """News that an answer may wait for: a change of the record behind ``tag`` beyond ``revision``, for so many
+    ``seconds``."""
+
+    tag: str
+    revision: int
+    seconds: float
+
+
 class Outcome(NamedTuple):
-    """An action's answer. ``touched``: endpoints whose desired state it changed; the reconciler looks at them as soon
-    as the transaction is committed, and the answer may wait a moment until they have settled."""
+    """An action's answer. ``touched``: records whose desired state it changed; the reconciler looks at them as soon
+    as the transaction is committed, and the answer may wait a moment until they have settled. ``extension``: members
+    that AWS's model does not have, which its clients ignore. ``awaited``: what is about to change; the reading action
+    is then run again."""
 
     answer: Mapping[str, Any]
     touched: tuple[str, ...] = ()
+    extension: Mapping[str, Any] = MappingProxyType({})
+    awaited: Awaited | None = None
 
 
 Action = Callable[[ControlCall], Outcome]

@@ -13,6 +13,7 @@ from serving.api.control_call import ControlCall, Outcome
 from serving.api.control_registry import package_identity
 from serving.api.control_tags import plain_name
 from serving.fleet.store import Query, Record
+from serving.fleet.transforms import TRANSFORM
 
 
 class Listing(NamedTuple):
@@ -129,12 +130,25 @@ def _package(call: ControlCall, record: Record) -> Mapping[str, Any]:
     return {**record.body, **package_identity(call, record)}
 
 
+def _transform_job(call: ControlCall, record: Record) -> Mapping[str, Any]:
+    return {
+        "TransformJobName": record.name,
+        "TransformJobArn": call.arn(TRANSFORM, record.name),
+        "CreationTime": record.created,
+        "LastModifiedTime": record.modified,
+        "TransformJobStatus": record.status,
+        "TransformEndTime": record.body.get("TransformEndTime"),
+        "FailureReason": record.body.get("FailureReason"),
+    }
+
+
 #: Operation -> its list. The schema leaves of a summary what the operation's summary has.
 LISTS: Mapping[str, Listing] = {
     "ListModels": Listing("model", "Models", _model),
     "ListEndpointConfigs": Listing("endpoint-config", "EndpointConfigs", _endpoint_config),
     "ListEndpoints": Listing("endpoint", "Endpoints", _endpoint),
     "ListInferenceComponents": Listing("inference-component", "InferenceComponents", _component, _component_filters),
+    "ListTransformJobs": Listing(TRANSFORM, "TransformJobSummaries", _transform_job),
     "ListModelPackageGroups": Listing("model-package-group", "ModelPackageGroupSummaryList", _group, _group_filters),
     "ListModelPackages": Listing("model-package", "ModelPackageSummaryList", _package, _package_filters),
 }

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,15 @@ _FIRST_RETRY, _LONGEST_RETRY = 0.5, 60.0
 _ENTER_SECONDS = 5.0
 
 log = logging.getLogger("serving.fleet")
+
+
+#: Returns when every process that sends calls works by the newest table.
+Known = Callable[[], Awaitable[None]]
+
+
+def retry_pause(failures: int) -> float:
+    """Seconds until what has failed, after so many failures before, is tried again."""
+    return min(_FIRST_RETRY * 2.0 ** min(failures, 30), _LONGEST_RETRY)
 
 
 def tag(kind: str, name: str) -> str:
@@ -82,9 +91,9 @@ class Endpoints:
         artifacts: ArtifactStore,
         thread: StoreThread,
         on_change: Callable[[], None],
-        known: Callable[[], Awaitable[None]],
+        known: Known,
     ) -> None:
-        """``on_change``: the table may have changed. ``known`` returns when every front works by the newest."""
+        """``on_change``: the table may have changed."""
         self.names = ModelNames(supervisor, on_change)
         self._supervisor = supervisor
         self._settings: Settings = supervisor.settings
@@ -160,8 +169,8 @@ class Endpoints:
 
     # -- the table ------------------------------------------------------------------------------------------------
 
-    def table(self, version: int) -> dict[str, Any]:
-        """The routing table (``table.py``)."""
+    def table(self, version: int, transforms: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """The routing table (``table.py``). ``transforms``: the open transform jobs (``transforms.py``)."""
         now, fleets = time.monotonic(), self._supervisor.fleets
         components: dict[str, list[Fleet]] = {}
         for one in self._running.values():
@@ -173,9 +182,9 @@ class Endpoints:
             if one.spec is not None
         ]
         self._rows = {row["name"]: row for row in rows}
-        table = {"version": version, "aliases": self.names.table(), "endpoints": rows}
-        self._supervisor.show(table)
-        return table
+        own = [job["row"] for job in transforms if job["row"] is not None]
+        self._supervisor.show({"endpoints": [*rows, *own]})
+        return {"version": version, "aliases": self.names.table(), "endpoints": rows, "transforms": [*transforms]}
 
     # -- steps, called by drivers ---------------------------------------------------------------------------------
 
@@ -416,6 +425,5 @@ class _Driver:
             log.error("%s: %s Trying again.", self._tag, error.message)
         except Exception:
             log.exception("%s could not be looked after", self._tag)
-        pause = min(_FIRST_RETRY * 2.0**failures, _LONGEST_RETRY)
-        asyncio.get_running_loop().call_later(pause, self._again.set)
+        asyncio.get_running_loop().call_later(retry_pause(failures), self._again.set)
         return True, failures + 1

@@ -1,0 +1,36 @@
+"""Those who make the world as it should be, as one for the control API: each hears of its own kinds of records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from serving.fleet.endpoints import Endpoints
+from serving.fleet.transforms import TRANSFORM, Transforms
+
+
+class Drivers:
+    """Endpoints with their inference components, and transform jobs."""
+
+    def __init__(self, endpoints: Endpoints, transforms: Transforms) -> None:
+        self._endpoints = endpoints
+        self._transforms = transforms
+        self.live = endpoints.live
+        self.progress = transforms.progress
+        self.news = transforms.news
+
+    def touch(self, tags: Iterable[str]) -> None:
+        """The desired state of these has changed."""
+        jobs, others = _apart(tags)
+        self._endpoints.touch(others)
+        self._transforms.touch(jobs)
+
+    async def settled(self, tags: Iterable[str], seconds: float) -> None:
+        """Return when these are as they should be, or have failed; after ``seconds`` at the latest. A job takes as long
+        as it takes: it is not waited for."""
+        await self._endpoints.settled(_apart(tags)[1], seconds)
+
+
+def _apart(tags: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Tags of transform jobs, and the others."""
+    tags, prefix = list(tags), f"{TRANSFORM}/"
+    return [one for one in tags if one.startswith(prefix)], [one for one in tags if not one.startswith(prefix)]
