@@ -72,13 +72,8 @@ class SqlQueueSession:
         """Take up to ``most`` queued works of a lane, in order of (priority, arrival), whose time to start is not over;
         they are ``leased`` now and theirs is the next attempt. On PostgreSQL rows that others are taking are skipped.
         """
-        asked = {
-            "of_lane": lane,
-            "most": most,
-            "new_owner": owner,
-            **self._now("now"),
-            "new_started": self._time.wall(),
-        }
+        time = {"now": self._time.now(), "new_started": self._time.wall()}
+        asked = {"of_lane": lane, "most": most, "new_owner": owner, **time}
         rows = self._connection.execute(tables.LEASE, asked).all()
         self._count(lane, 0, len(rows))
         return self._whole(sorted(rows, key=lambda row: (row.priority, row.id)))
@@ -213,7 +208,8 @@ class SqlQueueSession:
         """Remove up to ``most`` works that ended before (epoch seconds). How long ago that is counts, not what the wall
         clock showed when they ended."""
         before = self._time.now() - (self._time.wall() - older_than)
-        return self._connection.execute(tables.PRUNE, {"before": before, "most": most}).rowcount
+        removed: int = self._connection.execute(tables.PRUNE, {"before": before, "most": most}).rowcount
+        return removed
 
     # --- questions --------------------------------------------------------------------------------------------------
 
