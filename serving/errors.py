@@ -13,10 +13,10 @@
     │  ├─ Unreadable              SerializationException        400
     │  ├─ UnknownOperation        UnknownOperationException     404
     │  ├─ ResourceInUse           ResourceInUse                 400
-    │  ├─ ResourceNotFound        ResourceNotFound              400
+    │  ├─ ResourceNotFound        ResourceNotFound              404
     │  ├─ ObjectMissing           ValidationError               400
     │  ├─ ResourceLimitExceeded   ResourceLimitExceeded         400
-    │  ├─ Conflict                ConflictException             400
+    │  ├─ Conflict                ConflictException             409
     │  ├─ AccessDenied            AccessDeniedException         403
     │  ├─ InvalidSignature        InvalidSignatureException     403
     │  └─ Throttled               ThrottlingException           429
@@ -114,9 +114,10 @@ class ResourceInUse(RequestRefused):
 
 
 class ResourceNotFound(RequestRefused):
-    """No resource of that name (control API; only where AWS does not answer ``ValidationError``)."""
+    """No resource of that name (only where AWS does not answer ``ValidationError``; the control API says 400)."""
 
     code = "ResourceNotFound"
+    status = 404
 
 
 class ResourceLimitExceeded(RequestRefused):
@@ -126,9 +127,10 @@ class ResourceLimitExceeded(RequestRefused):
 
 
 class Conflict(RequestRefused):
-    """The resource is not in a state that allows this."""
+    """The resource is not in a state that allows this (the control API says 400)."""
 
     code = "ConflictException"
+    status = 409
 
 
 class AccessDenied(RequestRefused):

@@ -23,6 +23,7 @@ import uvloop
 from serving.api import auth, routes
 from serving.api.fast import FastProtocol
 from serving.api.front import Front
+from serving.api.jobs_link import JobsLink
 from serving.endpoint import Directory
 from serving.link import ControlLink, settings_of
 from serving.watch.logs import configure as configure_logs
@@ -38,7 +39,8 @@ async def _front(plan: Mapping[str, Any]) -> None:
     link = ControlLink(plan["number"])
     directory = Directory(registry, settings.account_id, settings.max_queue, link.stalled)
     keys = auth.load_keys(settings.access_keys) if settings.access_keys else None
-    front = Front(settings, directory, registry, run_dir / "metrics", link.ask, keys)
+    jobs = JobsLink(run_dir / "jobs.sock", lambda: link.ask("jobs", {}))
+    front = Front(settings, directory, registry, run_dir / "metrics", link.ask, jobs, keys)
     config = uvicorn.Config(
         routes.build(front), http=FastProtocol.bind(front), loop="none", lifespan="off", ws="none", log_config=None,
         access_log=False, server_header=False, timeout_keep_alive=75, backlog=_BACKLOG,
@@ -48,6 +50,7 @@ async def _front(plan: Mapping[str, Any]) -> None:
 
     def stop() -> None:
         front.draining = True
+        front.stopping.set()
         server.should_exit = True
         link.knows.set()  # a start that failed may come to nothing before there is a table
 
@@ -67,6 +70,7 @@ async def _front(plan: Mapping[str, Any]) -> None:
     await link.knows.wait()  # until then connections wait in the backlog: better than to be told of no endpoint
     if not server.should_exit:
         await server.serve(sockets=[sock])
+    jobs.close()
     for task in tasks:
         task.cancel()
 

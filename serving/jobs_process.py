@@ -133,7 +133,7 @@ class Jobs:
         settings, self._run_dir = settings_of(plan["settings"]), Path(plan["run_dir"])
         registry = Registry(self._run_dir / "metrics", "jobs")
         self._link = ControlLink(plan["number"])
-        self._directory = Directory(registry, settings.account_id, settings.max_queue, self._link.stalled)
+        self._directory = Directory(registry, settings.account_id, settings.max_queue, self._link.stalled, queue=True)
         self._service = Service(settings, self._directory, registry, self._link)
         self._desk = Desk(self._who_answers)
         self._table: dict[str, Any] | None = None

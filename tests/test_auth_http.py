@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -239,6 +240,10 @@ ROUTES = {
     ("POST", "/endpoints/alpha/invocations"): "invoke",
     ("POST", "/endpoints/alpha/invocations-response-stream"): "invoke",
     ("POST", "/endpoints/alpha/async-invocations"): "invoke",
+    ("GET", "/endpoints/alpha/async-invocations"): "invoke",
+    ("GET", f"/endpoints/alpha/async-invocations/{uuid.UUID(int=1)}"): "invoke",
+    ("DELETE", f"/endpoints/alpha/async-invocations/{uuid.UUID(int=1)}"): "invoke",
+    ("GET", f"/endpoints/alpha/async-invocations/{uuid.UUID(int=1)}/output"): "invoke",
     ("POST", "/models/a%2Fnone.onnx/invoke"): "invoke",
 }
 

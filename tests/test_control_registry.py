@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from serving.api.control_registry import updated_body
+from serving.api.failures import dress_control
 from serving.errors import Conflict, ServingError, ValidationError
 from tests.actions import ARN, URL, Control, opened, without
 
@@ -77,7 +78,7 @@ def test_only_an_empty_group_can_be_deleted(control: Control) -> None:
     """Its packages go first; then a group of that name begins anew."""
     arn = control.package("Group")
     error = control.error(Conflict, "DeleteModelPackageGroup", ModelPackageGroupName="Group")
-    assert ("ConflictException", 400) == (error.code, error.status)
+    assert ("ConflictException", 400) == (error.code, dress_control(error, "")[0])
     control("DeleteModelPackage", ModelPackageName=arn)
     assert control("DeleteModelPackageGroup", ModelPackageGroupName="group") is None
     control.refusal("DescribeModelPackageGroup", ModelPackageGroupName="Group")

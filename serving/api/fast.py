@@ -127,8 +127,8 @@ class FastProtocol(Connection):
             return  # it was refused, and will be again
 
     def _claim(self, message: Message) -> None:
-        if message.method == b"POST" and self.front.settings.fast_path:
-            message.route = self._route(message.url)
+        if message.method == b"POST" and self.front.settings.fast_path and b"prefer" not in message.fields:
+            message.route = self._route(message.url)  # who would rather be answered later goes the other way
 
     def _route(self, url: bytes) -> invocations.Route | None:
         routes = self._routes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import uuid
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.api.auth import AccessKey
+from serving.api.jobs_link import JobsLink
 from serving.config import Settings
 from serving.endpoint import Directory
 from serving.watch.metrics import Registry
@@ -28,15 +30,18 @@ def _request_ids() -> Callable[[], str]:
 
 @dataclass(eq=False, slots=True)
 class Front:
-    """Settings, endpoints, keys and the way to ask the control process. ``keys`` None = no authentication; ``clock`` is
-    the loop's time as of the last sweep, for what needs no better."""
+    """Settings, endpoints, keys and the ways to ask the control and jobs processes. ``keys`` None = no authentication;
+    ``clock`` is the loop's time as of the last sweep, for what needs no better; ``stopping`` is set when whoever waits
+    for something should be answered now."""
 
     settings: Settings
     directory: Directory
     registry: Registry
     metrics_folder: Path
     ask: Ask
+    jobs: JobsLink
     keys: Mapping[str, AccessKey] | None = None
     draining: bool = False
     clock: float = 0.0
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
     next_request_id: Callable[[], str] = field(default_factory=_request_ids)

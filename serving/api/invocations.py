@@ -183,12 +183,13 @@ def authorise(
     headers: list[tuple[bytes, bytes]],
     body: bytes,
     target: str | None = None,
-) -> None:
-    """Where keys are configured: who sent this POST, and may they invoke that? ``target``: the model, where the path
-    and not a header names it. Raises ``AccessDenied`` or ``InvalidSignature``."""
-    identity = identify(front, "POST", url, headers, body, time.time())
+    method: str = "POST",
+) -> auth.Identity | None:
+    """Where keys are configured: who sent this, and may they invoke that? Returns the caller. ``target``: the model,
+    where the path and not a header names it. Raises ``AccessDenied`` or ``InvalidSignature``."""
+    identity = identify(front, method, url, headers, body, time.time())
     if identity is None:
-        return
+        return None
     if target is None:
         named = (value.decode("latin-1") for name, value in headers if name == b"x-amzn-sagemaker-target-model")
         target = next(named, "")
@@ -196,6 +197,7 @@ def authorise(
     target = aliases.get(target, target)  # what is invoked, whatever it is called
     if not auth.permits(identity, "invoke", route.endpoint, target):
         raise AccessDenied(f"This key may not invoke endpoint {route.endpoint}.")
+    return identity
 
 
 def identify(

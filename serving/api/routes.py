@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeGuard
 
 import orjson
@@ -14,12 +13,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from serving.api import async_invocations, auth, failures, invocations, streams
+from serving.api import async_invocations, async_routes, auth, failures, invocations, streams
 from serving.api.front import Front
+from serving.api.requests import body_of, headers_of, json_answer, target_of, while_there
 from serving.endpoint import Endpoint, answer
 from serving.errors import AccessDenied, ServingError, UnknownEndpoint, UnknownOperation, Unreadable, ValidationError
 from serving.fleet.table import describe
-from serving.types import Reply
 from serving.watch import metrics
 from serving.workers.chain import Ticket
 
@@ -76,23 +75,12 @@ def _door(front: Front, action: Permission | None, handler: Handler) -> Callable
 async def _authorise(front: Front, request: Request, action: auth.Action) -> None:
     if front.keys is None:
         return
-    body = await _body(front, request)
-    identity = invocations.identify(front, request.method, _target(request), _headers(request), body, time.time())
+    body = await body_of(front, request)
+    identity = invocations.identify(front, request.method, target_of(request), headers_of(request), body, time.time())
     if action == "invoke":
         return  # decided with the endpoint and model at hand, by the handler
     if identity is not None and not auth.permits(identity, action):
         raise AccessDenied(f"This key lacks the permission {action!r}.")
-
-
-def _target(request: Request) -> bytes:
-    """The request target as it was routed. Never ``request.url``, which is put together with the Host header."""
-    query: bytes = request.scope["query_string"]
-    path: bytes = request.scope["raw_path"]
-    return path + b"?" + query if query else path
-
-
-def _headers(request: Request) -> list[tuple[bytes, bytes]]:
-    return [(name.lower(), value) for name, value in request.scope["headers"]]
 
 
 def _failure(front: Front, request: Request, error: ServingError) -> Response:
@@ -110,22 +98,21 @@ def _failure(front: Front, request: Request, error: ServingError) -> Response:
     return Response(body, status, dict(headers))
 
 
-def _json(value: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status, media_type="application/json")
-
-
 # -- invocations, the slow way --------------------------------------------------------------------------------------
 
 
 async def invoke(front: Front, request: Request) -> Response:
-    """POST /invocations, POST /endpoints/{name}/invocations and its streamed form."""
+    """POST /invocations, POST /endpoints/{name}/invocations and its streamed form; ``Prefer: respond-async`` too."""
     url = request.scope["raw_path"]
     route = invocations.route(url, front.settings.default_endpoint)
     if route is None:
         raise UnknownOperation("There is no such path.")
-    headers, body = _headers(request), await _body(front, request)
-    invocations.authorise(front, route, _target(request), headers, body)
+    headers, body = headers_of(request), await body_of(front, request)
+    identity = invocations.authorise(front, route, target_of(request), headers, body)
     head = invocations.read_head(route, dict(headers), version=request.scope["http_version"])
+    preferred = async_invocations.preference(headers)
+    if preferred is not None and async_invocations.may_be_deferred(head):
+        return await async_routes.invoke_later(front, request, head, preferred, identity)
     return await _invoke(front, request, head, body)
 
 
@@ -137,54 +124,12 @@ async def _invoke(front: Front, request: Request, head: invocations.Head, body: 
     def accepted(call: Ticket) -> None:
         request.state.variant = call.variant
 
-    reply = await _while_there(request, answer(endpoint, invocation, accepted))
+    reply = await while_there(request, answer(endpoint, invocation, accepted))
     if head.route.streamed:
         streamed = invocations.stream_headers(reply, request_id, head.timed)
         return streams.StreamedResponse(reply, dict(streamed))
     made = invocations.reply_headers(reply, request_id, head.timed, head.route.container)
     return Response(reply.body, 200, dict(made))
-
-
-async def invoke_async(front: Front, request: Request) -> Response:
-    """POST /endpoints/{name}/async-invocations: checked, and refused as long as there is no queue."""
-    route = invocations.Route(invocations.endpoint_name(request.path_params["name"].encode()), False)
-    headers, body = _headers(request), await _body(front, request)
-    invocations.authorise(front, route, _target(request), headers, body, "")
-    async_invocations.check(dict(headers), body)
-    raise async_invocations.refusal(front.directory.get(route.endpoint))
-
-
-async def _while_there(request: Request, work: Coroutine[Any, Any, Reply]) -> Reply:
-    """Await ``work``, but only as long as the client does. Raises ``ClientDisconnect`` when it leaves first."""
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, leaving = asyncio.create_task(work), asyncio.create_task(gone())
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
-
-
-async def _body(front: Front, request: Request) -> bytes:
-    """The body, which arrives once and is asked for by whoever needs it. Raises ``ValidationError`` over the limit."""
-    body: bytes | None = request.state.body
-    if body is not None:
-        return body
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > front.settings.max_body_bytes:
-            raise ValidationError(f"The body is larger than {front.settings.max_body_bytes} bytes.")
-        chunks.append(chunk)
-    body = request.state.body = b"".join(chunks)
-    return body
 
 
 # -- health, metrics, endpoints -------------------------------------------------------------------------------------
@@ -225,12 +170,12 @@ async def scrape(front: Front, request: Request) -> Response:
 
 async def endpoints(front: Front, request: Request) -> Response:
     """GET /endpoints: what there is, in SageMaker's words."""
-    return _json({"Endpoints": [describe(row) for row in front.directory.table["endpoints"]]})
+    return json_answer({"Endpoints": [describe(row) for row in front.directory.table["endpoints"]]})
 
 
 async def endpoint(front: Front, request: Request) -> Response:
     """GET /endpoints/{name}."""
-    return _json(describe(_row(front, request.path_params["name"])))
+    return json_answer(describe(_row(front, request.path_params["name"])))
 
 
 def _row(front: Front, name: str) -> dict[str, Any]:
@@ -245,7 +190,7 @@ async def execution_parameters(front: Front, request: Request) -> Response:
     """GET /execution-parameters: how batch transform should call us."""
     megabytes = max(1, front.settings.max_body_bytes // 2**20)
     rows = sum(len(pool.ready) for pool in _default(front).pools.values())
-    return _json({"MaxConcurrentTransforms": rows, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": megabytes})
+    return json_answer({"MaxConcurrentTransforms": rows, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": megabytes})
 
 
 async def root(front: Front, request: Request) -> Response:
@@ -260,7 +205,7 @@ async def root(front: Front, request: Request) -> Response:
 
 async def control(front: Front, request: Request) -> Response:
     """POST / with X-Amz-Target: the SageMaker control API, which the control process answers (``control_api.py``)."""
-    body = await _body(front, request)
+    body = await body_of(front, request)
     if len(body) > _LARGEST_CONTROL:
         raise ValidationError(f"The body of a control call may have {_LARGEST_CONTROL} bytes at most.")
     try:
@@ -288,13 +233,13 @@ def _control_permission(request: Request) -> auth.Action:
 
 async def load_model(front: Front, request: Request) -> Response:
     """POST /models: 200 loaded, 404 no such artifact, 409 already loaded under this name, 507 no memory."""
-    wanted = _mapping(await _body(front, request))
+    wanted = _mapping(await body_of(front, request))
     name, url = wanted.get("model_name"), wanted.get("url")
     if not _is_text(name, _LONGEST_NAME) or not _is_text(url, _LONGEST_URL) or not name.isprintable():
         raise ValidationError("model_name (at most 1024 printable characters) and url (at most 4096) are required.")
     endpoint = _multi(front)
     if await _loaded(endpoint, _meant(front, endpoint, name)):
-        return _json({"Message": f"Model {name} is already loaded."}, 409)
+        return json_answer({"Message": f"Model {name} is already loaded."}, 409)
     question = {"endpoint": endpoint.name, "name": name}
     try:
         target = await front.ask("name_model", question | {"url": url})
@@ -303,9 +248,9 @@ async def load_model(front: Front, request: Request) -> Response:
     except ServingError as error:
         await front.ask("forget_model", question)
         if isinstance(error, ValidationError):
-            return _json({"Message": error.message}, 404)
+            return json_answer({"Message": error.message}, 404)
         raise
-    return _json({"modelName": name, "modelUrl": url})
+    return json_answer({"modelName": name, "modelUrl": url})
 
 
 async def list_models(front: Front, request: Request) -> Response:
@@ -322,7 +267,7 @@ async def list_models(front: Front, request: Request) -> Response:
     listed: dict[str, Any] = {
         "models": [{"modelName": name, "modelUrl": target} for name, target in sorted(rows)[int(start) : end]]
     }
-    return _json(listed | ({"nextPageToken": str(end)} if end < len(rows) else {}))
+    return json_answer(listed | ({"nextPageToken": str(end)} if end < len(rows) else {}))
 
 
 async def get_model(front: Front, request: Request) -> Response:
@@ -331,7 +276,7 @@ async def get_model(front: Front, request: Request) -> Response:
     target = _meant(front, endpoint, name)
     if not await _loaded(endpoint, target):
         return _not_loaded(name)
-    return _json({"modelName": name, "modelUrl": target})
+    return json_answer({"modelName": name, "modelUrl": target})
 
 
 async def unload_model(front: Front, request: Request) -> Response:
@@ -347,15 +292,15 @@ async def unload_model(front: Front, request: Request) -> Response:
         gone = any(row["unloaded"] for rows in answers for row in rows)
     if name in names:
         await front.ask("forget_model", {"endpoint": endpoint.name, "name": name})
-    return _json({"modelName": name}) if gone else _not_loaded(name)
+    return json_answer({"modelName": name}) if gone else _not_loaded(name)
 
 
 async def invoke_model(front: Front, request: Request) -> Response:
     """POST /models/{name}/invoke: 404 when it is not in memory."""
     name = request.path_params["model"]
     route = invocations.Route(front.settings.default_endpoint, True)
-    headers, body = _headers(request), await _body(front, request)
-    invocations.authorise(front, route, _target(request), headers, body, name)
+    headers, body = headers_of(request), await body_of(front, request)
+    invocations.authorise(front, route, target_of(request), headers, body, name)
     endpoint = _multi(front)
     target = _meant(front, endpoint, name)
     if not await _loaded(endpoint, target):
@@ -381,7 +326,7 @@ async def _loaded(endpoint: Endpoint, target: str = "") -> set[str]:
 
 
 def _not_loaded(name: str) -> Response:
-    return _json({"Message": f"Model {name} is not loaded."}, 404)
+    return json_answer({"Message": f"Model {name} is not loaded."}, 404)
 
 
 def _default(front: Front) -> Endpoint:
@@ -421,7 +366,11 @@ ROUTES: tuple[tuple[str, str, Permission | None, Handler], ...] = (
     ("POST", "/invocations", "invoke", invoke),
     ("POST", "/endpoints/{name}/invocations", "invoke", invoke),
     ("POST", "/endpoints/{name}/invocations-response-stream", "invoke", invoke),
-    ("POST", "/endpoints/{name}/async-invocations", "invoke", invoke_async),
+    ("POST", "/endpoints/{name}/async-invocations", "invoke", async_routes.invoke_async),
+    ("GET", "/endpoints/{name}/async-invocations", "invoke", async_routes.list_calls),
+    ("GET", "/endpoints/{name}/async-invocations/{id}", "invoke", async_routes.get_call),
+    ("DELETE", "/endpoints/{name}/async-invocations/{id}", "invoke", async_routes.cancel_call),
+    ("GET", "/endpoints/{name}/async-invocations/{id}/output", "invoke", async_routes.get_output),
     ("GET", "/endpoints", "read", endpoints),
     ("GET", "/endpoints/{name}", "read", endpoint),
     ("GET", "/models", "read", list_models),
