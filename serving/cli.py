@@ -145,28 +145,40 @@ def _welcome(url: str, document: Document, names: list[str], settings: Settings,
 @program.command()
 def invoke(
     endpoint: Annotated[str, typer.Argument(help="Name of the endpoint.")],
-    body: Annotated[str, typer.Option(help="The request body: text, @FILE, or - for standard input.")],
+    body: Annotated[str | None, typer.Option(help="The request body: text, @FILE, or - for standard input.")] = None,
     content_type: Annotated[str | None, typer.Option(help="Media type of the body; guessed when not given.")] = None,
     accept: Annotated[str | None, typer.Option(help="Media type wanted in return.")] = None,
     target_model: Annotated[str | None, typer.Option(help="Model of a multi-model endpoint.")] = None,
     target_variant: Annotated[str | None, typer.Option(help="Variant to ask, whatever the weights.")] = None,
+    later: Annotated[bool, typer.Option("--async", help="Have it answered later: the call's id is printed.")] = False,
+    location: Annotated[
+        str | None, typer.Option("--input", metavar="URL", help="With --async: the s3:// object that is the body.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="With --async: wait, and print the answer.")] = False,
     url: Url = None,
     settings_file: SettingsFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Call an endpoint: the answer on standard output, status and timing on standard error."""
     from serving.client import answer_fields, guessed_type, invocation_path
+    from serving.later import check_input
 
+    check_input(body, location, later)
+    if wait and not later:
+        raise ConfigError("--wait is for --async: a plain call is waited for anyway.")
     server = _server(url, settings_file)
-    data = _body(body)
+    data = _body(body) if body is not None else b""
     headers = {
-        "Content-Type": content_type or guessed_type(body, data),
+        "Content-Type": content_type or (guessed_type(body, data) if body is not None else None),
         "Accept": accept,
         "X-Amzn-SageMaker-Target-Model": target_model,
         "X-Amzn-SageMaker-Target-Variant": target_variant,
-        "X-Serving-Timing": "1",
     }
     given = {name: value for name, value in headers.items() if value}
+    if later:
+        _invoke_later(server, endpoint, data, location or "", given, wait, as_json)
+        return
+    given["X-Serving-Timing"] = "1"
     began = time.perf_counter()
     answer = server.send("POST", invocation_path(endpoint), "invoke", data, given, (endpoint, target_model or ""))
     elapsed = time.perf_counter() - began
@@ -175,6 +187,85 @@ def invoke(
     else:
         _print_answer(answer, elapsed)
     raise typer.Exit(0 if answer.ok else 1)
+
+
+def _invoke_later(
+    server: Server, endpoint: str, data: bytes, location: str, headers: dict[str, str], wait: bool, as_json: bool
+) -> None:
+    from serving.later import follow, send, sent
+
+    began = time.perf_counter()
+    answer = send(server, endpoint, data, location, headers)
+    if not answer.ok:
+        complain(answer.complaint)
+        raise typer.Exit(1)
+    accepted = sent(answer)
+    if wait:
+        _print_output(server, endpoint, follow(server, endpoint, accepted["Id"], tell), began, as_json)
+        return
+    if as_json:
+        print_json(accepted)
+        return
+    print(accepted["Id"])
+    tell(f"{answer.status} {answer.reason}  output {accepted.get('OutputLocation', '-')}")
+
+
+def _print_output(server: Server, endpoint: str, call: Body, began: float, as_json: bool) -> None:
+    """The answer of an asynchronous call that has ended."""
+    from serving.client import answer_fields
+    from serving.later import output
+
+    answer = output(server, endpoint, call["Id"])
+    elapsed = time.perf_counter() - began
+    if as_json:
+        fields = answer_fields(answer, elapsed)
+        print_json({**call, **{name: value for name, value in fields.items() if name.startswith("Body")}})
+    else:
+        _print_answer(answer, elapsed)
+    raise typer.Exit(0 if answer.ok else 1)
+
+
+# --- jobs -----------------------------------------------------------------------------------------------------------
+
+
+@program.command()
+def jobs(
+    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint.")],
+    id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One of its asynchronous calls.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Of ID: wait until it has ended.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Of ID: cancel it.")] = False,
+    output: Annotated[bool, typer.Option("--output", help="Of ID: print the answer.")] = False,
+    status: Annotated[str, typer.Option(help="Of the list: only calls of this status.")] = "",
+    most: Annotated[int, typer.Option("--max", min=1, max=100_000, help="Of the list: so many, newest first.")] = 100,
+    url: Url = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List an endpoint's asynchronous calls; show, follow or cancel one, or print its answer."""
+    from serving import later
+
+    if id is None and (wait or cancel or output):
+        raise ConfigError("--wait, --cancel and --output are for one call: name its ID.")
+    server = _server(url, settings_file)
+    if id is None:
+        found = later.listed(server, endpoint, status, most)
+        if as_json:
+            print_json({"AsyncInvocations": found})
+        else:
+            print_table(later.HEADINGS, later.rows(found))
+        return
+    began = time.perf_counter()
+    call = later.cancel(server, endpoint, id) if cancel else later.look(server, endpoint, id)
+    if wait:
+        call = later.follow(server, endpoint, id, tell)
+    if output:
+        _print_output(server, endpoint, call, began, as_json)
+    if as_json:
+        print_json(call)
+    else:
+        for name, text in later.facts(call):
+            print(f"{name:<17}{text}")
+    raise typer.Exit(1 if wait and call["Status"] != "Completed" else 0)
 
 
 def _server(url: str | None, settings_file: str | None) -> Server:

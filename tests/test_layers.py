@@ -21,7 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         (
             {"__main__"},
             {"cli", "pytest_plugin"},
-            {"remote", "testing"},
+            {"later", "remote", "testing"},
             {"terminal"},
             {"app", "client", "checking", "front_process", "jobs_process"},
             {"children"},
