@@ -13,6 +13,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from serving.endpoint import Endpoint, answer
@@ -21,14 +22,14 @@ from serving.jobs.splitting import Piece
 from serving.jobs.transform_plan import NOT_READY_SECONDS, Terms, after_failure, is_nonsense
 from serving.types import Invocation
 
-#: How often to look whether a worker is ready. They are there, but for moments after one has ended.
-_LOOK_SECONDS = 0.05
+#: How often to look whether a worker is ready without having been told.
+_LOOK_SECONDS = 1.0
 #: A call that ends its worker is tried so often on others before its records are looked at one by one ...
 _PIECE_RETRIES = 2
 #: ... and its parts no more: one death is proof.
 _PART_RETRIES = 0
-#: Codecs number the rows of a request; the only row of one is better told by its number in the object.
-_ROW_ONE = re.compile(r"^row 1\b:? ?")
+#: The only row of a request, or a record by its number, which are told beside the reason.
+_WHICH = re.compile(r"^(?:row 1\b|Record \d+):? ?")
 
 
 #: Calls a function that blocks on a thread, with these arguments.
@@ -95,6 +96,7 @@ class Caller:
         self._prepare = prepare
         self._divide = divide
         self._hop = hop
+        self._news = asyncio.Event()
         self._gate = asyncio.Semaphore(terms.concurrency)
 
     async def answered(self, request: Request, losses: Losses) -> list[Answered]:
@@ -103,15 +105,18 @@ class Caller:
         return await self._answered(request, losses, self._terms.retries, _PIECE_RETRIES)
 
     async def _answered(self, request: Request, losses: Losses, retries: int, deaths: int) -> list[Answered]:
-        piece, is_deadly, reason = request.piece, False, request.trouble
-        if not reason:
-            try:
-                return [Answered(piece, await self._ask(request, retries, deaths))]
-            except _Refused as refused:
-                is_deadly, reason = refused.is_deadly, str(refused)
+        if request.trouble:
+            return await self.apart(request.piece, request.trouble, losses)
+        try:
+            return [Answered(request.piece, await self._ask(request, retries, deaths))]
+        except _Refused as refused:
+            return await self.apart(request.piece, str(refused), losses, refused.is_deadly)
+
+    async def apart(self, piece: Piece, reason: str, losses: Losses, is_deadly: bool = False) -> list[Answered]:
+        """The halves of a piece that is bad somewhere, each answered on its own; a single record is bad itself."""
         if piece.count <= 1:
             losses.add(reason, is_deadly)
-            return [Answered(piece, b"", _ROW_ONE.sub("", reason) or "It failed.")]
+            return [Answered(piece, b"", _WHICH.sub("", reason) or "It failed.")]
         found: list[Answered] = []
         for half in self._divide(piece):
             found += await self._answered(await self._hop(self.request, half), losses, 0, _PART_RETRIES)
@@ -168,7 +173,10 @@ class Caller:
         it is called all the same, and says why."""
         limit = time.monotonic() + NOT_READY_SECONDS
         while not (endpoint := self._endpoint()).ready and time.monotonic() < limit:
-            await asyncio.sleep(_LOOK_SECONDS)  # a look at the table, which changes when workers come
+            self._news.clear()
+            endpoint.on_ready_change = self._news.set
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), _LOOK_SECONDS)
         return endpoint
 
 

@@ -2,7 +2,7 @@
 
 ::
 
-    read ahead ──► called, several at a time ──► written in order ──► part in the spool ──► put ──► (the row is finished)
+    read ahead ──► called, several at a time ──► written in order ──► part in the spool ──► put ──► (row finished)
                                                      │
                                                      └── now and then: part on the disk, then checkpoint in the queue
 
@@ -18,7 +18,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +29,10 @@ from serving.jobs.parts import Part, PartLost
 from serving.jobs.patience import patiently
 from serving.jobs.queue import QueueThread
 from serving.jobs.shaping import Shape
+from serving.jobs.splitting import Piece
 from serving.jobs.transform_calls import Answered, Caller, Hop, Losses, ObjectFailed, Request
 from serving.jobs.transform_plan import MB, Terms, clipped
-from serving.jobs.transform_reader import Reader
+from serving.jobs.transform_reader import Reader, Start
 from serving.jobs.work import Work
 from serving.objects import ObjectStore
 
@@ -39,6 +40,8 @@ from serving.objects import ObjectStore
 MOST_AHEAD = 64 * MB
 #: Requests of an object read ahead of their calls, in calls in flight: one waits for each that runs.
 _AHEAD = 2
+#: Objects of more bytes are few at a time; of gzip, that may hold so much.
+_LARGE, _RATIO = 4 * MB, 16
 _CHECKPOINT_SECONDS, _CHECKPOINT_BYTES = 3.0, 64 * MB
 #: An input that is replaced while it is read, or a part that the disk loses, makes the object start over so often.
 _MOST_STARTS = 4
@@ -80,8 +83,7 @@ class Outcome(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What the objects of one job share. ``folder``: of the job in the spool; ``room``: bytes that may be read ahead;
-    ``hop``: to the job's threads; ``note``: hears of records answered, records that failed and bytes read, all as they
-    are written."""
+    ``hop``: to the job's threads; ``note``: hears of records answered and records that failed, as they are written."""
 
     terms: Terms
     shape: Shape
@@ -91,7 +93,7 @@ class Tools:
     folder: Path
     room: Room
     hop: Hop
-    note: Callable[[int, int, int], None]
+    note: Callable[[int, int], None]
 
 
 class Room:
@@ -125,6 +127,14 @@ class Room:
             self._news.notify_all()
 
 
+class _Result(NamedTuple):
+    """What to write: bytes for the output; of a bad record, a line for the errors and a sentence too."""
+
+    chunk: bytes
+    line: bytes = b""
+    bad: str = ""
+
+
 @dataclass(slots=True)
 class _Sent:
     """A request on its way: its task, and the room it holds."""
@@ -143,8 +153,10 @@ class ObjectRun:
         self._tools, self._work, self._terms = tools, work, tools.terms
         self.url, self._output, self.size = str(body["url"]), str(body["output"]), int(body["size"])
         self._index = int(body["index"])
+        self._source = f"{tools.terms.id}/{self.url}"
         self._mark = Mark(**work.progress) if work.progress else Mark(str(body["version"]))
         self._losses = Losses(self._terms.most_bad)
+        self._reader: Reader | None = None
         self._window: deque[_Sent] = deque()
         self._ended = False
         self._saved = self._mark
@@ -154,6 +166,18 @@ class ObjectRun:
         self._part_path, self._errors_path = stem.with_suffix(".out"), stem.with_suffix(".errors")
         self._part: Part | None = None
         self._errors: Part | None = None
+
+    @property
+    def is_large(self) -> bool:
+        """May it be so large that few like it should be open at once?"""
+        return self.size > _LARGE // (_RATIO if self._terms.compression == "Gzip" else 1)
+
+    @property
+    def done(self) -> tuple[int, int, int]:
+        """Records answered, records that failed, and bytes of the input that are dealt with, so far."""
+        mark, reader = self._mark, self._reader
+        read = reader.raw if reader is not None and reader.raw is not None else mark.at
+        return mark.first - mark.bad, mark.bad, min(read, self.size)
 
     async def run(self) -> Outcome:
         """Everything from here to the published output. Raises ``JobFailed``, ``Superseded``; when it is cancelled, its
@@ -177,9 +201,8 @@ class ObjectRun:
         self._losses = Losses(self._terms.most_bad, self._mark.first, self._mark.bad)
         self._ended = False
         mark, tools = self._mark, self._tools
-        reader = Reader(
-            tools.objects, self._terms, tools.caller.request, self.url, mark.version, mark.at, mark.first
-        )  # fmt: skip
+        start = Start(self.url, mark.version, mark.at, mark.first)
+        self._reader = reader = Reader(tools.objects, self._terms, tools.caller.request, start)
         try:
             while await self._read_ahead(reader):
                 await asyncio.wait([self._window[0].task])
@@ -195,10 +218,13 @@ class ObjectRun:
         """The server is stopping: what has been written shall not be done again. Best effort, once ``run`` has been
         cancelled."""
         if self._mark != self._saved:
-            with Part(self._part_path, self._mark.part) as part, Part(self._errors_path, self._mark.errors) as errors:
-                part.sync()
-                errors.sync()
+            await self._tools.hop(self._sync, self._mark)
             await self._checkpoint(self._mark)
+
+    def _sync(self, mark: Mark) -> None:
+        with Part(self._part_path, mark.part) as part, Part(self._errors_path, mark.errors) as errors:
+            part.sync()
+            errors.sync()
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -259,10 +285,10 @@ class ObjectRun:
     async def _write(self, sent: Sequence[_Sent]) -> None:
         """Write answers, in order, and count them."""
         try:
-            answered = [one for item in sent for one in item.task.result()]
-            chunks, lines, first_bad = await self._tools.hop(self._shaped, answered)
+            results = await self._results([one for item in sent for one in item.task.result()])
+            lines = [one.line for one in results if one.line]
             part, errors = self._open_files()
-            await self._persist(part.append, chunks)
+            await self._persist(part.append, [one.chunk for one in results])
             if lines:
                 await self._persist(errors.append, lines)
         finally:
@@ -271,21 +297,38 @@ class ObjectRun:
         records = last.first + last.count - mark.first
         self._mark = Mark(
             mark.version, last.end, last.first + last.count, part.length, errors.length, mark.bad + len(lines),
-            mark.first_bad or first_bad,
+            mark.first_bad or next((one.bad for one in results if one.bad), ""),
         )  # fmt: skip
-        self._tools.note(records - len(lines), len(lines), last.end - mark.at)
+        self._tools.note(records - len(lines), len(lines))
 
-    def _shaped(self, answered: Sequence[Answered]) -> tuple[list[bytes], list[bytes], str]:
-        """Bytes for the output, lines for the errors, and a sentence on the first of those. Blocks."""
-        shape, chunks, lines, first_bad = self._tools.shape, [], [], ""
-        for piece, answer, bad in answered:
-            if not bad:
-                chunks.append(shape.result(piece, answer))
-                continue
-            chunks.append(shape.result_for_bad())
-            lines.append(error_line(self.url, bad, piece.first + 1, piece.start))
-            first_bad = first_bad or f"{self.url}, record {piece.first + 1:,}: {clipped(bad, _LONGEST_REASON)}"
-        return chunks, lines, first_bad
+    async def _results(self, answered: Sequence[Answered]) -> list[_Result]:
+        """What to write for answers. Records whose answers cannot be used are bad: they are called once more, apart
+        from their neighbours. Raises ``ObjectFailed`` when nobody can tell which answer is whose."""
+        results: list[_Result] = []
+        for one, result in zip(answered, await self._tools.hop(self._shaped, answered), strict=True):
+            if isinstance(result, _Result):
+                results.append(result)
+            elif result.record is None:
+                raise ObjectFailed(result.message)
+            else:
+                apart = await self._tools.caller.apart(one.piece, result.message, self._losses)
+                results += await self._results(apart)
+        return results
+
+    def _shaped(self, answered: Sequence[Answered]) -> list[_Result | BadRecords]:
+        """Blocks."""
+        return [self._bad(piece, bad) if bad else self._good(piece, answer) for piece, answer, bad in answered]
+
+    def _good(self, piece: Piece, answer: bytes) -> _Result | BadRecords:
+        try:
+            return _Result(self._tools.shape.result(piece, answer, self._source))
+        except BadRecords as error:
+            return error
+
+    def _bad(self, piece: Piece, reason: str) -> _Result:
+        sentence = f"{self.url}, record {piece.first + 1:,}: {clipped(reason, _LONGEST_REASON)}"
+        line = error_line(self.url, reason, piece.first + 1, piece.start)
+        return _Result(self._tools.shape.result_for_bad(), line, sentence)
 
     def _open_parts(self) -> None:
         mark = self._mark

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import BinaryIO, NamedTuple, cast
 
 from serving.jobs.splitting import Piece, decompressed, pieces, skip
 from serving.jobs.transform_calls import Request
@@ -14,26 +15,27 @@ from serving.objects import ObjectStore
 _MOST_PIECES = 64
 
 
-class Reader:
-    """The requests of one object from a record on. After an error it goes on, when asked again, where it was."""
+class Start(NamedTuple):
+    """Where to begin: an object, which must still be of this version, at a byte (of what it holds, if it is compressed)
+    where the record of index ``first`` begins."""
 
-    def __init__(
-        self,
-        objects: ObjectStore,
-        terms: Terms,
-        prepare: Callable[[Piece], Request],
-        url: str,
-        version: str,
-        at: int,
-        first: int,
-    ) -> None:
-        """``version``: of the object, which must still be that one; ``at``, ``first``: the byte (of what it holds, if
-        it is compressed) and the index of the record to begin with. Nothing is opened before the first ``take``."""
+    url: str
+    version: str
+    at: int
+    first: int
+
+
+class Reader:
+    """The requests of one object from a record on. After an error it goes on, when asked again, where it was. ``raw``:
+    bytes of a compressed object that have been read; None of one that is not."""
+
+    def __init__(self, objects: ObjectStore, terms: Terms, prepare: Callable[[Piece], Request], start: Start) -> None:
+        """``prepare`` makes a piece a request. Nothing is opened before the first ``take``."""
         self._objects, self._terms, self._prepare = objects, terms, prepare
-        self._url, self._version = url, version
-        self._at, self._first = at, first
+        self._url, self._version, self._at, self._first = start
         self._stack = ExitStack()
         self._pieces: Iterator[Piece] | None = None
+        self.raw: int | None = None
 
     def take(self, room: int) -> list[Request]:
         """The next requests, of about ``room`` bytes together, at least one; none at the end. Raises ``BadObject`` and
@@ -59,15 +61,31 @@ class Reader:
 
     def _open(self) -> Iterator[Piece]:
         terms = self._terms
-        plain = terms.compression != "Gzip"
-        offset = self._at if plain else 0
-        stream = self._stack.enter_context(self._objects.open(self._url, offset, self._version))
-        if not plain:
-            stream = decompressed(stream)
+        gzip = terms.compression == "Gzip"
+        stream = self._stack.enter_context(self._objects.open(self._url, 0 if gzip else self._at, self._version))
+        if gzip:
+            self.raw = 0
+            stream = decompressed(cast("BinaryIO", _Counted(stream, self._count)))
             skip(stream, self._at)
         return pieces(stream, terms.split, terms.strategy, terms.most_bytes, start=self._at, first=self._first)
+
+    def _count(self, read: int) -> None:
+        self.raw = (self.raw or 0) + read
 
     def close(self) -> None:
         """Let go of the object; harmless when done before."""
         self._pieces = None
         self._stack.close()
+
+
+class _Counted:
+    """A stream whose reads are counted."""
+
+    def __init__(self, stream: BinaryIO, count: Callable[[int], None]) -> None:
+        self._stream, self._count = stream, count
+
+    def read(self, size: int = -1) -> bytes:
+        """As the stream does."""
+        data = self._stream.read(size)
+        self._count(len(data))
+        return data

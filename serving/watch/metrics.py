@@ -122,6 +122,15 @@ FAMILIES: dict[str, Family] = {
     ),
     "sagemaker_worker_deaths_total": Family("Workers that ended without being told to", "counter", _EV),
     "sagemaker_quarantined_models": Family("Models refused because they kill their workers", "gauge", _EV),
+    "sagemaker_transform_records_total": Family(
+        "Records of a running transform job that were answered (done) or could not be (failed)",
+        "counter",
+        (*_EV, "result"),
+    ),
+    "sagemaker_transform_progress_ratio": Family(
+        "How much of the input of a running transform job is done, 0 to 1", "gauge", _EV
+    ),
+    "sagemaker_transform_jobs_total": Family("Transform jobs that ended, by status", "counter", ("status",)),
 }
 
 
