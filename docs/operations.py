@@ -50,6 +50,12 @@ NOTES: Mapping[str, str] = {
     "UpdateInferenceComponent": "a new specification comes up beside the old one; a count alone changes in place",
     "UpdateInferenceComponentRuntimeConfig": "0 to 1,000 copies",
     "DeleteInferenceComponent": "accepted calls are finished first",
+    "CreateTransformJob": "copies the model; its own workers, one process an instance, gone after the job; instance "
+    "types and keys are labels. Outputs that would be read as inputs are refused",
+    "DescribeTransformJob": "with `Progress`: objects, records, bytes, rate, seconds left. Of a job that has changed "
+    "within `SERVING_SETTLE_SECONDS` the answer waits that long for its end, so that a waiter's first look finds it",
+    "ListTransformJobs": _PAGES,
+    "StopTransformJob": "outputs of finished objects stay; none of a part of an object",
     "AddTags": "on every resource here, by its ARN; 50 at most; a key given again gets the new value",
     "ListTags": "in the order in which they came",
     "DeleteTags": "",

@@ -21,7 +21,10 @@ NAME_OF = {
     "ListInferenceComponents": "InferenceComponentName",
     "ListModelPackageGroups": "ModelPackageGroupName",
     "ListModelPackages": "ModelPackageName",
+    "ListTransformJobs": "TransformJobName",
 }
+#: A status that a kind's records may have, where it is not InService.
+STATUS_OF = {"model-package": "Completed", "model-package-group": "Completed", "transform-job": "Completed"}
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def control(tmp_path: Path) -> Iterator[Control]:
 
 def fill(control: Control, kind: str, *names: str, **members: Any) -> None:
     """Records made and changed at 100.0, 101.0, ... and 200.0, 201.0, ..."""
-    members.setdefault("status", "Completed" if kind.startswith("model-package") else "InService")
+    members.setdefault("status", STATUS_OF.get(kind, "InService"))
     for at, name in enumerate(names):
         control.add(Record(kind, name, {"ModelPackageGroupName": name}, 100.0 + at, 200.0 + at, **members))
 
@@ -100,6 +103,16 @@ def test_what_has_a_status_is_filtered_and_sorted_by_it(control: Control, operat
     assert ["b"] == names(control, operation, **window)
 
 
+def test_jobs_are_filtered_and_sorted_by_their_status(control: Control) -> None:
+    """And by the time of their last change."""
+    fill(control, "transform-job", "a", "b", status="Stopped")
+    fill(control, "transform-job", "c", status="Failed")
+    assert ["b", "a"] == names(control, "ListTransformJobs", StatusEquals="Stopped")
+    assert [] == names(control, "ListTransformJobs", StatusEquals="InProgress")
+    assert ["c", "a", "b"] == names(control, "ListTransformJobs", SortBy="Status", SortOrder="Ascending")
+    assert ["b"] == names(control, "ListTransformJobs", LastModifiedTimeAfter=201.0, LastModifiedTimeBefore=202.0)
+
+
 def test_components_are_filtered_by_endpoint_and_variant(control: Control) -> None:
     """Endpoints in any case."""
     fill(control, "inference-component", "a", parent="E1", facet="v1", status="InService")
@@ -147,6 +160,21 @@ def test_components_are_filtered_by_endpoint_and_variant(control: Control) -> No
                 "CreationTime": 1.5,
                 "LastModifiedTime": 2.5,
                 "InferenceComponentStatus": "Creating",
+            },
+        ),
+        (
+            "ListTransformJobs",
+            Record(
+                "transform-job", "X", {"Job": {}, "FailureReason": "r", "TransformEndTime": 2.0}, 1.5, 2.5, "Failed"
+            ),
+            {
+                "TransformJobName": "X",
+                "TransformJobArn": f"{ARN}transform-job/X",
+                "CreationTime": 1.5,
+                "TransformEndTime": 2.0,
+                "LastModifiedTime": 2.5,
+                "TransformJobStatus": "Failed",
+                "FailureReason": "r",
             },
         ),
     ],

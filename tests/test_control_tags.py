@@ -14,7 +14,15 @@ from serving.errors import ServingError
 from serving.fleet.store import Record
 from tests.actions import ARN, Control, opened
 
-KINDS = ("model", "endpoint-config", "endpoint", "inference-component", "model-package-group", "model-package")
+KINDS = (
+    "model",
+    "endpoint-config",
+    "endpoint",
+    "inference-component",
+    "model-package-group",
+    "model-package",
+    "transform-job",
+)
 
 
 @pytest.fixture

@@ -52,6 +52,14 @@ class Still:
         """Noted; at once."""
         self.heard.append(("settled", seconds))
 
+    def progress(self, name: str) -> Mapping[str, Any] | None:
+        """None."""
+        return None
+
+    async def news(self, tag: str, revision: int, seconds: float) -> None:
+        """Noted; at once."""
+        self.heard.append(("news", tag))
+
 
 class Wire:
     """A ``ControlApi`` on a store of its own, asked as a front asks it."""
@@ -353,6 +361,9 @@ def test_without_a_model_every_call_fails_and_says_so(wire: Wire) -> None:
 # --- whatever is sent -------------------------------------------------------------------------------------------------
 
 
+_REFUSALS = {"ValidationException", "ConflictException", "ResourceInUse", "ResourceLimitExceeded"}
+
+
 def judged(operation: str, reply: Mapping[str, Any]) -> None:
     """Either a good answer or the caller's error."""
     if reply["status"] == 200:
@@ -360,7 +371,7 @@ def judged(operation: str, reply: Mapping[str, Any]) -> None:
         return
     said = json.loads(reply["body"])
     assert 400 == reply["status"], said
-    assert said["__type"] in {"ValidationException", "ConflictException", "ResourceLimitExceeded"}, said
+    assert said["__type"] in _REFUSALS, said
     assert said["message"]
     assert len(said["message"]) <= 8192
 
@@ -394,6 +405,7 @@ def _fill(wire: Wire) -> None:
         ("CreateEndpoint", {"EndpointName": "my-endpoint", "EndpointConfigName": "my-config"}),
         ("CreateModelPackageGroup", {"ModelPackageGroupName": "my-group"}),
         ("CreateModelPackage", GOOD["CreateModelPackage"]),
+        ("CreateTransformJob", GOOD["CreateTransformJob"]),
     )
 
     async def create(api: ControlApi, *calls: tuple[str, Mapping[str, Any]]) -> None:
@@ -455,6 +467,7 @@ def test_whatever_was_kept_can_be_read(full: Wire) -> None:
         "InferenceComponents": ("DescribeInferenceComponent", "InferenceComponentName"),
         "ModelPackageGroupSummaryList": ("DescribeModelPackageGroup", "ModelPackageGroupName"),
         "ModelPackageSummaryList": ("DescribeModelPackage", "ModelPackageArn"),
+        "TransformJobSummaries": ("DescribeTransformJob", "TransformJobName"),
     }
 
     async def read(api: ControlApi) -> None:
