@@ -58,6 +58,13 @@ class Desk:
         """Listen; a socket that a predecessor has left is replaced."""
         self._server = await asyncio.start_unix_server(self._serve, str(path), limit=READ_AHEAD)
 
+    def close(self) -> None:
+        """Hear nobody any more."""
+        if self._server is not None:
+            self._server.close()
+        for connection in self._open:
+            connection.cancel()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         here = asyncio.current_task()
         assert here is not None
@@ -76,6 +83,8 @@ class Desk:
                 task.add_done_callback(lambda _, id=id: asked.pop(id))  # type: ignore[misc]  # a default argument
         except (OSError, asyncio.IncompleteReadError, ValueError, KeyError) as error:
             log.debug("a front's connection ended: %r", error)
+        except asyncio.CancelledError:  # the end of the loop, which would be logged as a failure of this callback
+            return
         finally:
             for task in asked.values():
                 task.cancel()

@@ -79,10 +79,12 @@ class _Line:
             return value
         except ConnectionError:
             raise _Broken from None
+        except asyncio.CancelledError:
+            if self.alive:
+                self._writer.write(frame({"id": id, "what": "left"}))
+            raise
         finally:
             del self._answers[id]
-            if not answer.done() and self.alive:
-                self._writer.write(frame({"id": id, "what": "left"}))
             if not answer.cancel() and not answer.cancelled():
                 answer.exception()  # heard of, though not here
 
