@@ -37,13 +37,15 @@ class Endpoint:
     """One endpoint as a front sees it: what may answer its calls, and how they are split."""
 
     def __init__(self, name: str, dice: Callable[[], float] = random.random, queue: bool = False) -> None:
-        """``queue``: calls come from its queue, so that it answers them although it is asynchronous."""
+        """``queue``: calls come from its queue, so that it answers them although it is asynchronous. ``concurrency``:
+        how many at a time its configuration allows in one worker; 0 = it does not say."""
         self.name = name
         self.on_ready_change: Callable[[], None] = _ignore
         self._queue = queue
         self.pools: dict[FleetKey, Pool] = {}
         self.asynchronous = False
         self.holds_components = False
+        self.concurrency = 0
         self.reason = ""
         self._dice = dice
         self._targets: dict[str, Target] = {}
@@ -230,6 +232,7 @@ class Directory:
         before, endpoint.pools = endpoint.pools, {}
         answered = {pool.variant: endpoint.target(pool.variant) for pool in before.values()}
         endpoint.asynchronous, endpoint.holds_components = row["asynchronous"], row["holds_components"]
+        endpoint.concurrency = (row.get("async") or {}).get("concurrency", 0)
         endpoint.reason = row["reason"]
         targets = {one["name"]: self._target(endpoint, one, before) for one in row["variants"]}
         weights = {one["name"]: one["weight"] for one in row["variants"]}

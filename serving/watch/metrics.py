@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 LATENCY_BUCKETS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
+#: Of what may wait for hours: 10 ms to six hours.
+WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21600.0)
 BATCH_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0)
 
 _SEGMENT = 64 * 1024
@@ -62,9 +64,9 @@ class Family(NamedTuple):
     buckets: tuple[float, ...] = ()
 
 
-#: Whose a series is: the values of its labels endpoint and variant.
+#: Whose a series is: the values of its labels endpoint and variant, or of the endpoint alone.
 Holder = tuple[str, ...]
-_EV = ("endpoint", "variant")
+_EV, _E = ("endpoint", "variant"), ("endpoint",)
 #: Every metric there is. The README's table is checked against it.
 FAMILIES: dict[str, Family] = {
     "sagemaker_invocations_total": Family("Calls sent to a variant (AWS: Invocations)", "counter", _EV),
@@ -122,6 +124,48 @@ FAMILIES: dict[str, Family] = {
     ),
     "sagemaker_worker_deaths_total": Family("Workers that ended without being told to", "counter", _EV),
     "sagemaker_quarantined_models": Family("Models refused because they kill their workers", "gauge", _EV),
+    "sagemaker_approximate_backlog_size": Family(
+        "Asynchronous calls queued or being processed (AWS: ApproximateBacklogSize)", "gauge", _E
+    ),
+    "sagemaker_approximate_backlog_size_per_instance": Family(
+        "The same by instance, NaN without any (AWS: ApproximateBacklogSizePerInstance)", "gauge", _E
+    ),
+    "sagemaker_approximate_age_of_oldest_request_seconds": Family(
+        "Age of the oldest of them (AWS: ApproximateAgeOfOldestRequest)", "gauge", _E
+    ),
+    "sagemaker_has_backlog_without_capacity": Family(
+        "1 while calls are queued and there is no instance (AWS: HasBacklogWithoutCapacity)", "gauge", _E
+    ),
+    "sagemaker_invocations_processed_total": Family(
+        "Asynchronous calls that were run to an end (AWS: InvocationsProcesssed)", "counter", _EV
+    ),
+    "sagemaker_invocation_failures_total": Family(
+        "Asynchronous calls without a successful answer (AWS: InvocationFailures)", "counter", _EV
+    ),
+    "sagemaker_expired_requests_total": Family(
+        "Asynchronous calls that waited too long (AWS: ExpiredRequests)", "counter", _EV
+    ),
+    "sagemaker_request_download_failures_total": Family(
+        "Inputs that could not be read (AWS: RequestDownloadFailures)", "counter", _EV
+    ),
+    "sagemaker_response_upload_failures_total": Family(
+        "Answers that could not be written (AWS: ResponseUploadFailures)", "counter", _EV
+    ),
+    "sagemaker_notification_failures_total": Family(
+        "Notifications that were given up (AWS: NotificationFailures)", "counter", _EV
+    ),
+    "sagemaker_request_download_seconds": Family(
+        "Time to get an input (AWS: RequestDownloadLatency)", "histogram", _EV, LATENCY_BUCKETS
+    ),
+    "sagemaker_response_upload_seconds": Family(
+        "Time to write an answer (AWS: ResponseUploadLatency)", "histogram", _EV, LATENCY_BUCKETS
+    ),
+    "sagemaker_time_in_backlog_seconds": Family(
+        "Time an asynchronous call waited in the queue (AWS: TimeInBacklog)", "histogram", _EV, WAIT_BUCKETS
+    ),
+    "sagemaker_total_processing_seconds": Family(
+        "Time from its receipt until it was published (AWS: TotalProcessingTime)", "histogram", _EV, WAIT_BUCKETS
+    ),
     "sagemaker_transform_records_total": Family(
         "Records of a running transform job that were answered (done) or could not be (failed)",
         "counter",
@@ -363,10 +407,11 @@ def _folding(folder: Path) -> Iterator[None]:
 
 
 def holders(table: Mapping[str, Any]) -> frozenset[Holder]:
-    """Whose series there are by a routing table (``fleet/table.py``): its variants, their containers where there are
-    several, and its components."""
+    """Whose series there are by a routing table (``fleet/table.py``): its endpoints, their variants, the containers of
+    these where there are several, and components."""
     found: set[Holder] = set()
     for row in table["endpoints"]:
+        found.add((row["name"],))
         found.update((row["name"], variant["name"]) for variant in row["variants"])
         pools = [pool for variant in row["variants"] for pool in variant["pools"]]
         found.update(FleetKey(*pool["key"]).labels for pool in (*pools, *row["components"]))
@@ -375,7 +420,8 @@ def holders(table: Mapping[str, Any]) -> frozenset[Holder]:
 
 def _holder(name: str, labels: tuple[str, ...]) -> Holder | None:
     """Whose a series is; ``None`` for one of the whole server."""
-    return labels[:2] if FAMILIES[name].labels[:2] == _EV else None
+    known = FAMILIES[name].labels
+    return labels[:2] if known[:2] == _EV else labels if known == _E else None
 
 
 def _read(path: Path) -> Iterator[tuple[str, tuple[str, ...], list[float]]]:

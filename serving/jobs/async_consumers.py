@@ -1,0 +1,466 @@
+"""Takes asynchronous calls from the queue as workers are free for them; one lane for each endpoint.
+
+Nothing polls. A lane is woken by a new job, by a worker that is ready, by a call that is over, and when the pause of
+one that was put off has passed; a slow sweep (expiry, metrics, pruning) would wake it too.
+
+    room = ready workers x MaxConcurrentInvocationsPerInstance - calls under way
+
+Without a worker nothing is leased: the jobs wait, and ``HasBacklogWithoutCapacity`` says so. Jobs of an endpoint that
+has been deleted come to their end with that reason; calls under way there are called off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from serving.config import Settings
+from serving.endpoint import Directory
+from serving.errors import ServingError
+from serving.jobs import notices
+from serving.jobs.async_calls import PREFIX, Outcome, lane_of
+from serving.jobs.async_ends import EndingConsumer, end_expired
+from serving.jobs.async_files import Files
+from serving.jobs.async_runs import Means, Runs
+from serving.jobs.backlog import AsyncMetrics
+from serving.jobs.queue import QueueThread
+from serving.jobs.work import OPEN, Backlog, NewWork, QueueSession, Work
+from serving.objects.base import ObjectStore
+from serving.watch.metrics import Registry
+
+#: Calls at a time in one worker of an endpoint that is not configured for asynchronous calls.
+_USUAL_CONCURRENCY = 4
+#: Jobs of a deleted endpoint that are ended at a time, and answers that are published at a time beside the calls.
+_AT_ONCE = 64
+_SWEEP_SECONDS, _PRUNE_SECONDS, _MEASURE_SECONDS = 5.0, 60.0, 0.25
+_PRUNED_AT_ONCE = 1000
+#: After the queue could not be asked, or a defect of ours.
+_PAUSE_SECONDS, _LONG_PAUSE_SECONDS = 1.0, 30.0
+#: Part of ``drain_seconds`` that calls under way get to finish: the rest is for handing back.
+_DRAIN_SHARE = 0.8
+_PAGE = 500
+
+log = logging.getLogger("serving.jobs")
+
+
+class Lane:
+    """The queue of one endpoint, and its calls under way."""
+
+    def __init__(self, endpoint: str, means: Means, runs: Runs) -> None:
+        self.endpoint = endpoint
+        self.name = lane_of(endpoint)
+        self.changed = True
+        self._means = means
+        self._runs = runs
+        self._calling: dict[str, tuple[Work, asyncio.Task[None]]] = {}
+        self._publishing: set[asyncio.Task[None]] = set()
+        self._doomed_to = 0
+        self._empty = False
+        self._unsure = True
+        self._resting = False
+        self._wanted = asyncio.Event()
+        self._feeding = asyncio.create_task(self._feed())
+
+    @property
+    def busy(self) -> bool:
+        """Is anything under way?"""
+        return bool(self._calling or self._publishing)
+
+    def wake(self) -> None:
+        """There may be something to take, or a worker for it."""
+        self._empty = False
+        self._wanted.set()
+
+    def wake_later(self, seconds: float) -> None:
+        """The pause of a work will have passed by then."""
+        asyncio.get_running_loop().call_later(seconds, self.wake)
+
+    # -- taking ---------------------------------------------------------------------------------------------------
+
+    def room(self) -> int:
+        """How many works may be taken now."""
+        directory = self._means.directory
+        if self._resting or not directory.table["version"] or len(self._publishing) >= _AT_ONCE:
+            return 0
+        endpoint = directory.endpoints.get(self.endpoint)
+        slots = _AT_ONCE if endpoint is None else endpoint.workers * (endpoint.concurrency or _USUAL_CONCURRENCY)
+        return slots - len(self._calling)
+
+    async def _feed(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                while not self._empty and (room := self.room()) > 0:
+                    self._empty = True  # unless somebody wakes us from here on
+                    works = await self._means.queue.do(partial(self._lease, room))
+                    for work in works:
+                        self._begin(work)
+                    if len(works) == room:
+                        self._empty = False
+            except ServingError as error:
+                log.warning("the queue of endpoint %s cannot be read: %s", self.endpoint, error.message)
+                self._unsure = True
+                self.wake_later(_PAUSE_SECONDS)
+
+    def _lease(self, room: int, session: QueueSession) -> list[Work]:
+        if self._unsure:
+            self._hand_back_unknown(session)
+        session.ripen()
+        return session.lease(self.name, self._means.owner, room)
+
+    def _hand_back_unknown(self, session: QueueSession) -> None:
+        """A lease whose answer did not come in time may have been written: what is ours in the rows and not here."""
+        for work in session.page(self.name, ["leased"], 0, _PAGE, newest_first=False):
+            if work.owner == self._means.owner and work.name not in self._calling:
+                session.give_back(work)
+
+    def _begin(self, work: Work) -> None:
+        self._unsure = False
+        task = asyncio.create_task(self._run(work))
+        self._calling[work.name] = work, task
+
+    async def _run(self, work: Work) -> None:
+        self.changed = True
+
+        def called() -> None:
+            found = self._calling.pop(work.name, None)
+            if found is not None:
+                self._publish(found[1])
+
+        try:
+            pause = await self._runs.run(work, called, self._refusal(work))
+            if pause:
+                self.wake_later(pause)
+        except asyncio.CancelledError:
+            return  # its caller, or its endpoint, has gone: whoever cancelled it sees to the rest
+        except Exception:
+            log.exception("asynchronous call %s could not be brought to its end", work.name)
+            await self._put_off(work)
+        finally:
+            self._calling.pop(work.name, None)
+            self.changed = True
+            self._wanted.set()
+
+    async def _put_off(self, work: Work) -> None:
+        try:
+            await self._means.queue.do(lambda session: session.retry(work, _LONG_PAUSE_SECONDS))
+            self.wake_later(_LONG_PAUSE_SECONDS)
+        except ServingError:
+            log.error("asynchronous call %s stays as it is until the next start", work.name)
+
+    def _refusal(self, work: Work) -> str:
+        """Why a work is not to be run at all."""
+        gone = self.endpoint not in self._means.directory.endpoints or work.id <= self._doomed_to
+        return f"Endpoint {self.endpoint} was deleted before the request was processed." if gone else ""
+
+    # -- publishing what was decided ------------------------------------------------------------------------------
+
+    def _publish(self, task: asyncio.Task[None]) -> None:
+        self._publishing.add(task)
+        task.add_done_callback(self._publishing.discard)
+        self._wanted.set()
+
+    async def take_over(self) -> None:
+        """Publish what a predecessor had decided."""
+        works = await self._means.queue.do(lambda session: session.decided(self.name, self._means.owner, _AT_ONCE))
+        for work in works:
+            self._publish(asyncio.create_task(self._republish(work)))
+        if len(works) == _AT_ONCE:
+            await asyncio.wait(self._publishing, return_when=asyncio.FIRST_COMPLETED)
+            await self.take_over()
+
+    async def _republish(self, work: Work) -> None:
+        try:
+            await self._runs.publish(work)
+        except Exception:
+            log.exception("asynchronous call %s stays as it is until the next start", work.name)
+        finally:
+            self.changed = True
+
+    # -- ends -----------------------------------------------------------------------------------------------------
+
+    def call_off(self, name: str) -> None:
+        """A job has been cancelled: its call is too, if it is under way."""
+        found = self._calling.get(name)
+        if found is not None:
+            found[1].cancel()
+        self.changed = True
+
+    async def doom(self) -> None:
+        """The endpoint has been deleted: what it was sent until now comes to its end."""
+        newest = await self._means.queue.do(lambda session: session.page(self.name, (), 0, 1))
+        self._doomed_to = newest[0].id if newest else 0
+        under_way = [self._calling.pop(name) for name in list(self._calling)]
+        for _, task in under_way:
+            task.cancel()
+        await _over([task for _, task in under_way])
+        for work, _ in under_way:
+            self._begin(work)
+
+    async def rest(self, seconds: float) -> None:
+        """Take nothing more; let what is under way finish, and hand back what has not within ``seconds``."""
+        self._resting = True
+        end = time.monotonic() + seconds
+        calls = [task for _, task in self._calling.values()]
+        if calls or self._publishing:
+            await asyncio.wait([*calls, *self._publishing], timeout=max(0.0, end - time.monotonic()))
+        left = [self._calling.pop(name) for name in list(self._calling)]
+        for task in [*(task for _, task in left), *self._publishing]:
+            task.cancel()
+        await _over([*(task for _, task in left), *self._publishing])
+        if left:
+            works = [work for work, _ in left]
+            await self._means.queue.do(lambda session: [session.give_back(work) for work in works])
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self._feeding.cancel()
+
+
+async def _over(tasks: Sequence[asyncio.Task[None]]) -> None:
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+class AsyncConsumers:
+    """All lanes, and what is done for all of them now and then."""
+
+    def __init__(
+        self,
+        queue: QueueThread,
+        objects: ObjectStore,
+        directory: Directory,
+        settings: Settings,
+        registry: Registry,
+        owner: str,
+        on_notice: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``owner``: this process in the queue's eyes. ``on_notice``: there is something in the outbox."""
+        self.files = Files(objects)
+        self.means = Means(queue, self.files, directory, settings, AsyncMetrics(registry), owner, on_notice)
+        self._runs = Runs(self.means)
+        self._ending = EndingConsumer(self.means)
+        self._lanes: dict[str, Lane] = {}
+        self._rows: dict[str, Mapping[str, Any]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stirred = asyncio.Event()
+        self._began = False
+        self._resting = False
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up what predecessors left: what they were running is queued again in its place, what they had decided
+        is published. Call it before anybody else of this process leases anything. Raises ``ServingError``."""
+        means = self.means
+        rescued, lanes, spooled = await means.queue.do(self._inherit)
+        if rescued:
+            log.info("%d works were left under way; they go on", rescued)
+        await self.files.sweep(spooled)
+        self._began = True
+        for name in lanes:
+            self._in_background(self.lane(name.removeprefix(PREFIX)).take_over())
+        self._ending.start()
+        self._in_background(self._sweep_forever())
+        self._in_background(self._measure_forever())
+        if means.directory.table["version"]:
+            self.apply(means.directory.table)
+
+    def _inherit(self, session: QueueSession) -> tuple[int, list[str], set[str]]:
+        owner = self.means.owner
+        rescued = session.rescue([one for one in session.owners() if one != owner])
+        lanes = [lane for lane in session.lanes() if lane.startswith(PREFIX)]
+        spooled: set[str] = set()
+        for lane in lanes:
+            after = 0
+            while page := session.page(lane, OPEN, after, _PAGE, newest_first=False):
+                spooled.update(_spooled(page))
+                after = page[-1].id
+        return len(rescued), lanes, spooled
+
+    async def rest(self) -> None:
+        """Start nothing more; let calls under way finish for a while, and hand back the rest. Jobs may still be put."""
+        self._resting = True
+        seconds = self.means.settings.drain_seconds * _DRAIN_SHARE
+        await self._ending.rest()
+        await asyncio.gather(*(lane.rest(seconds) for lane in self._lanes.values()), return_exceptions=True)
+
+    def close(self) -> None:
+        """The end, after ``rest`` or without it."""
+        for lane in self._lanes.values():
+            lane.close()
+        self._ending.close()
+        for task in self._tasks:
+            task.cancel()
+        self.files.close()
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        async def safely() -> None:
+            try:
+                await work
+            except ServingError as error:
+                log.error("the queue of asynchronous calls: %s", error.message)
+            except Exception:
+                log.exception("the queue of asynchronous calls")
+
+        task = asyncio.create_task(safely())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- the table ------------------------------------------------------------------------------------------------
+
+    def apply(self, table: Mapping[str, Any]) -> None:
+        """Work by this table from now on; the directory does already."""
+        if not self._began:
+            return
+        rows = {str(row["name"]): row for row in table["endpoints"]}
+        for name, row in rows.items():
+            if row.get("async"):
+                self.lane(name)
+                self._announce(name, row)
+        for name, lane in self._lanes.items():
+            endpoint = self.means.directory.endpoints.get(name)
+            if endpoint is not None:
+                endpoint.on_ready_change = lane.wake
+            elif name in self._rows:
+                self._in_background(lane.doom())
+            lane.changed = True
+            lane.wake()
+        self._rows = rows
+        self._stirred.set()
+
+    def _announce(self, name: str, row: Mapping[str, Any]) -> None:
+        """Test notices, when an endpoint is made or changed (``behaviour/03``)."""
+        known, since = self._rows.get(name), row["async"]["since"]
+        if known is not None and known.get("async") and known["async"]["since"] == since:
+            if _sizes(known) == _sizes(row):
+                return
+            occasion = str(uuid.uuid4())
+        else:
+            occasion = repr(since)
+        tests = notices.of_test(name, row["async"], occasion)
+        if tests:
+            self._in_background(self._put_notices(tests))
+
+    async def _put_notices(self, new: list[NewWork]) -> None:
+        await self.means.queue.do(lambda session: session.put_all(new))
+        self.means.on_notice()
+
+    def lane(self, endpoint: str) -> Lane:
+        """The lane of an endpoint; made when there is none yet."""
+        lane = self._lanes.get(endpoint)
+        if lane is None:
+            lane = self._lanes[endpoint] = Lane(endpoint, self.means, self._runs)
+            there = self.means.directory.endpoints.get(endpoint)
+            if there is not None:
+                there.on_ready_change = lane.wake
+            lane.wake()
+        return lane
+
+    # -- what the door tells --------------------------------------------------------------------------------------
+
+    def came(self, endpoint: str) -> None:
+        """A job has been put into the endpoint's queue."""
+        lane = self.lane(endpoint)
+        lane.changed = True
+        lane.wake()
+        self._stirred.set()
+
+    def cancelled(self, work: Work) -> None:
+        """A job has been cancelled in the queue."""
+        lane = self._lanes.get(str(work.body["endpoint"]))
+        if lane is not None:
+            lane.call_off(work.name)
+        self.means.ends.tell(work.name)
+        self._ending.wake()
+        self._stirred.set()
+
+    # -- now and then ---------------------------------------------------------------------------------------------
+
+    async def _sweep_forever(self) -> None:
+        pruned = 0.0
+        while True:
+            try:
+                await self._sweep()
+                if time.monotonic() - pruned > _PRUNE_SECONDS:
+                    pruned = time.monotonic()
+                    await self._prune()
+            except ServingError as error:
+                log.warning("the sweep of asynchronous calls has to wait: %s", error.message)
+            await asyncio.sleep(_SWEEP_SECONDS)  # the sweep's clock
+
+    async def _sweep(self) -> None:
+        means, busy = self.means, any(lane.busy for lane in self._lanes.values())
+
+        def sweep(session: QueueSession) -> tuple[list[tuple[Work, Outcome]], list[str]]:
+            session.ripen()
+            if busy:
+                session.beat(means.owner)
+            return end_expired(session, means, time.time()), session.lanes()
+
+        expired, lanes = await means.queue.do(sweep)
+        for work, outcome in expired:
+            log.info("asynchronous call %s (%s) expired in the queue", work.name, work.label)
+            means.metrics.ended(work, outcome, time.time())
+            means.ends.tell(work.name)
+        if expired:
+            self._ending.wake()
+        for name in lanes:
+            if name.startswith(PREFIX):
+                lane = self.lane(name.removeprefix(PREFIX))
+                lane.changed = True
+                lane.wake()
+        self._stirred.set()
+
+    async def _prune(self) -> None:
+        limit, more = time.time() - self.means.settings.job_retention_seconds, True
+        while more:
+            gone = await self.means.queue.do(lambda session: session.prune(limit, _PRUNED_AT_ONCE))
+            more = gone == _PRUNED_AT_ONCE
+
+    async def _measure_forever(self) -> None:
+        """Backlogs are told soon after they change, and not for every change."""
+        while True:
+            await self._stirred.wait()
+            self._stirred.clear()
+            lanes = [lane for lane in self._lanes.values() if lane.changed]
+            try:
+                await self._measure(lanes)
+            except ServingError as error:
+                log.debug("the backlog could not be measured: %s", error.message)
+            await asyncio.sleep(_MEASURE_SECONDS)  # not for every change
+
+    async def _measure(self, lanes: Sequence[Lane]) -> None:
+        def measure(session: QueueSession) -> list[Backlog]:
+            return [session.backlog(lane.name) for lane in lanes]
+
+        for lane in lanes:
+            lane.changed = False
+        measured = await self.means.queue.do(measure) if lanes else []
+        for lane, backlog in zip(lanes, measured, strict=True):
+            row = self._rows.get(lane.endpoint)
+            if row is not None:
+                self.means.metrics.measured(row, backlog)
+            elif not backlog.size and not lane.busy and self.means.directory.table["version"]:
+                self._drop(lane)
+
+    def _drop(self, lane: Lane) -> None:
+        """Nothing is left of an endpoint that has gone."""
+        lane.close()
+        self._lanes.pop(lane.endpoint, None)
+
+
+def _spooled(works: Sequence[Work]) -> set[str]:
+    """The files that rows name."""
+    kept = [work.body for work in works] + [work.outcome or {} for work in works]
+    return {str(one["spooled"]) for one in kept if one.get("spooled")}
+
+
+def _sizes(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
+    return [(one["name"], one["weight"], one["count"]) for one in row["variants"]]
