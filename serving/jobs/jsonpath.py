@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -224,17 +224,15 @@ _STEPS: dict[type[Any], Callable[[Any, Any, bool], Sequence[Any]]] = {
 
 def pick(values: list[Any], indexes: Sequence[Index]) -> list[Any]:
     """The elements that indexes and slices select, in their order. Raises ``PathMissing`` for an index outside."""
-    return list(_picked(values, indexes))
-
-
-def _picked(values: list[Any], indexes: Sequence[Index]) -> Iterator[Any]:
+    picked: list[Any] = []
     for index in indexes:
         if isinstance(index, slice):
-            yield from values[index]
+            picked += values[index]
         elif -len(values) <= index < len(values):
-            yield values[index]
+            picked.append(values[index])
         else:
             raise PathMissing(f"there is no index {index} in {len(values)} values")
+    return picked
 
 
 def _kind(value: Any) -> str:

@@ -83,7 +83,7 @@ def bisect(piece: Piece, split: str) -> tuple[Piece, Piece]:
         spans = _spans(FRAMINGS[split], body)
         count = len(spans) // 2
         middle = spans[count][0]
-    cut = piece.start + middle
+    cut = piece.start + (middle if len(body) == piece.end - piece.start else count)  # rows of Parquet are no bytes
     return (
         Piece(piece.start, cut, piece.first, count, body[:middle]),
         Piece(cut, piece.end, piece.first + count, piece.count - count, body[middle:]),
@@ -313,8 +313,10 @@ class _Gunzip(io.RawIOBase):
 
     def _next_member(self) -> zlib._Decompress | None:
         """None at the end; zeros may follow a member (RFC 1952 has none, ``tar`` and tapes write them)."""
+        padding = b"\0" if self._members else b""
+        self._rest = self._rest.lstrip(padding)
         while len(self._rest) < len(_GZIP) and (read := self._stream.read(_CHUNK)):
-            self._rest = (self._rest + read).lstrip(b"\0" if self._members else b"")
+            self._rest = (self._rest + read).lstrip(padding)
         if not self._rest and self._members:
             return None
         if not self._rest.startswith(_GZIP):
