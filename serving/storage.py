@@ -286,7 +286,8 @@ def s3_client(settings: Settings) -> Any:
         max_pool_connections=64,
     )
     url = None if settings.s3 == "aws" else settings.s3
-    return boto3.client("s3", endpoint_url=url, region_name=settings.region, config=config)
+    session = boto3.session.Session()  # of its own: the shared one keeps the first credentials it was given
+    return session.client("s3", endpoint_url=url, region_name=settings.region, config=config)
 
 
 # --- files whole or not at all --------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def prefix_url(url: str) -> ObjectUrl:
     if not url.startswith("s3://"):
         raise ValidationError("An object's URL is s3://bucket/key.")
     found = parse_s3(url)
-    if found.bucket.startswith(".") or "//" in found.key:
+    if found.bucket.startswith(".") or "//" in f"/{found.key}":
         raise ValidationError("A bucket's name starts with a letter or digit, and no part of a key is empty.")
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,7 +42,7 @@ class S3Objects:
                 found = self._client.head_object(Bucket=bucket, Key=key)
         except ObjectMissing:
             return None
-        return ObjectInfo(url, found["ContentLength"], found["ETag"])
+        return ObjectInfo(url, found["ContentLength"], _version(found))
 
     @contextmanager
     def open(self, url: str, offset: int = 0, version: str = "") -> Iterator[BinaryIO]:
@@ -88,7 +88,7 @@ class S3Objects:
                 return
             for item in page.get("Contents", ()):
                 if not item["Key"].endswith("/"):
-                    yield ObjectInfo(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"])
+                    yield ObjectInfo(f"s3://{bucket}/{item['Key']}", item["Size"], _version(item))
 
     def delete(self, url: str) -> None:
         """See ``ObjectStore``."""
@@ -139,7 +139,7 @@ class _Stream(io.RawIOBase):
         bucket, key = object_url(self._url)
         ask = {"Range": f"bytes={self._at}-"} if self._at else {}
         if self._version:
-            ask["IfMatch"] = self._version
+            ask["IfMatch"] = f'"{self._version}"'
         with _failures(self._url):
             try:
                 found = self._client.get_object(Bucket=bucket, Key=key, **ask)
@@ -149,15 +149,23 @@ class _Stream(io.RawIOBase):
                 self._body = io.BytesIO()
                 return
         self._body = found["Body"]
-        if self._version not in ("", found["ETag"]):
+        if self._version not in ("", _version(found)):
             self._drop()
             raise _replaced(self._url)
-        self._version = found["ETag"]
+        self._version = _version(found)
+        if self._at and not found.get("ContentRange", "").startswith(f"bytes {self._at}-"):
+            self._drop()
+            raise ObjectUnavailable("The object store does not read from where it was asked to.", transient=False)
 
     def _drop(self) -> None:
         if self._body is not None:
             self._body.close()
             self._body = None
+
+
+def _version(found: Mapping[str, Any]) -> str:
+    """The ETag without its quotes, which some stores leave out of their lists."""
+    return str(found["ETag"]).strip('"')
 
 
 @contextmanager
