@@ -179,10 +179,15 @@ _TYPES = {
 }
 
 
+def media_type_of(name: str) -> str:
+    """By a file's or object's name; empty when that does not tell."""
+    return _TYPES.get(Path(name).suffix.lower(), "")
+
+
 def guessed_type(text: str, data: bytes) -> str:
     """By a file's name, else by how the body begins."""
     if text.startswith("@"):
-        return _TYPES.get(Path(text).suffix.lower(), "application/octet-stream")
+        return media_type_of(text) or "application/octet-stream"
     return "application/json" if data.lstrip()[:1] in (b"[", b"{") else "text/csv"
 
 
