@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +28,11 @@ from serving.api.jobs_link import READ_AHEAD, frame, read_frame
 from serving.config import Settings
 from serving.endpoint import Directory
 from serving.errors import ServiceUnavailable, ServingError, ValidationError
+from serving.jobs.async_inference import AsyncConsumers, AsyncDoor
+from serving.jobs.queue import Queue, QueueThread
+from serving.jobs.transform import Transforms
 from serving.link import ControlLink, settings_of
+from serving.objects import open_objects
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
 from serving.workers import memory
@@ -110,29 +115,83 @@ class Desk:
 
 
 class Service:
-    """What there is while the queue is open: who keeps the queue, and who works it off."""
+    """What there is while the queue is open: who takes work in, and who works it off."""
 
     def __init__(self, settings: Settings, directory: Directory, registry: Registry, link: ControlLink) -> None:
         self._settings = settings
         self._directory = directory
         self._registry = registry
         self._link = link
+        self._queue: Queue
+        self._thread: QueueThread
+        self._consumers: AsyncConsumers
+        self._transforms: Transforms
+        self._answers: dict[str, Answer] = {}
 
     async def start(self) -> None:
-        """Open the queue, and take up what is in it. Raises ``ServingError`` when it cannot be opened."""
+        """Open the queue, and take up what is in it. Raises ``ServingError`` when that cannot be done now."""
+        self._queue = await asyncio.to_thread(Queue(self._settings.queue_url).open)
+        self._thread = QueueThread(self._queue)
+        try:
+            await self._take_up()
+        except BaseException:
+            await self._let_go()
+            raise
+
+    async def _take_up(self) -> None:
+        settings, directory, registry = self._settings, self._directory, self._registry
+        objects = await asyncio.to_thread(open_objects, settings)
+        owner = f"jobs-{uuid.uuid4()}"
+        self._consumers = AsyncConsumers(self._thread, objects, directory, settings, registry, owner)
+        self._transforms = Transforms(self._thread, objects, directory, registry, self._link.ask)
+        await self._consumers.start()
+        await self._transforms.start()
+        door = AsyncDoor(self._consumers)
+        self._answers = {
+            "submit": _with_bytes(door.submit),
+            "status": _of(door.status),
+            "page": _of(door.page),
+            "cancel": _of(door.cancel),
+            "read": lambda args, _: door.read(args),
+        }
 
     def apply(self, table: dict[str, Any]) -> None:
         """Work by this table from now on, as ``directory`` does already."""
+        self._consumers.apply(table)
+        self._transforms.apply(table.get("transforms", ()))
 
     async def rest(self) -> None:
-        """Start nothing more, and hand back what was leased."""
+        """Start nothing more, and hand back what was leased. Calls are still taken in."""
+        await asyncio.gather(self._consumers.rest(), self._transforms.close())
 
     async def close(self) -> None:
         """Let go of the queue."""
+        self._consumers.close()
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        await asyncio.to_thread(self._thread.close)
+        self._queue.close()
 
     def answer(self, what: str) -> Answer:
-        """Who answers a question, by its name. Raises ``ServingError``."""
-        raise ValidationError(f"unknown question {what!r}")
+        """Who answers a question, by its name. Raises ``ValidationError``."""
+        if what not in self._answers:
+            raise ValidationError(f"unknown question {what!r}")
+        return self._answers[what]
+
+
+def _with_bytes(ask: Callable[[Mapping[str, Any], bytes], Awaitable[Any]]) -> Answer:
+    """A question that brings bytes, and whose answer has none."""
+
+    async def answer(args: Mapping[str, Any], payload: bytes) -> tuple[Any, bytes]:
+        return await ask(args, payload), b""
+
+    return answer
+
+
+def _of(ask: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Answer:
+    """A question and an answer without bytes."""
+    return _with_bytes(lambda args, _: ask(args))
 
 
 class Jobs:
@@ -183,10 +242,11 @@ class Jobs:
         while not self._open.is_set():
             try:
                 await self._service.start()
-            except ServingError as error:
-                if error.message != self._trouble:
-                    log.error("the queue cannot be opened, asynchronous calls are refused: %s", error.message)
-                self._trouble = error.message
+            except Exception as error:
+                why = error.message if isinstance(error, ServingError) else repr(error)
+                if why != self._trouble:
+                    log.error("the queue cannot be opened, asynchronous calls are refused: %s", why)
+                self._trouble = why
                 await asyncio.sleep(pause)  # between two attempts
                 pause = min(2 * pause, _LONGEST_REOPEN_SECONDS)
             else:

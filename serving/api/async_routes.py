@@ -20,12 +20,14 @@ from serving.api.front import Front
 from serving.api.requests import body_of, headers_of, json_answer, target_of, while_there
 from serving.errors import Conflict, ModelError, ResourceNotFound, UnknownEndpoint, ValidationError
 
-_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: A job's id, or an InferenceId, which stands for the newest job that has it.
+_ID = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,63}")
 _OPEN = ("Queued", "InProgress")
 _MOST_LISTED = 100
 _LONGEST_TOKEN = 1024
 #: An answer is fetched, and goes out, in pieces of this size.
 _PIECE = 2**20
+_LONGEST_MESSAGE = 2048
 
 Status = Mapping[str, Any]
 
@@ -61,7 +63,7 @@ async def invoke_later(
         args = {"endpoint": name, "id": accepted["Id"]}
         status = await while_there(request, _followed(front, args, until - time.monotonic()))
         if status["Status"] not in _OPEN:
-            return await _outcome(front, args, status, {"Preference-Applied": preferred.applied})
+            return await _outcome(front, args, {"Preference-Applied": preferred.applied})
     answer = _accepted(name, accepted)
     answer.headers["Preference-Applied"] = preferred.applied
     return answer
@@ -124,8 +126,7 @@ async def cancel_call(front: Front, request: Request) -> Response:
 
 async def get_output(front: Front, request: Request) -> Response:
     """GET /endpoints/{name}/async-invocations/{id}/output: the answer, as the model gave it."""
-    args = await _named(front, request)
-    return await _outcome(front, args, await _status(front, args), {})
+    return await _outcome(front, await _named(front, request), {})
 
 
 async def _status(front: Front, args: Status, wait: float = 0.0) -> Status:
@@ -151,19 +152,19 @@ async def _followed(front: Front, args: Status, wait: float) -> Status:
 # -- the answer -----------------------------------------------------------------------------------------------------
 
 
-async def _outcome(front: Front, args: Status, status: Status, headers: Mapping[str, str]) -> Response:
-    """The answer of a call that has ended. Raises ``Conflict`` when there is none (yet), ``ModelError`` when it has
-    failed."""
-    if status["Status"] == "Failed":
-        raise ModelError(status.get("FailureReason") or "The asynchronous call failed.")
-    if status["Status"] != "Completed":
-        raise Conflict(f"Asynchronous call {args['id']} has no output: it is {status['Status']}.")
-    first = await _piece(front, args, 0)  # what is wrong with it is found out before anything is sent
-    sent = {"content-type": status.get("ContentType") or "application/octet-stream", **headers}
-    size = int(status.get("Size") or 0)
-    if size <= len(first):
+async def _outcome(front: Front, args: Status, headers: Mapping[str, str]) -> Response:
+    """The answer of a call that has ended. Raises ``ModelError`` when it has failed, ``Conflict`` when it was not run,
+    ``ResourceNotFound`` when it has not ended."""
+    told, first = await _piece(front, args, 0)  # what is wrong with it is found out before anything is sent
+    if told["Status"] == "Failed":
+        raise ModelError(first[:_LONGEST_MESSAGE].decode("utf-8", "replace"))
+    if told["Status"] != "Completed":
+        raise Conflict(f"Asynchronous call {args['id']} has no output: it is {told['Status']}.")
+    sent = {"content-type": told["ContentType"] or "application/octet-stream", **headers}
+    if told["Size"] <= len(first):
         return Response(first, 200, sent)
-    return StreamingResponse(_pieces(front, args, first, size), 200, {**sent, "content-length": str(size)})
+    sent["content-length"] = str(told["Size"])
+    return StreamingResponse(_pieces(front, {**args, "id": told["Id"]}, first, told["Size"]), 200, sent)
 
 
 async def _pieces(front: Front, args: Status, first: bytes, size: int) -> AsyncIterator[bytes]:
@@ -171,12 +172,12 @@ async def _pieces(front: Front, args: Status, first: bytes, size: int) -> AsyncI
     while piece:
         yield piece
         at += len(piece)
-        piece = await _piece(front, args, at) if at < size else b""
+        piece = (await _piece(front, args, at))[1] if at < size else b""
 
 
-async def _piece(front: Front, args: Status, offset: int) -> bytes:
-    _, piece = await front.jobs.ask("read", {**args, "offset": offset, "most": _PIECE})
-    return piece
+async def _piece(front: Front, args: Status, offset: int) -> tuple[Status, bytes]:
+    told, piece = await front.jobs.ask("read", {**args, "offset": offset, "most": _PIECE})
+    return told, piece
 
 
 # -- who asks for what ----------------------------------------------------------------------------------------------
