@@ -37,13 +37,18 @@ def is_parquet(url: str, content_type: str) -> bool:
 
 
 def parquet_pieces(
-    path: Path, kind: Kind, most_bytes: int, start_row: int = 0, strategy: str = "MultiRecord"
+    path: Path,
+    kind: Kind,
+    most_bytes: int,
+    start_row: int = 0,
+    strategy: str = "MultiRecord",
+    usual_bytes: int = 0,
 ) -> Iterator[Piece]:
     """Like ``splitting.pieces`` with SplitType Line, from row ``start_row`` on. ``start`` and ``end`` of a piece are
     numbers of rows. Raises ``ValidationError`` without pyarrow, ``BadObject`` for what is no Parquet file, is damaged,
     or has columns that a line cannot hold."""
     stream = io.BufferedReader(_Lines(_slices(path, kind, start_row)), 1 << 18)
-    for piece in pieces(stream, "Line", strategy, most_bytes, first=start_row):
+    for piece in pieces(stream, "Line", strategy, most_bytes, first=start_row, usual_bytes=usual_bytes):
         yield piece._replace(start=piece.first, end=piece.first + piece.count)
 
 

@@ -20,7 +20,7 @@ _CHUNK = 1 << 18
 _READ = 1 << 22
 _GZIP = b"\x1f\x8b"
 #: How much goes into one request of several records when the job sets no limit (MaxPayloadInMB=0).
-_USUAL_BYTES = 6 << 20
+USUAL_BYTES = 6 << 20
 
 
 class Piece(NamedTuple):
@@ -40,22 +40,31 @@ class Piece(NamedTuple):
 
 
 def pieces(
-    stream: BinaryIO, split: str, strategy: str, most_bytes: int, *, start: int = 0, first: int = 0
+    stream: BinaryIO,
+    split: str,
+    strategy: str,
+    most_bytes: int,
+    *,
+    start: int = 0,
+    first: int = 0,
+    usual_bytes: int = 0,
 ) -> Iterator[Piece]:
     """Cut an object into requests: one record each (``SingleRecord``), or as many whole ones as ``most_bytes`` hold
     (``MultiRecord``).
 
     ``split``: TransformInput's SplitType. ``most_bytes`` counts newlines, and frames where they are sent; 0 = a record
-    may have any size. ``stream`` stands at byte ``start`` of the object, where the record of index ``first`` begins.
-    Raises ``BadObject`` where the object is not what ``split`` says; an unsplit object over the limit is one, a record
-    over it comes as an oversized piece of its own, and the rest goes on.
+    may have any size. ``usual_bytes``: what several records may have together, when that is to be less. ``stream``
+    stands at byte ``start`` of the object, where the record of index ``first`` begins. Raises ``BadObject`` where the
+    object is not what ``split`` says; an unsplit object over the limit is one, a record over it comes as an oversized
+    piece of its own, and the rest goes on.
     """
     reader = _Reader(stream, start)
     single = strategy == "SingleRecord"
+    usual = min(most_bytes or USUAL_BYTES, usual_bytes or most_bytes or USUAL_BYTES)
     if split == "Line":
-        return _lines(reader, single, most_bytes, first)
+        return _lines(reader, single, most_bytes, usual, first)
     if split in FRAMINGS:
-        return _frames(reader, FRAMINGS[split], single, most_bytes, first)
+        return _frames(reader, FRAMINGS[split], single, most_bytes, usual, first)
     return _whole(reader, most_bytes, first)
 
 
@@ -164,9 +173,9 @@ def _whole(reader: _Reader, most: int, first: int) -> Iterator[Piece]:
 # --- lines ----------------------------------------------------------------------------------------------------------
 
 
-def _lines(reader: _Reader, single: bool, most: int, first: int) -> Iterator[Piece]:
+def _lines(reader: _Reader, single: bool, most: int, usual: int, first: int) -> Iterator[Piece]:
     while True:
-        start, (end, whole) = reader.at, _line_end(reader, most)
+        start, (end, whole) = reader.at, _line_end(reader, most, usual)
         if not end:
             return
         if not whole:
@@ -185,25 +194,23 @@ def _lines(reader: _Reader, single: bool, most: int, first: int) -> Iterator[Pie
         first += count
 
 
-def _line_end(reader: _Reader, most: int) -> tuple[int, bool]:
-    """Where the last line ends that fits; False with it when not even one does."""
-    size = most or _USUAL_BYTES
+def _line_end(reader: _Reader, most: int, size: int) -> tuple[int, bool]:
+    """Where the last line ends within ``size``, or else the first; False with it when that has more than ``most``."""
     while True:
         ahead = reader.ahead(size + 1)  # one more tells whether the object ends here
         if len(ahead) <= size:
             return len(ahead), True
         if end := ahead.rfind(b"\n", 0, size) + 1:
             return end, True
-        if most:
+        if size == most:
             return size, False
-        size *= 2
+        size = min(2 * size, most) if most else 2 * size
 
 
 # --- frames ---------------------------------------------------------------------------------------------------------
 
 
-def _frames(reader: _Reader, framing: Framing, single: bool, most: int, first: int) -> Iterator[Piece]:
-    batch = most or _USUAL_BYTES
+def _frames(reader: _Reader, framing: Framing, single: bool, most: int, batch: int, first: int) -> Iterator[Piece]:
     while ahead := reader.ahead(max(batch, _CHUNK) if single else batch):
         start = reader.at
         spans = _spans(framing, ahead, len(ahead) if single else batch, most if single else 0)

@@ -29,10 +29,10 @@ from serving.jobs.parts import Part, PartLost
 from serving.jobs.patience import patiently
 from serving.jobs.queue import QueueThread
 from serving.jobs.shaping import Shape
-from serving.jobs.splitting import Piece
+from serving.jobs.splitting import USUAL_BYTES, Piece
 from serving.jobs.transform_calls import Answered, Caller, Hop, Losses, ObjectFailed, Request
 from serving.jobs.transform_plan import MB, Terms, clipped
-from serving.jobs.transform_reader import Reader, Start
+from serving.jobs.transform_reader import Reader, Start, rows_of
 from serving.jobs.work import Work
 from serving.objects import ObjectStore
 
@@ -170,7 +170,8 @@ class ObjectRun:
     @property
     def is_large(self) -> bool:
         """May it be so large that few like it should be open at once?"""
-        return self.size > _LARGE // (_RATIO if self._terms.compression == "Gzip" else 1)
+        packed = self._terms.compression == "Gzip" or rows_of(self.url, self._terms) is not None
+        return self.size > _LARGE // (_RATIO if packed else 1)
 
     @property
     def done(self) -> tuple[int, int, int]:
@@ -243,9 +244,10 @@ class ObjectRun:
 
     def _most_of_one(self) -> int:
         """Bytes that the next request may have."""
-        most = self._terms.most_bytes or 6 * MB
-        known = self._terms.compression != "Gzip" and self._terms.split != "None"
-        return max(1, min(most, self.size)) if known else max(most, 1)
+        terms = self._terms
+        most = terms.usual_bytes or terms.most_bytes or USUAL_BYTES
+        packed = terms.compression == "Gzip" or rows_of(self.url, terms) is not None
+        return most if packed else max(1, min(most, self.size))
 
     async def _send(self, reader: Reader, held: int, least: int) -> None:
         """Read as much as the room we hold allows, and let it be called."""
@@ -327,7 +329,8 @@ class ObjectRun:
 
     def _bad(self, piece: Piece, reason: str) -> _Result:
         sentence = f"{self.url}, record {piece.first + 1:,}: {clipped(reason, _LONGEST_REASON)}"
-        line = error_line(self.url, reason, piece.first + 1, piece.start)
+        offset = None if rows_of(self.url, self._terms) else piece.start
+        line = error_line(self.url, reason, piece.first + 1, offset)
         return _Result(self._tools.shape.result_for_bad(), line, sentence)
 
     def _open_parts(self) -> None:
@@ -424,8 +427,8 @@ class ObjectRun:
 
 
 def error_line(url: str, reason: str, record: int | None = None, offset: int | None = None) -> bytes:
-    """A line of a job's errors: which record of which object failed, by its number from 1 and its first byte, and why;
-    without a record, the object as a whole."""
+    """A line of a job's errors: which record of which object failed, by its number from 1 and (but for Parquet) its
+    first byte, and why; without a record, the object as a whole."""
     shown: Mapping[str, Any] = {"source": url, "line": record, "offset": offset, "reason": reason}
     return orjson.dumps(shown) + b"\n"
 

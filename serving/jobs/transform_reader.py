@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import BinaryIO, NamedTuple, cast
 
+from serving.jobs.columns import Kind, is_parquet, parquet_pieces
 from serving.jobs.splitting import Piece, decompressed, pieces, skip
 from serving.jobs.transform_calls import Request
 from serving.jobs.transform_plan import Terms
@@ -13,6 +14,13 @@ from serving.objects import ObjectStore
 
 #: Pieces that are read at a time at most: small ones are many.
 _MOST_PIECES = 64
+
+
+def rows_of(url: str, terms: Terms) -> Kind | None:
+    """As what the rows of a Parquet object are sent; None for an object that is sent as the bytes it is."""
+    if terms.split != "Line" or not is_parquet(url, terms.content_type):
+        return None
+    return "text/csv" if terms.content_type.partition(";")[0].strip().lower() == "text/csv" else "application/jsonlines"
 
 
 class Start(NamedTuple):
@@ -27,7 +35,7 @@ class Start(NamedTuple):
 
 class Reader:
     """The requests of one object from a record on. After an error it goes on, when asked again, where it was. ``raw``:
-    bytes of a compressed object that have been read; None of one that is not."""
+    bytes of a compressed object that have been read; None of one that is sent as it is."""
 
     def __init__(self, objects: ObjectStore, terms: Terms, prepare: Callable[[Piece], Request], start: Start) -> None:
         """``prepare`` makes a piece a request. Nothing is opened before the first ``take``."""
@@ -61,13 +69,20 @@ class Reader:
 
     def _open(self) -> Iterator[Piece]:
         terms = self._terms
+        if (kind := rows_of(self._url, terms)) is not None:
+            self.raw = 0  # of columns nobody knows how many bytes a row is
+            path = self._stack.enter_context(self._objects.fetch(self._url))
+            return parquet_pieces(path, kind, terms.most_bytes, self._first, terms.strategy, terms.usual_bytes)
         gzip = terms.compression == "Gzip"
         stream = self._stack.enter_context(self._objects.open(self._url, 0 if gzip else self._at, self._version))
         if gzip:
             self.raw = 0
             stream = decompressed(cast("BinaryIO", _Counted(stream, self._count)))
             skip(stream, self._at)
-        return pieces(stream, terms.split, terms.strategy, terms.most_bytes, start=self._at, first=self._first)
+        return pieces(
+            stream, terms.split, terms.strategy, terms.most_bytes,
+            start=self._at, first=self._first, usual_bytes=terms.usual_bytes,
+        )  # fmt: skip
 
     def _count(self, read: int) -> None:
         self.raw = (self.raw or 0) + read
