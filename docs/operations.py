@@ -55,7 +55,7 @@ NOTES: Mapping[str, str] = {
     "DescribeTransformJob": "with `Progress`: objects, records, bytes, rate, seconds left. Of a job that has changed "
     "within `SERVING_SETTLE_SECONDS` the answer waits that long for its end, so that a waiter's first look finds it",
     "ListTransformJobs": _PAGES,
-    "StopTransformJob": "outputs of finished objects stay; none of a part of an object",
+    "StopTransformJob": "a stopped job leaves no output",
     "AddTags": "on every resource here, by its ARN; 50 at most; a key given again gets the new value",
     "ListTags": "in the order in which they came",
     "DeleteTags": "",

@@ -321,7 +321,7 @@ def transform(
 def transforms(
     job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="One of the jobs.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Of JOB: follow it until it has ended.")] = False,
-    stop: Annotated[bool, typer.Option("--stop", help="Of JOB: stop it; outputs of finished objects stay.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Of JOB: stop it; it leaves no output.")] = False,
     status: Annotated[str, typer.Option(help="Of the list: only jobs of this status.")] = "",
     most: Annotated[int, typer.Option("--max", min=1, max=100_000, help="Of the list: so many, newest first.")] = 100,
     url: Url = None,

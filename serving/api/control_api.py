@@ -29,8 +29,8 @@ READERS = ("Describe", "List", "BatchDescribe")
 
 #: Others may write between our reading and writing: the action is run again on what they wrote.
 _TRIES = 5
-#: Changes that one reading call waits for: a job's workers have come, the job has ended.
-_MOST_NEWS = 3
+#: Changes that one reading call waits for: a job's workers have come, its work is done, they have gone.
+_MOST_NEWS = 4
 #: Calls in progress at once; above it: ThrottlingException.
 _MOST_CALLS = 512
 

@@ -5,9 +5,9 @@ The store's record is the truth about a job. Whatever is done about it is writte
 any moment its driver simply goes on::
 
     InProgress ──► its turn ──► workers up, TransformStartTime ──► ready in the table: the jobs process works
-        │                          (cannot come up: Outcome Failed)        │ "ended", kept as Outcome
-        └──► Stopping, told in the table ──────────────────────────────────┤
-                                                                           ▼
+        │                └── they cannot come up: told in the table ───────┤
+        └──► Stopping, told in the table ──────────────────────────────────┤ the jobs process says how it
+                                                                           ▼ ended: kept as Outcome
                               out of the table ──► workers gone ──► Completed | Failed | Stopped
 
 The record's body::
@@ -48,7 +48,7 @@ OPEN = ("InProgress", "Stopping")
 _USUAL_CALL_SECONDS = 600
 _LONGEST_REASON = 1024
 #: Nobody wants the answers of a job that has ended: its workers get so long to notice.
-_FAREWELL_SECONDS = 5.0
+_FAREWELL_SECONDS = 1.0
 #: Instances of jobs at work at once, for each core: beyond them jobs wait for their turn.
 _INSTANCES_PER_CORE, _LEAST_INSTANCES = 4, 8
 
@@ -215,7 +215,7 @@ class Transforms:
             "instances": instances_of(record),
             "row": row,
             "job": {**record.body["Job"], **record.body["Parameters"]},
-            "failure": _lost(fleets) if job.ready else "",
+            "failure": job.failure or (_lost(fleets) if job.ready else ""),
         }
 
     async def report(self, args: Mapping[str, Any]) -> None:
@@ -276,7 +276,7 @@ class Transforms:
             return True
         job.shown = True
         self._on_change()
-        if record.status == "InProgress" and not job.ready:
+        if record.status == "InProgress" and not job.ready and not job.failure:
             self._give_turns()
             if job.runs:
                 await self._raise_up(job, record)
@@ -295,8 +295,8 @@ class Transforms:
             self._jobs[one].again.set()
 
     async def _raise_up(self, job: _Job, record: Record) -> None:
-        """Bring its workers up. A job whose model cannot be had, or cannot load, has failed; unless it once could, then
-        that is tried some more."""
+        """Bring its workers up. A job whose model cannot be had, or cannot load, fails, and the jobs process is told why:
+        it ends all jobs. One whose model once could is tried some more."""
         try:
             if not job.keys:
                 await self._start_workers(job, record)
@@ -307,9 +307,8 @@ class Transforms:
                 self._dismiss(job)
                 raise
             log.error("%s: its model cannot be used: %s", job.tag, error.message)
-            reason = error.message.removeprefix(f"{TRANSFORM}/{record.name}/{VARIANT}").lstrip(":/ ")
-            await self._commit(job, lambda kept: (kept.status, _failed(kept, reason)))
-            job.again.set()
+            job.failure = error.message.removeprefix(f"{TRANSFORM}/{record.name}/{VARIANT}").lstrip(":/ ")
+            self._dismiss(job)
             return
         job.ready = True
         self._on_change()
@@ -373,7 +372,8 @@ class Transforms:
 
 class _Job:
     """One of them, as its driver knows it. ``runs``: its turn has come; ``ready``: its workers had all come once;
-    ``shown``: it is in the table; ``changed`` is set, and replaced, whenever its record is another."""
+    ``shown``: it is in the table; ``failure``: why its model cannot be used; ``failures``: looks in a row that came to
+    nothing; ``changed`` is set, and replaced, whenever its record is another."""
 
     def __init__(self, tag: str, record: Record | None) -> None:
         self.tag = tag
@@ -386,20 +386,16 @@ class _Job:
         self.runs = False
         self.ready = False
         self.shown = False
+        self.failure = ""
         self.failures = 0
         self.progress: Mapping[str, Any] | None = None
 
     def know(self, record: Record | None) -> None:
         """This is its record now; None = it is driven no more."""
-        self.record = record
-        self.changed.set()
-        self.changed = asyncio.Event()
-
-
-def _failed(record: Record, reason: str) -> dict[str, Any]:
-    if "Outcome" in record.body:
-        return dict(record.body)
-    return {**record.body, "Outcome": outcome("Failed", reason, time.time())}
+        before, self.record = self.record, record
+        if before is None or record is None or before.revision != record.revision:
+            self.changed.set()
+            self.changed = asyncio.Event()
 
 
 def _lost(fleets: Iterable[Fleet]) -> str:
