@@ -19,14 +19,16 @@ from serving.types import FleetKey, Invocation, Reply
 from serving.variants import Split, sticky
 from serving.watch.metrics import Registry, holders
 from serving.workers import sessions
+from serving.workers.admission import MOST_BYTES
 from serving.workers.chain import Chain, Ticket
 from serving.workers.channel import Address, Done
 from serving.workers.pool import SWEEP_SECONDS, Pool
 
 Target = Pool | Chain
 
-#: Calls at a time of a variant in the jobs process: its consumers take no more from the queue than may run.
-_MOST_OF_QUEUES = 2**20
+#: Calls at a time of a variant in the jobs process, and bytes of them: its consumers take no more from the queue than
+#: may run, and large bodies are not in its memory.
+_MOST_OF_QUEUES, _MOST_BYTES_OF_QUEUES = 2**20, 2**50
 
 
 def _ignore() -> None:
@@ -255,7 +257,8 @@ class Directory:
         key = FleetKey(*row["key"])
         pool = before.get(key)
         if pool is None:
-            pool = Pool(key, row["multi_model"], self._max_queue, self._registry, self._ids)
+            most_bytes = _MOST_BYTES_OF_QUEUES if self._queue else MOST_BYTES
+            pool = Pool(key, row["multi_model"], self._max_queue, self._registry, self._ids, most_bytes)
         pools[key] = pool
         pool.routing, pool.desired = "LEAST_OUTSTANDING_REQUESTS" if self._queue else row["routing"], row["desired"]
         pool.on_stalled = self._on_stalled

@@ -233,7 +233,12 @@ class WorkerDied(ModelError):
 
 
 class Quarantined(WorkerDied):
-    """The model is refused for a while because it keeps ending its workers; this call has not run."""
+    """The model is refused for a while because it keeps ending its workers; this call has not run. ``retry_after`` in
+    seconds."""
+
+    def __init__(self, message: str, original_status: int | None = None, retry_after: float = 1.0) -> None:
+        super().__init__(message, original_status)
+        self.retry_after = retry_after
 
 
 class InvocationTimedOut(ModelError):

@@ -47,8 +47,6 @@ MOST_STRIKES = 3
 #: Times that this whole process may end under a job. It runs no model code, so these ends are hardly the job's doing;
 #: but a job that takes the machine with it must not do so for ever.
 MOST_RESCUES = 10
-#: Tries at an input object that cannot be had for the moment.
-MOST_DOWNLOADS = 6
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
 Status = Literal["Queued", "InProgress", "Completed", "Failed", "Expired", "Cancelled"]
@@ -142,10 +140,12 @@ def outcome_of(work: Work) -> Outcome:
 
 
 class Again(NamedTuple):
-    """Try again after ``pause`` seconds; ``progress`` is to be kept with the work."""
+    """Try again after ``pause`` seconds; ``progress`` is to be kept with the work. ``others_too``: its endpoint's other
+    calls would come to the same until then."""
 
     pause: float
     progress: Mapping[str, Any] | None = None
+    others_too: bool = False
 
 
 class Failed(NamedTuple):
@@ -177,21 +177,22 @@ def _ended_workers(count: int) -> Failed:
     return Failed(f"ClientError: {reason}", reason)
 
 
-def verdict(work: Work, error: ServingError) -> Again | Failed:
+def verdict(work: Work, error: ServingError, now: float) -> Again | Failed:
     """What becomes of a work that an attempt answered with this error. What is nobody's fault, or another call's, is
-    tried again; workers that have ended under it are counted, whatever the answer was."""
+    tried again; workers that have ended under it are counted, whatever the answer was. ``now``: epoch seconds."""
     total = max(strikes(work), error.strikes)
     if isinstance(error, WorkerDied) and not isinstance(error, Quarantined):
         total = max(total, MOST_STRIKES)
     progress = {**(work.progress or {}), "strikes": total} if total > strikes(work) else None
     if total >= MOST_STRIKES:
         return _ended_workers(total)
-    if isinstance(error, Throttled):
-        return Again(error.retry_after, progress)
-    if isinstance(error, Quarantined | ServiceUnavailable | ModelNotReady):
-        return Again(pause_of(work.attempt), progress)
+    only_model = not work.body.get("target_model")
+    if isinstance(error, Throttled | Quarantined):
+        return Again(error.retry_after, progress, only_model)
+    if isinstance(error, ServiceUnavailable | ModelNotReady):
+        return Again(pause_of(work.attempt), progress, only_model)
     if isinstance(error, ObjectMissing | ObjectUnavailable):
-        return _no_input(work, error)
+        return _no_input(work, error, now)
     return _failed(error)
 
 
@@ -200,10 +201,11 @@ def pause_of(tries: int) -> float:
     return float(min(_FIRST_PAUSE * 2.0 ** min(tries - 1, 16), _LONGEST_PAUSE))
 
 
-def _no_input(work: Work, error: ServingError) -> Again | Failed:
-    tries = int((work.progress or {}).get("downloads", 0)) + 1
-    if isinstance(error, ObjectUnavailable) and error.transient and tries < MOST_DOWNLOADS:
-        return Again(pause_of(tries), {**(work.progress or {}), "downloads": tries})
+def _no_input(work: Work, error: ServingError, now: float) -> Again | Failed:
+    """An object store that is away is waited for, as long as the request may wait."""
+    waited = now - work.created
+    if isinstance(error, ObjectUnavailable) and error.transient and waited < work.body["ttl"]:
+        return Again(pause_of(work.attempt))
     return Failed(f"ClientError: The input could not be read. {error.message}", error.message, "download")
 
 

@@ -23,7 +23,7 @@ from serving.config import Settings
 from serving.endpoint import Directory
 from serving.errors import ServingError
 from serving.jobs import notices
-from serving.jobs.async_calls import PREFIX, Outcome, lane_of
+from serving.jobs.async_calls import PREFIX, Again, Outcome, lane_of
 from serving.jobs.async_ends import EndingConsumer, end_expired
 from serving.jobs.async_files import Files
 from serving.jobs.async_runs import Means, Runs
@@ -39,6 +39,8 @@ _USUAL_CONCURRENCY = 4
 _AT_ONCE = 64
 _SWEEP_SECONDS, _PRUNE_SECONDS, _MEASURE_SECONDS = 5.0, 60.0, 0.25
 _PRUNED_AT_ONCE = 1000
+#: What the loop's clock and the queue's may differ by over a pause.
+_CLOCKS_APART = 0.02
 #: After the queue could not be asked, or a defect of ours.
 _PAUSE_SECONDS, _LONG_PAUSE_SECONDS = 1.0, 30.0
 #: Part of ``drain_seconds`` that calls under way get to finish: the rest is for handing back.
@@ -60,6 +62,7 @@ class Lane:
         self._calling: dict[str, tuple[Work, asyncio.Task[None]]] = {}
         self._publishing: set[asyncio.Task[None]] = set()
         self._doomed_to = 0
+        self._closed_until = 0.0
         self._empty = False
         self._unsure = True
         self._resting = False
@@ -78,7 +81,7 @@ class Lane:
 
     def wake_later(self, seconds: float) -> None:
         """The pause of a work will have passed by then."""
-        asyncio.get_running_loop().call_later(seconds, self.wake)
+        asyncio.get_running_loop().call_later(seconds + _CLOCKS_APART, self.wake)
 
     # -- taking ---------------------------------------------------------------------------------------------------
 
@@ -88,6 +91,8 @@ class Lane:
         if self._resting or not directory.table["version"] or len(self._publishing) >= _AT_ONCE:
             return 0
         endpoint = directory.endpoints.get(self.endpoint)
+        if endpoint is not None and time.monotonic() < self._closed_until:
+            return 0
         slots = _AT_ONCE if endpoint is None else endpoint.workers * (endpoint.concurrency or _USUAL_CONCURRENCY)
         return slots - len(self._calling)
 
@@ -134,9 +139,9 @@ class Lane:
                 self._publish(found[1])
 
         try:
-            pause = await self._runs.run(work, called, self._refusal(work))
-            if pause:
-                self.wake_later(pause)
+            again = await self._runs.run(work, called, self._refusal(work))
+            if again is not None:
+                self._on_put_off(again)
         except asyncio.CancelledError:
             return  # its caller, or its endpoint, has gone: whoever cancelled it sees to the rest
         except Exception:
@@ -146,6 +151,11 @@ class Lane:
             self._calling.pop(work.name, None)
             self.changed = True
             self._wanted.set()
+
+    def _on_put_off(self, again: Again) -> None:
+        if again.others_too:
+            self._closed_until = max(self._closed_until, time.monotonic() + again.pause)
+        self.wake_later(again.pause)
 
     async def _put_off(self, work: Work) -> None:
         try:
@@ -387,7 +397,7 @@ class AsyncConsumers:
         pruned = 0.0
         while True:
             try:
-                await self._sweep()
+                await self.sweep()
                 if time.monotonic() - pruned > _PRUNE_SECONDS:
                     pruned = time.monotonic()
                     await self._prune()
@@ -395,7 +405,8 @@ class AsyncConsumers:
                 log.warning("the sweep of asynchronous calls has to wait: %s", error.message)
             await asyncio.sleep(_SWEEP_SECONDS)  # the sweep's clock
 
-    async def _sweep(self) -> None:
+    async def sweep(self) -> None:
+        """End what has waited too long, wake who may have missed something, measure."""
         means, busy = self.means, any(lane.busy for lane in self._lanes.values())
 
         def sweep(session: QueueSession) -> tuple[list[tuple[Work, Outcome]], list[str]]:

@@ -123,9 +123,9 @@ class Runs:
     def __init__(self, means: Means) -> None:
         self._means = means
 
-    async def run(self, work: Work, called: Callable[[], None], refused: str = "") -> float:
+    async def run(self, work: Work, called: Callable[[], None], refused: str = "") -> Again | None:
         """From lease to end. ``called``: the worker is free again, what remains is to publish. ``refused``: why this
-        is not to be run at all. Returns the seconds until it is to be tried again, or 0.0 for never."""
+        is not to be run at all. Returns when it is to be tried again, if it is."""
         if refused:
             result: Reply | Failed | Again = Failed(f"ClientError: {refused}", refused)
         else:
@@ -133,11 +133,11 @@ class Runs:
         called()
         if isinstance(result, Again):
             await self._put_off(work, result)
-            return result.pause
+            return result
         decided = await self._decide(work, result)
         if decided is not None:
             await self.publish(decided)
-        return 0.0
+        return None
 
     async def _call(self, work: Work) -> Reply | Failed | Again:
         accepted: list[Ticket] = []
@@ -147,7 +147,7 @@ class Runs:
                 there = time.monotonic() - began
                 reply = await self._invoke(work, body, accepted.append)
         except ServingError as error:
-            result = verdict(work, error)
+            result = verdict(work, error, time.time())
             if isinstance(result, Failed):
                 log.info("asynchronous call %s (%s) failed: %s", work.name, work.label, error.message)
                 if accepted:

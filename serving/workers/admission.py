@@ -8,7 +8,8 @@ and there is always room for another.
 
 from __future__ import annotations
 
-_MOST_BYTES = 256 * 2**20
+#: Bytes of the bodies that a variant holds.
+MOST_BYTES = 256 * 2**20
 #: Up to so many calls, nothing is looked at.
 _FEW = 64
 _PATIENCE = 0.8
@@ -35,12 +36,13 @@ class Flow:
 class Admission:
     """The books of one variant's queue."""
 
-    def __init__(self, most: int, many_models: bool) -> None:
-        """``most``: calls waiting and running at once. With fewer than ``few`` of them and no ``bytes`` to speak of,
-        ``refusal`` need not be asked."""
+    def __init__(self, most: int, many_models: bool, most_bytes: int = MOST_BYTES) -> None:
+        """``most``: calls waiting and running at once; ``most_bytes``: of their bodies. With fewer than ``few`` of them
+        and no ``bytes`` to speak of, ``refusal`` need not be asked."""
         self.pending = 0
         self.bytes = 0
         self._most = most
+        self._most_bytes = most_bytes
         self.few = min(_FEW, most // 2)
         self._many_models = many_models
         self._flows: dict[str, Flow] = {}
@@ -50,7 +52,7 @@ class Admission:
         """None when a call of ``size`` bytes may enter; else how many seconds to wait before trying again.
         ``remaining``: seconds until its deadline."""
         flow = self._flows.get(model) or Flow(model)
-        full = self.pending >= self._most or self.bytes + size > _MOST_BYTES
+        full = self.pending >= self._most or self.bytes + size > self._most_bytes
         if self._many_models and self.pending >= self.few:
             full |= flow.pending >= self._most - self.pending
         if full or flow.wait > _PATIENCE * remaining:

@@ -28,7 +28,7 @@ from serving.errors import InvocationTimedOut, Quarantined, ServiceUnavailable, 
 from serving.types import FleetKey, Invocation, Reply, RoutingStrategy
 from serving.watch.metrics import Registry
 from serving.workers import cells, placement, sessions, wire
-from serving.workers.admission import Admission
+from serving.workers.admission import MOST_BYTES, Admission
 from serving.workers.calls import error_of, is_settled, may_have_run, orphaned, reply_head, with_extras
 from serving.workers.channel import Address, Call, Channel, Done
 from serving.workers.parts import Parts
@@ -64,7 +64,13 @@ class Pool:
     empty for the only one), or of an inference component."""
 
     def __init__(
-        self, key: FleetKey, multi_model: bool, max_queue: int, registry: Registry, ids: itertools.count[int]
+        self,
+        key: FleetKey,
+        multi_model: bool,
+        max_queue: int,
+        registry: Registry,
+        ids: itertools.count[int],
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         self.key = key
         self.endpoint = key.endpoint
@@ -77,7 +83,7 @@ class Pool:
         self.ready: list[Channel] = []
         self.on_ready_change: Callable[[], None] = lambda: None
         self.on_stalled: Callable[[str], None] = lambda _: None
-        self._admission = Admission(max_queue, multi_model)
+        self._admission = Admission(max_queue, multi_model, most_bytes)
         self._ids = ids
         self._random = random.random
         self._metrics = VariantMetrics(registry, *key.labels)
@@ -210,7 +216,8 @@ class Pool:
         if until <= now:
             return None
         name = f"Model {invocation.target_model!r}" if invocation.target_model else "The model"
-        return Quarantined(f"{name} keeps ending its worker and is refused for another {until - now:.0f} s.")
+        refusal = f"{name} keeps ending its worker and is refused for another {until - now:.0f} s."
+        return Quarantined(refusal, retry_after=until - now)
 
     def _place(self, call: Call, now: float) -> None:
         """Send a call to a worker, or park it, or fail it."""
