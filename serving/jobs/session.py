@@ -42,6 +42,9 @@ class SqlQueueSession:
             known = {"of_repeat": new.repeat, "now": self._time.now()}
             if there := self._one(tables.REPEATED, **known):
                 return Put(there, again=True)
+        return self._put_once(new)
+
+    def _put_once(self, new: NewWork) -> Put:
         row = self._row(new)
         number = self._connection.execute(tables.PUT[self._dialect], row).scalar()
         if number is None:
@@ -57,13 +60,13 @@ class SqlQueueSession:
         return sum(self._put_many(lane, list(works)) for lane, works in groupby(new, key=lambda one: one.lane))
 
     def _put_many(self, lane: str, new: list[NewWork]) -> int:
-        heavy = [one for one in new if one.payload]
-        light = [self._row(one) for one in new if not one.payload]
-        added = sum(not self.put(one).again for one in heavy)
-        for start in range(0, len(light), _MOST):
-            put = self._connection.execute(tables.PUT_MANY[self._dialect], light[start : start + _MOST])
-            self._count(lane, put.rowcount, 0)
-            added += put.rowcount
+        if any(one.payload for one in new):  # a payload is kept by the number of its row
+            return sum(not self._put_once(one).again for one in new)
+        added = 0
+        for start in range(0, len(new), _MOST):
+            rows = [self._row(one) for one in new[start : start + _MOST]]
+            added += len(self._connection.execute(tables.PUT[self._dialect], rows).all())
+        self._count(lane, added, 0)
         return added
 
     # --- attempts ---------------------------------------------------------------------------------------------------
@@ -173,7 +176,7 @@ class SqlQueueSession:
         counted = {row.state: row.number for row in self._connection.execute(tables.COUNT_LANE, of)}
         self._connection.execute(tables.DROP_LANE_PAYLOADS, of)
         self._connection.execute(tables.CANCEL_LANE, of | {"new_outcome": _json(outcome), **self._end()})
-        number = sum(counted.values())
+        number = int(sum(counted.values()))
         self._count(lane, -number, -counted.get("leased", 0))
         return number
 

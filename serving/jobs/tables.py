@@ -169,7 +169,6 @@ def _either(make: Callable[[Any], Insert]) -> dict[str, Insert]:
 
 #: A name that is there already changes nothing.
 PUT = _either(lambda put: put(work).on_conflict_do_nothing(index_elements=["name"]).returning(_w.id))
-PUT_MANY = _either(lambda put: put(work).on_conflict_do_nothing(index_elements=["name"]))
 REPEATED = (
     select(work)
     .where(_w.repeat == bindparam("of_repeat"), _w.repeat != literal_column("''"), _w.repeat_until > bindparam("now"))

@@ -1,0 +1,70 @@
+"""Queues for tests: on every database there is, with hands of a clock that tests move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.jobs.clock import Clock
+from serving.jobs.queue import Queue
+from serving.jobs.work import NewWork, Work
+from tests.postgres import NEEDED, Postgres
+
+DATABASES = ["sqlite", pytest.param("postgresql", marks=NEEDED)]
+LANE = "async/fraud"
+
+
+class Hands:
+    """A machine's clocks, moved by hand: how long it runs, what its wall clock shows, which start this is."""
+
+    def __init__(self) -> None:
+        self.steady = 1000.0
+        self.wall = 1_700_000_000.0
+        self.boot = "first"
+
+    def clock(self) -> Clock:
+        """The clock whose hands these are."""
+        return Clock(lambda: self.steady, lambda: self.wall, lambda: self.boot)
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, on both."""
+        self.steady += seconds
+        self.wall += seconds
+
+    def restart(self, off: float = 0.0) -> None:
+        """The machine was off for so many seconds, and has run for ten again."""
+        self.boot += "+"
+        self.wall += off + 10
+        self.steady = 10.0
+
+
+def url_of(request: pytest.FixtureRequest, database: str, folder: Path) -> str:
+    """The URL of a new, empty queue. The ``server`` fixture is started only by those who need it."""
+    if database == "sqlite":
+        return f"sqlite:///{folder}/queue.db"
+    server: Postgres = request.getfixturevalue("server")
+    return server.database()
+
+
+@contextmanager
+def opened(url: str, hands: Hands | None = None) -> Iterator[Queue]:
+    """An open queue; without hands it has the machine's clock."""
+    queue = Queue(url, hands.clock() if hands else None).open()
+    try:
+        yield queue
+    finally:
+        queue.close()
+
+
+def new(name: str, lane: str = LANE, **more: Any) -> NewWork:
+    """Work to be put."""
+    return NewWork(**{"name": name, "lane": lane, "body": {"Name": name}, **more})
+
+
+def names(works: list[Work]) -> list[str]:
+    """What works are called, in their order."""
+    return [work.name for work in works]
