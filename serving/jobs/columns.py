@@ -17,12 +17,12 @@ from typing import Any, Literal
 import orjson
 
 from serving.errors import BadObject, ValidationError
+from serving.jobs.joining import CSV, JSON_LINES, media_type
 from serving.jobs.splitting import Piece, pieces
 
 Kind = Literal["text/csv", "application/jsonlines"]
 
 _SUFFIXES = (".parquet", ".pq")
-_KINDS = ("text/csv", "application/jsonlines")
 #: Bytes of text, or of columns, that are made at a time (one row may have more).
 _SLICE = 4 << 20
 _MOST_ROWS = 65_536
@@ -33,7 +33,7 @@ _CELL = 64
 def is_parquet(url: str, content_type: str) -> bool:
     """An object whose rows are to be sent as lines: a ``.parquet`` one in a job of CSV or JSON Lines (SplitType Line).
     With any other ContentType it is sent as the bytes it is."""
-    return url.lower().endswith(_SUFFIXES) and content_type.partition(";")[0].strip().lower() in _KINDS
+    return url.lower().endswith(_SUFFIXES) and media_type(content_type) in (CSV, JSON_LINES)
 
 
 def parquet_pieces(
@@ -163,16 +163,16 @@ def _written(batch: Any, kind: Kind) -> Iterator[bytes]:
 
 def _text(batch: Any, kind: Kind) -> bytes:
     pa, pc, _ = _arrow()
-    write = _csv_cell if kind == "text/csv" else _json_value
+    write = _csv_cell if kind == CSV else _json_value
     parts: list[Any] = []
     for number, (field, column) in enumerate(zip(batch.schema, batch.columns, strict=True)):
-        if kind == "text/csv":
+        if kind == CSV:
             parts.append("," if number else "")
         else:
             parts.append(f"{',' if number else '{'}{orjson.dumps(field.name).decode()}:")
         plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
         parts.append(write(plain, field.name))
-    parts += ["\n" if kind == "text/csv" else "}\n", ""]
+    parts += ["\n" if kind == CSV else "}\n", ""]
     rows = pc.binary_join_element_wise(*[_large(part) for part in parts])
     return b"".join(rows.cast(pa.large_binary()).to_pylist())
 

@@ -21,8 +21,17 @@ Texts = list[bytes]
 Filter = Callable[[Texts], Texts]
 T = TypeVar("T")
 
+CSV, JSON, JSON_LINES = "text/csv", "application/json", "application/jsonlines"
+_ALIASES = {"application/x-jsonlines": JSON_LINES, "application/x-ndjson": JSON_LINES}
+
 _OUTPUT, _INPUT = "SageMakerOutput", "SageMakerInput"
 _ID, _TIME = "SageMakerInferenceId", "SageMakerInferenceTime"
+
+
+def media_type(header: str) -> str:
+    """A Content-Type's or Accept's type alone, in small letters; JSON Lines by one name of its several."""
+    name = header.partition(";")[0].strip().lower()
+    return _ALIASES.get(name, name)
 
 
 class BadText(Exception):

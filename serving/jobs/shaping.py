@@ -12,14 +12,24 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from serving.errors import BadRecords, ValidationError
-from serving.jobs.joining import BadText, Csv, Filter, Json, Language, Texts, read, written
+from serving.jobs.joining import (
+    CSV,
+    JSON,
+    JSON_LINES,
+    BadText,
+    Csv,
+    Filter,
+    Json,
+    Language,
+    Texts,
+    media_type,
+    read,
+    written,
+)
 from serving.jobs.jsonpath import parse
 from serving.jobs.splitting import Piece, lines
 
-_CSV, _JSON, _JSON_LINES = "text/csv", "application/json", "application/jsonlines"
-_LANGUAGES: dict[str, Language] = {_CSV: Csv(), _JSON: Json(), _JSON_LINES: Json()}
-#: Other names for one of them.
-_ALIASES = {"application/x-jsonlines": _JSON_LINES, "application/x-ndjson": _JSON_LINES}
+_LANGUAGES: dict[str, Language] = {CSV: Csv(), JSON: Json(), JSON_LINES: Json()}
 _COUNTS_DIFFER = "mismatched line count between the input and the output"
 
 
@@ -37,8 +47,8 @@ class Shape:
         content_type = given.get("ContentType") or ""
         self._split: str = given.get("SplitType") or "None"
         self._assemble: str = wanted.get("AssembleWith") or "None"
-        self._reads = _media_type(content_type)
-        self._writes = _media_type(wanted.get("Accept") or content_type)
+        self._reads = media_type(content_type)
+        self._writes = media_type(wanted.get("Accept") or content_type)
         _check_header(content_type, self._split)
         self._joins = processing.get("JoinSource") == "Input"
         inputs = parse(processing.get("InputFilter") or "$", "InputFilter")
@@ -49,7 +59,7 @@ class Shape:
         self._output_filter = None if outputs.whole else _LANGUAGES[self._writes].filter(outputs, "OutputFilter")
         self._ids = bool((job.get("DataCaptureConfig") or {}).get("GenerateInferenceId"))
         if self._ids and self._writes not in _LANGUAGES:
-            raise ValidationError(f"GenerateInferenceId needs Accept to be {_CSV}, {_JSON} or {_JSON_LINES}.")
+            raise ValidationError(f"GenerateInferenceId needs Accept to be {CSV}, {JSON} or {JSON_LINES}.")
         self._time = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started))
         self._as_it_comes = not (self._joins or self._output_filter or self._ids)
         self.accept: str = wanted.get("Accept") or ("" if self._as_it_comes and inputs.whole else content_type)
@@ -90,13 +100,13 @@ class Shape:
         return b"\n" * count if self._assemble == "Line" and not self._joins else b""
 
     def _inputs(self, piece: Piece) -> Texts:
-        if self._split == "Line" or self._reads != _JSON:
+        if self._split == "Line" or self._reads != JSON:
             return lines(piece.body)
         return [piece.body]
 
     def _answers(self, piece: Piece, answer: bytes) -> Texts:
         """The answer's records. One JSON document may be written over many lines; a line has room for one."""
-        if self._writes != _JSON or (self._split == "Line" and piece.count > 1):
+        if self._writes != JSON or (self._split == "Line" and piece.count > 1):
             return lines(answer) or [b""] * (piece.count == 1)
         if self._assemble == "Line" and b"\n" in answer.strip():
             return self._work(piece, lambda texts: [_on_one_line(text) for text in texts], [answer])
@@ -118,7 +128,7 @@ class Shape:
     def _check_processing(self) -> None:
         """What filters and joins need of the rest of the job (SageMaker API, DataProcessing)."""
         if self._reads not in _LANGUAGES:
-            raise ValidationError(f"DataProcessing needs ContentType to be {_CSV}, {_JSON} or {_JSON_LINES}.")
+            raise ValidationError(f"DataProcessing needs ContentType to be {CSV}, {JSON} or {JSON_LINES}.")
         if self._writes != self._reads:
             raise ValidationError(f"DataProcessing needs Accept to be the same format as ContentType, {self._reads}.")
         if self._split not in ("None", "Line"):
@@ -151,11 +161,6 @@ def _on_one_line(text: bytes) -> bytes:
 def _without_newline(body: bytes) -> bytes:
     """Less the one newline at its end, if there is one."""
     return body[: -2 if body.endswith(b"\r\n") else -1] if body.endswith(b"\n") else body
-
-
-def _media_type(value: str) -> str:
-    name = value.partition(";")[0].strip().lower()
-    return _ALIASES.get(name, name)
 
 
 def _check_header(content_type: str, split: str) -> None:
