@@ -295,8 +295,8 @@ class Transforms:
             self._jobs[one].again.set()
 
     async def _raise_up(self, job: _Job, record: Record) -> None:
-        """Bring its workers up. A job whose model cannot be had, or cannot load, fails, and the jobs process is told why:
-        it ends all jobs. One whose model once could is tried some more."""
+        """Bring its workers up. Of a job whose model cannot be had, or cannot load, the jobs process is told so, which
+        ends it as it ends all jobs; one whose model once could is tried some more."""
         try:
             if not job.keys:
                 await self._start_workers(job, record)
