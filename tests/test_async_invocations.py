@@ -1,18 +1,18 @@
-"""InvokeEndpointAsync at the door: what its model does not allow is refused by name, the rest for want of a queue."""
+"""Calls that are answered later, at the door: what is refused, what is kept, what is one call and what are two."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
+import orjson
 import pytest
-from botocore.config import Config
-from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.api import async_invocations
+from serving.api.async_invocations import Sender, preference, submission
 from serving.errors import ValidationError
 from tests.raw import Raw, request
 from tests.server import Server, declare, serve, variant
@@ -32,32 +32,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         assert "request failed" not in running.log
 
 
-@pytest.mark.parametrize(
-    ("asked", "text"),
-    [
-        ({"EndpointName": "sum", "InputLocation": "s3://b/k"}, "Endpoint sum is not asynchronous"),
-        ({"EndpointName": "sum", "Body": b"1,2"}, "Endpoint sum is not asynchronous"),
-        ({"EndpointName": "none", "InputLocation": "s3://b/k"}, "Endpoint none of account"),
-        ({"EndpointName": "sum"}, "Exactly one of InputLocation and Body"),
-    ],
-    ids=["location", "body", "unknown", "neither"],
-)
-def test_boto3_is_told_why(server: Server, asked: dict[str, Any], text: str) -> None:
-    """In one sentence."""
-    runtime = boto3.client(
-        "sagemaker-runtime",
-        endpoint_url=server.url,
-        region_name="us-east-1",
-        aws_access_key_id="any",
-        aws_secret_access_key="any",
-        config=Config(retries={"total_max_attempts": 1}),
-    )
-    with pytest.raises(ClientError, match=text) as caught:
-        runtime.invoke_endpoint_async(**asked)
-    assert "ValidationError" == caught.value.response["Error"]["Code"]
-    runtime.close()
-
-
 GOOD = {
     "Content-Type": "text/csv",
     "Accept": "*/*",
@@ -68,6 +42,8 @@ GOOD = {
     "InvocationTimeoutSeconds": "1",
     "Custom-Attributes": "a=b",
     "Inference-Id": "i",
+    "Target-Model": "m",
+    "Target-Variant": "v",
 }
 BAD = [
     ("Content-Type", "x" * 1025),
@@ -87,6 +63,7 @@ BAD = [
     ("InvocationTimeoutSeconds", "3601"),
     ("Custom-Attributes", "a" * 1025),
     ("Inference-Id", "i" * 65),
+    ("Target-Variant", "not one"),
 ]
 
 
@@ -109,10 +86,115 @@ def test_a_body_that_is_too_long_is_refused(server: Server) -> None:
         assert "not asynchronous" in raw.ask(request(PATH, bytes(128_000))).fields["Message"]
 
 
+@pytest.mark.parametrize("name", ["X-Serving-Priority", "Idempotency-Key", "amz-sdk-invocation-id"])
+def test_our_own_headers_have_rules_too(server: Server, name: str) -> None:
+    """And are named when they are broken."""
+    with Raw(server.url) as raw:
+        answer = raw.ask(request(PATH, b"x", headers={name: "x" * 256}))
+        assert (400, True) == (answer.status, f"{name} must be" in answer.fields["Message"])
+
+
 @given(st.dictionaries(st.sampled_from([*async_invocations.HEADERS, b"x-other"]), st.binary(max_size=60)), st.binary())
 def test_whatever_is_asked_is_allowed_or_refused(headers: dict[bytes, bytes], body: bytes) -> None:
-    """Nothing else is raised."""
+    """Nothing else is raised, and what is allowed is JSON."""
     try:
-        async_invocations.check(headers, body)
+        orjson.dumps(submission("e", headers, body, SENDER))
     except ValidationError as error:
         assert error.message.endswith(".")
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+SENDER = Sender("", "request", 1_000.0)
+
+
+def test_what_is_not_said_has_its_default() -> None:
+    """SageMaker's; priority 5; ids are made."""
+    kept = submission("e", {}, b"body", SENDER)
+    assert 2 == len({str(uuid.UUID(kept.pop("id"))), str(uuid.UUID(kept.pop("inference_id")))})
+    expected: dict[str, Any] = dict.fromkeys(
+        ("input", "content_type", "accept", "custom_attributes", "target_model", "target_variant", "extension",
+         "filename", "repeat", "fingerprint"), "",
+    )  # fmt: skip
+    expected |= {"endpoint": "e", "ttl": 21_600, "timeout": 900, "priority": 5, "plain": False}
+    assert expected | {"request_id": "request", "received": 1_000.0} == kept
+
+
+def test_what_is_said_is_kept() -> None:
+    """Every header, by its meaning."""
+    headers = {f"x-amzn-sagemaker-{name.lower()}".encode(): text.encode() for name, text in GOOD.items()}
+    kept = submission("e", headers | {b"x-serving-priority": b"0"}, b"", SENDER)
+    said = {
+        "content_type": "text/csv", "accept": "*/*", "input": "https://host/key", "extension": "a/b",
+        "filename": "a.b", "ttl": 21_600, "timeout": 1, "custom_attributes": "a=b", "inference_id": "i",
+        "target_model": "m", "target_variant": "v", "priority": 0,
+    }  # fmt: skip
+    assert said == {name: kept[name] for name in said}
+
+
+def test_the_same_key_of_another_caller_is_another_call() -> None:
+    """Nor of another endpoint; the plain header goes before that of AWS's clients."""
+    aws, ours = {b"amz-sdk-invocation-id": b"a"}, {b"idempotency-key": b"k"}
+    repeats = [
+        submission("e", aws, b"x", SENDER)["repeat"],
+        submission("e", ours, b"x", SENDER)["repeat"],
+        submission("e", aws | ours, b"x", SENDER._replace(key_id="KEY"))["repeat"],
+        submission("f", ours, b"x", SENDER)["repeat"],
+    ]
+    assert ["-|e|a", "-|e|k", "KEY|e|k", "-|f|k"] == repeats
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "alike"),
+    [
+        ({}, b"x", True),
+        ({b"x-amz-date": b"now", b"authorization": b"other", b"amz-sdk-request": b"attempt=2"}, b"x", True),
+        ({}, b"y", False),
+        ({b"x-serving-priority": b"1"}, b"x", False),
+        ({b"x-amzn-sagemaker-accept": b"text/csv"}, b"x", False),
+        ({b"x-amzn-sagemaker-inference-id": b"mine"}, b"x", False),
+    ],
+)
+def test_a_fingerprint_is_of_what_was_asked(headers: dict[bytes, bytes], body: bytes, alike: bool) -> None:
+    """Not of when and how."""
+    key = {b"idempotency-key": b"k"}
+    first = submission("e", key, b"x", SENDER)
+    again = submission("e", key | headers, body, SENDER._replace(request_id="other", received=2_000.0))
+    assert alike == (first["fingerprint"] == again["fingerprint"])
+
+
+# --- preferences ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prefer", "expected"),
+    [
+        ([b"respond-async"], (0.0, "respond-async")),
+        ([b"Respond-Async"], (0.0, "respond-async")),
+        ([b"respond-async, wait=5"], (5.0, "respond-async, wait=5")),
+        ([b"wait=5", b"respond-async"], (5.0, "respond-async, wait=5")),
+        ([b"respond-async;a=b,wait = 7"], (7.0, "respond-async, wait=7")),
+        ([b'respond-async="", wait="5"'], (5.0, "respond-async, wait=5")),
+        ([b"wait=5, wait=9, respond-async"], (5.0, "respond-async, wait=5")),
+        ([b"respond-async, wait=86400"], (60.0, "respond-async, wait=60")),
+        ([b"respond-async, wait=-1"], (0.0, "respond-async")),
+        ([b"respond-async, wait=soon"], (0.0, "respond-async")),
+        ([b"respond-async=no, respond-async"], None),
+        ([b"wait=5"], None),
+        ([b'said="a, respond-async, b"'], None),
+        ([b'said="a, b", respond-async'], (0.0, "respond-async")),
+        ([b"return=minimal"], None),
+        ([b""], None),
+        ([], None),
+    ],
+)
+def test_a_preference_is_read_as_the_rfc_says(prefer: list[bytes], expected: tuple[float, str] | None) -> None:
+    """RFC 7240: names in any case, parameters passed over, the first of two, and none of ours is nobody's fault."""
+    headers = [(b"accept", b"respond-async"), *((b"prefer", value) for value in prefer)]
+    assert expected == preference(headers)
+
+
+@given(st.lists(st.binary(max_size=50), max_size=5))
+def test_no_preference_is_an_error(values: list[bytes]) -> None:
+    """Whatever it is."""
+    preference([(b"prefer", value) for value in values])

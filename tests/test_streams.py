@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.api import eventstream
+from serving.api.streams import StreamedResponse
+from serving.types import Reply
 from tests import cloud
 from tests.processes import processes
 from tests.raw import Raw, gate, open_gate, request
@@ -550,6 +553,63 @@ def test_boto3_may_close_a_stream(server: Server, tmp_path: Path) -> None:
     assert b"a" == next(iter(answer["Body"]))["PayloadPart"]["Bytes"]
     answer["Body"].close()
     server.eventually((tmp_path / "m.closed").exists)
+
+
+class Endless:
+    """A model that never ends. Its parts come as from a socket that can always be read: one in each turn of the loop."""
+
+    def __init__(self, readable: int) -> None:
+        self.parts = 0
+        self.cancelled = False
+        self._readable = readable
+        self._credit = 0
+
+    def follow(self, take: Callable[[bytes], None], end: object) -> None:
+        """To whom the parts go."""
+        asyncio.get_running_loop().add_reader(self._readable, self._read, take)
+
+    def grant(self, part: int) -> None:
+        """Room for one more."""
+        self._credit += 1
+
+    def cancel(self) -> None:
+        """That was the last."""
+        self.cancelled = True
+        asyncio.get_running_loop().remove_reader(self._readable)
+
+    def _read(self, take: Callable[[bytes], None]) -> None:
+        if self._credit:
+            self._credit -= 1
+            self.parts += 1
+            take(b"x" if self.parts < 1000 else b"")
+
+
+def test_a_stream_that_never_pauses_ends_with_its_reader() -> None:
+    """However quickly the parts come."""
+    readable, writable = os.pipe()
+    os.write(writable, b"x")
+    endless = Endless(readable)
+
+    async def stream() -> None:
+        left = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Mapping[str, Any]) -> None:
+            if endless.parts == 5:
+                left.set()
+            assert endless.parts < 1000
+
+        response = StreamedResponse(Reply(b"x", "", "", 0.0, (), True, rest=endless), {})
+        await asyncio.wait_for(response({"type": "http"}, receive, send), 30)
+
+    asyncio.run(stream())
+    os.close(readable)
+    os.close(writable)
+    assert endless.cancelled
+    assert 5 <= endless.parts < 10
 
 
 def test_many_streams_at_once(server: Server) -> None:

@@ -204,6 +204,7 @@ class Preference(NamedTuple):
     applied: str
 
 
+_PARTS = re.compile(r'(?:[^,"]|"[^"]*"?)+')
 _PREFERENCE = re.compile(r'\s*([!#$%&\'*+.^_`|~0-9a-z-]+)\s*(?:=\s*("[^"]*"|[^\s;,"]*)\s*)?(?:;.*)?', re.IGNORECASE)
 
 
@@ -212,7 +213,7 @@ def preference(headers: Iterable[tuple[bytes, bytes]]) -> Preference | None:
     fault, and ignored."""
     wanted: dict[str, str] = {}
     for name, value in headers:
-        for part in value.decode("latin-1").split(",") if name == b"prefer" else ():
+        for part in _PARTS.findall(value.decode("latin-1")) if name == b"prefer" else ():
             match = _PREFERENCE.fullmatch(part)
             if match is not None:
                 wanted.setdefault(match[1].lower(), (match[2] or "").strip('"'))
@@ -221,4 +222,5 @@ def preference(headers: Iterable[tuple[bytes, bytes]]) -> Preference | None:
     wait = wanted.get("wait", "")
     if not re.fullmatch(r"[0-9]{1,9}", wait):
         return Preference(0.0, "respond-async")
-    return Preference(min(float(wait), LONGEST_WAIT), f"respond-async, wait={int(wait)}")
+    seconds = min(float(wait), LONGEST_WAIT)
+    return Preference(seconds, f"respond-async, wait={seconds:.0f}")
