@@ -400,7 +400,7 @@ class AsyncConsumers:
                 await self.sweep()
                 if time.monotonic() - pruned > _PRUNE_SECONDS:
                     pruned = time.monotonic()
-                    await self._prune()
+                    await self.prune()
             except ServingError as error:
                 log.warning("the sweep of asynchronous calls has to wait: %s", error.message)
             await asyncio.sleep(_SWEEP_SECONDS)  # the sweep's clock
@@ -429,7 +429,8 @@ class AsyncConsumers:
                 lane.wake()
         self._stirred.set()
 
-    async def _prune(self) -> None:
+    async def prune(self) -> None:
+        """Forget what ended long ago."""
         limit, more = time.time() - self.means.settings.job_retention_seconds, True
         while more:
             gone = await self.means.queue.do(lambda session: session.prune(limit, _PRUNED_AT_ONCE))
