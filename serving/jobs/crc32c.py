@@ -43,8 +43,9 @@ def masked(sums: Words) -> Words:
     return ((sums >> np.uint32(15)) | (sums << np.uint32(17))) + np.uint32(0xA282EAD8)
 
 
+@lru_cache(65_536)
 def masked_of(content: bytes) -> int:
-    """The masked CRC of a few bytes."""
+    """The masked CRC of a few bytes: of a frame's length, and lengths repeat."""
     table, register = _tables()[-1].tolist(), 0xFFFFFFFF
     for byte in content:
         register = table[(register ^ byte) & 0xFF] ^ register >> 8

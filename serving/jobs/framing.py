@@ -9,10 +9,12 @@ TFRecord    payload length (uint64 little-endian), masked CRC-32C of it, payload
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Protocol
 
+import numpy as np
+
 from serving.codecs.recordio import MAGIC
+from serving.jobs.crc32c import checksums, masked, masked_of
 
 
 class Framing(Protocol):
@@ -63,7 +65,7 @@ class TFRecord:
     def length(self, buffer: bytes, at: int) -> int:
         """Bytes of the payload that starts at ``at + lead``."""
         said = buffer[at : at + 8]
-        if _checksum(said) != int.from_bytes(buffer[at + 8 : at + 12], "little"):
+        if masked_of(said) != int.from_bytes(buffer[at + 8 : at + 12], "little"):
             raise ValueError("the checksum of its length does not match")
         return int.from_bytes(said, "little")
 
@@ -73,23 +75,11 @@ class TFRecord:
 
     def damaged(self, buffer: bytes, frames: Sequence[tuple[int, int]]) -> int | None:
         """The first whose payload does not match its checksum."""
-        import numpy as np
-
-        from serving.jobs.crc32c import checksums, masked
-
         spans = np.array(frames, np.int64).reshape(-1, 2)
         starts, lengths = spans[:, 0] + self.lead, spans[:, 1]
         stored = np.frombuffer(buffer, np.uint8)[(starts + lengths)[:, None] + np.arange(4)].view("<u4")[:, 0]
         wrong = np.flatnonzero(masked(checksums(buffer, starts, lengths)) != stored)
         return int(wrong[0]) if len(wrong) else None
-
-
-@lru_cache(65_536)
-def _checksum(length: bytes) -> int:
-    """Of a frame's length; lengths repeat."""
-    from serving.jobs.crc32c import masked_of  # numpy, which only these frames need
-
-    return masked_of(length)
 
 
 #: SplitType -> how its frames are measured (SageMaker API, TransformInput).

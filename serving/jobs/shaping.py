@@ -24,6 +24,7 @@ from serving.jobs.joining import (
     Texts,
     media_type,
     read,
+    woven,
     written,
 )
 from serving.jobs.jsonpath import parse
@@ -62,6 +63,7 @@ class Shape:
             raise ValidationError(f"GenerateInferenceId needs Accept to be {CSV}, {JSON} or {JSON_LINES}.")
         self._time = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started))
         self._as_it_comes = not (self._joins or self._output_filter or self._ids)
+        self._only_weaves = (self._writes, self._assemble) == (CSV, "Line") and not (self._output_filter or self._ids)
         self.accept: str = wanted.get("Accept") or ("" if self._as_it_comes and inputs.whole else content_type)
 
     def request(self, piece: Piece) -> bytes:
@@ -84,6 +86,8 @@ class Shape:
         if self._joins:
             inputs = self._inputs(piece)
             self._check_count(piece, len(inputs), len(texts))
+            if self._only_weaves:
+                return woven(inputs, texts)
             texts = self._work(piece, lambda answers: language.joined(inputs, answers), texts)
         if self._output_filter:
             texts = self._work(piece, self._output_filter, texts)

@@ -194,17 +194,22 @@ def _lines(reader: _Reader, single: bool, most: int, usual: int, first: int) -> 
         first += count
 
 
-def _line_end(reader: _Reader, most: int, size: int) -> tuple[int, bool]:
-    """Where the last line ends within ``size``, or else the first; False with it when that has more than ``most``."""
-    while True:
-        ahead = reader.ahead(size + 1)  # one more tells whether the object ends here
+def _line_end(reader: _Reader, most: int, usual: int) -> tuple[int, bool]:
+    """Where the last line ends within ``usual``, or else the first; False with it when that has more than ``most``."""
+    ahead = reader.ahead(usual + 1)  # one more tells whether the object ends here
+    if len(ahead) <= usual:
+        return len(ahead), True
+    if end := ahead.rfind(b"\n", 0, usual) + 1:
+        return end, True
+    size = usual
+    while size != most:
+        size = min(2 * size, most) if most else 2 * size
+        ahead = reader.ahead(size + 1)
+        if end := ahead.find(b"\n", 0, size) + 1:
+            return end, True
         if len(ahead) <= size:
             return len(ahead), True
-        if end := ahead.rfind(b"\n", 0, size) + 1:
-            return end, True
-        if size == most:
-            return size, False
-        size = min(2 * size, most) if most else 2 * size
+    return size, False
 
 
 # --- frames ---------------------------------------------------------------------------------------------------------

@@ -57,9 +57,12 @@ class Dripping(io.RawIOBase):
         return read
 
 
-def cut(content: bytes, split: str, strategy: str, most: int, start: int = 0, first: int = 0) -> list[Piece]:
+def cut(
+    content: bytes, split: str, strategy: str, most: int, start: int = 0, first: int = 0, usual: int = 0
+) -> list[Piece]:
     """All pieces from byte ``start`` on."""
-    return list(pieces(io.BytesIO(content[start:]), split, strategy, most, start=start, first=first))
+    stream = io.BytesIO(content[start:])
+    return list(pieces(stream, split, strategy, most, start=start, first=first, usual_bytes=usual))
 
 
 def bodies(content: bytes, split: str, strategy: str, most: int) -> list[bytes]:
@@ -262,19 +265,20 @@ def framed_objects(draw: st.DrawFn) -> tuple[str, bytes]:
 OBJECTS = st.one_of(line_objects(), framed_objects())
 
 
-@given(OBJECTS, st.sampled_from([SINGLE, MULTI]), st.integers(1, 60), st.integers(1, 7))
-@example(("Line", b"aaa\r\nb\r\n"), MULTI, 4, 1)
+@given(OBJECTS, st.sampled_from([SINGLE, MULTI]), st.integers(1, 60), st.integers(0, 60), st.integers(1, 7))
+@example(("Line", b"aaa\r\nb\r\n"), MULTI, 4, 0, 1)
 @settings(max_examples=300, deadline=None)
 def test_every_byte_and_record_is_in_one_piece(
-    given_object: tuple[str, bytes], strategy: str, most: int, drip: int
+    given_object: tuple[str, bytes], strategy: str, most: int, usual: int, drip: int
 ) -> None:
     """Pieces follow each other from the first byte to the last, hold what is there, and never more than fits; however
     little a read gives."""
     split, content = given_object
     at = record = 0
-    for piece in pieces(Dripping(content, drip), split, strategy, most):  # type: ignore[arg-type]  # reading is enough
+    stream = Dripping(content, drip)
+    for piece in pieces(stream, split, strategy, most, usual_bytes=usual):  # type: ignore[arg-type]  # it can read
         assert (at, record) == (piece.start, piece.first)
-        assert len(piece.body) <= most
+        assert len(piece.body) <= (most if piece.count == 1 else min(most, usual or most))
         assert piece.oversized or piece.count == len(records(piece, split))
         if strategy == MULTI or split == "Line":
             assert piece.body == (b"" if piece.oversized else content[piece.start : piece.end])
@@ -282,14 +286,16 @@ def test_every_byte_and_record_is_in_one_piece(
     assert len(content) == at
 
 
-@given(OBJECTS, st.sampled_from([SINGLE, MULTI]), st.integers(1, 60))
+@given(OBJECTS, st.sampled_from([SINGLE, MULTI]), st.integers(1, 60), st.integers(0, 60))
 @settings(max_examples=200, deadline=None)
-def test_a_job_that_resumes_makes_the_same_cuts(given_object: tuple[str, bytes], strategy: str, most: int) -> None:
+def test_a_job_that_resumes_makes_the_same_cuts(
+    given_object: tuple[str, bytes], strategy: str, most: int, usual: int
+) -> None:
     """From the end of any piece on, the rest is what it was."""
     split, content = given_object
-    found = cut(content, split, strategy, most)
+    found = cut(content, split, strategy, most, usual=usual)
     for number, piece in enumerate(found, 1):
-        assert found[number:] == cut(content, split, strategy, most, piece.end, piece.first + piece.count)
+        assert found[number:] == cut(content, split, strategy, most, piece.end, piece.first + piece.count, usual)
 
 
 def halves(piece: Piece, split: str) -> Iterator[Piece]:
