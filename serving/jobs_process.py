@@ -24,7 +24,7 @@ from typing import Any
 
 import uvloop
 
-from serving.api.jobs_link import READ_AHEAD, frame, read_frame
+from serving.api.jobs_link import READ_AHEAD, Outgoing, read_frame
 from serving.config import Settings
 from serving.endpoint import Directory
 from serving.errors import ServiceUnavailable, ServingError, ValidationError
@@ -76,6 +76,7 @@ class Desk:
         self._open.add(here)
         self.idle.clear()
         asked: dict[int, asyncio.Task[None]] = {}
+        outgoing = Outgoing(writer)
         try:
             while True:
                 fields, payload = await read_frame(reader)
@@ -84,7 +85,7 @@ class Desk:
                     if id in asked:
                         asked[id].cancel()
                     continue
-                asked[id] = task = asyncio.create_task(self._reply(writer, fields, payload))
+                asked[id] = task = asyncio.create_task(self._reply(outgoing, fields, payload))
                 task.add_done_callback(lambda _, id=id: asked.pop(id))  # type: ignore[misc]  # a default argument
         except (OSError, asyncio.IncompleteReadError, ValueError, KeyError) as error:
             log.debug("a front's connection ended: %r", error)
@@ -98,7 +99,7 @@ class Desk:
             if not self._open:
                 self.idle.set()
 
-    async def _reply(self, writer: asyncio.StreamWriter, fields: Mapping[str, Any], payload: bytes) -> None:
+    async def _reply(self, outgoing: Outgoing, fields: Mapping[str, Any], payload: bytes) -> None:
         told: dict[str, Any] = {"id": fields["id"]}
         data = b""
         try:
@@ -109,9 +110,7 @@ class Desk:
         except Exception:
             log.exception("a front's question failed")
             told |= {"error": "InternalFailure", "message": "An internal failure occurred."}
-        with suppress(OSError):
-            writer.write(frame(told, data))
-            await writer.drain()
+        outgoing.send(told, data)
 
 
 class Service:

@@ -53,6 +53,25 @@ async def read_frame(reader: asyncio.StreamReader) -> tuple[dict[str, Any], byte
     return orjson.loads(data[:text]), data[text:]
 
 
+class Outgoing:
+    """Frames of one turn of the loop go out in one write: what comes together is answered together."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._frames: list[bytes] = []
+
+    def send(self, fields: Mapping[str, Any], payload: bytes = b"") -> None:
+        """A frame; nobody minds when the other side has gone."""
+        if not self._frames:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._frames.append(frame(fields, payload))
+
+    def _flush(self) -> None:
+        frames, self._frames = self._frames, []
+        if not self._writer.is_closing():
+            self._writer.write(b"".join(frames))
+
+
 class _Broken(Exception):
     """The connection ended before the answer."""
 
@@ -64,29 +83,26 @@ class _Line:
         self.alive = True
         self._reader = reader
         self._writer = writer
+        self._outgoing = Outgoing(writer)
         self._answers: dict[int, asyncio.Future[tuple[Any, bytes]]] = {}
         self._ids = itertools.count(1)
         self._hearing = asyncio.create_task(self._hear())
 
     async def ask(self, what: str, args: Mapping[str, Any], payload: bytes) -> tuple[Any, bytes]:
         """Raises ``_Broken``, or the answer's ``ServingError``. Who leaves is taken to want nothing any more."""
+        if not self.alive:
+            raise _Broken
         id = next(self._ids)
         answer = self._answers[id] = asyncio.get_running_loop().create_future()
         try:
-            self._writer.write(frame({"id": id, "what": what, "args": args}, payload))
-            await self._writer.drain()
+            self._outgoing.send({"id": id, "what": what, "args": args}, payload)
             value: tuple[Any, bytes] = await answer
             return value
-        except ConnectionError:
-            raise _Broken from None
         except asyncio.CancelledError:
-            if self.alive:
-                self._writer.write(frame({"id": id, "what": "left"}))
+            self._outgoing.send({"id": id, "what": "left"})
             raise
         finally:
             del self._answers[id]
-            if not answer.cancel() and not answer.cancelled():
-                answer.exception()  # heard of, though not here
 
     async def _hear(self) -> None:
         with suppress(OSError, asyncio.IncompleteReadError, ValueError, KeyError):

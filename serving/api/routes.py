@@ -354,15 +354,9 @@ def _mapping(body: bytes) -> dict[str, Any]:
     return value
 
 
-#: (method, path, permission it needs, handler). ``None`` = open to everybody who can connect.
+#: (method, path, permission it needs, handler). ``None`` = open to everybody who can connect. Looked through from the
+#: top: what is asked most stands first.
 ROUTES: tuple[tuple[str, str, Permission | None, Handler], ...] = (
-    ("GET", "/", "read", root),
-    ("POST", "/", _control_permission, control),
-    ("GET", "/ping", None, ping),
-    ("GET", "/healthz", None, healthz),
-    ("GET", "/readyz", None, readyz),
-    ("GET", "/metrics", "metrics", scrape),
-    ("GET", "/execution-parameters", "read", execution_parameters),
     ("POST", "/invocations", "invoke", invoke),
     ("POST", "/endpoints/{name}/invocations", "invoke", invoke),
     ("POST", "/endpoints/{name}/invocations-response-stream", "invoke", invoke),
@@ -371,6 +365,13 @@ ROUTES: tuple[tuple[str, str, Permission | None, Handler], ...] = (
     ("GET", "/endpoints/{name}/async-invocations/{id}", "invoke", async_routes.get_call),
     ("DELETE", "/endpoints/{name}/async-invocations/{id}", "invoke", async_routes.cancel_call),
     ("GET", "/endpoints/{name}/async-invocations/{id}/output", "invoke", async_routes.get_output),
+    ("GET", "/", "read", root),
+    ("POST", "/", _control_permission, control),
+    ("GET", "/ping", None, ping),
+    ("GET", "/healthz", None, healthz),
+    ("GET", "/readyz", None, readyz),
+    ("GET", "/metrics", "metrics", scrape),
+    ("GET", "/execution-parameters", "read", execution_parameters),
     ("GET", "/endpoints", "read", endpoints),
     ("GET", "/endpoints/{name}", "read", endpoint),
     ("GET", "/models", "read", list_models),
