@@ -31,6 +31,8 @@ READERS = ("Describe", "List", "BatchDescribe")
 _TRIES = 5
 #: Changes that one reading call waits for: a job's workers have come, its work is done, they have gone.
 _MOST_NEWS = 4
+#: All of them together, whatever the settings say: a front waits 30 s for our answer.
+_LONGEST_NEWS_SECONDS = 20.0
 #: Calls in progress at once; above it: ThrottlingException.
 _MOST_CALLS = 512
 
@@ -149,11 +151,12 @@ class ControlApi:
 
     async def _read(self, act: Callable[[Session], Outcome]) -> Outcome:
         """What ``act`` reads; something that is about to change is given a moment to."""
-        outcome = await self._store.read(act)
+        outcome, end = await self._store.read(act), time.monotonic() + _LONGEST_NEWS_SECONDS
         for _ in range(_MOST_NEWS):
-            if outcome.awaited is None or outcome.awaited.seconds <= 0:
+            seconds = min(outcome.awaited.seconds, end - time.monotonic()) if outcome.awaited else 0.0
+            if outcome.awaited is None or seconds <= 0:
                 break
-            await self._world.news(*outcome.awaited)
+            await self._world.news(outcome.awaited.tag, outcome.awaited.revision, seconds)
             outcome = await self._store.read(act)
         return outcome
 
