@@ -40,7 +40,7 @@ class VariantSpec:
 @dataclass(frozen=True, slots=True)
 class AsyncSpec:
     """How an asynchronous endpoint's calls are answered (SageMaker API, AsyncInferenceConfig): ``output`` and
-    ``failure`` are ``s3://`` prefixes, ``failure`` empty for none; ``concurrency``: calls at a time in one instance;
+    ``failure`` are ``s3://`` prefixes (empty: the usual one, and none); ``concurrency``: calls at a time in one instance;
     topics are empty for none; ``include``: in which notifications the answer is wanted; ``since``: when this was
     deployed, epoch seconds."""
 
@@ -85,13 +85,15 @@ class FleetKey(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class FleetSpec:
     """Workers that there should be: ``count`` of them, each with ``model``. ``call_seconds``: how long one call may
-    run before its worker is taken for stuck; 0 = as long as any invocation may."""
+    run before its worker is taken for stuck; 0 = as long as any invocation may. ``quarantined``: a model that keeps
+    ending workers is refused for a while; not so where the one caller there is sees to that itself."""
 
     key: FleetKey
     model: ModelSpec
     count: int = 1
     routing: RoutingStrategy = "RANDOM"
     call_seconds: float = 0.0
+    quarantined: bool = True
 
 
 class Invocation(NamedTuple):

@@ -80,9 +80,11 @@ def spec_of(name: str, deployed: Mapping[str, Any]) -> EndpointSpec:
 
 
 def fleets_of(spec: EndpointSpec, job: Mapping[str, Any]) -> tuple[FleetSpec, ...]:
-    """One fleet for each container, whose calls may run as long as the job lets them."""
+    """One fleet for each container, whose calls may run as long as the job lets them. A record that ends workers is
+    found by its job (``jobs/transform_calls.py``), which a quarantine would hold up for minutes."""
     seconds = job.get("ModelClientConfig", {}).get("InvocationsTimeoutInSeconds", _USUAL_CALL_SECONDS)
-    return tuple(replace(one, call_seconds=float(seconds)) for one in resolve.endpoint_fleets(spec))
+    job_fleets = resolve.endpoint_fleets(spec)
+    return tuple(replace(one, call_seconds=float(seconds), quarantined=False) for one in job_fleets)
 
 
 def instances_of(record: Record) -> int:
@@ -130,6 +132,14 @@ def in_turn(wishes: Iterable[Wish], capacity: int) -> list[str]:
         taken += one.instances
         started.append(one.tag)
     return started
+
+
+def lost(fleets: Iterable[Fleet]) -> str:
+    """Why a fleet that is not tried to be started any more has nobody left; empty while there is hope."""
+    for fleet in fleets:
+        if fleet.given_up and not any(worker.state == READY for worker in fleet.workers.values()):
+            return fleet.failure
+    return ""
 
 
 # --- jobs -------------------------------------------------------------------------------------------------------------
@@ -215,7 +225,7 @@ class Transforms:
             "instances": instances_of(record),
             "row": row,
             "job": {**record.body["Job"], **record.body["Parameters"]},
-            "failure": job.failure or (_lost(fleets) if job.ready else ""),
+            "failure": job.failure or (lost(fleets) if job.ready else ""),
         }
 
     async def report(self, args: Mapping[str, Any]) -> None:
@@ -396,14 +406,6 @@ class _Job:
         if before is None or record is None or before.revision != record.revision:
             self.changed.set()
             self.changed = asyncio.Event()
-
-
-def _lost(fleets: Iterable[Fleet]) -> str:
-    """Why a fleet that is not tried to be started any more has nobody left; empty while there is hope."""
-    for fleet in fleets:
-        if fleet.given_up and not any(worker.state == READY for worker in fleet.workers.values()):
-            return fleet.failure
-    return ""
 
 
 def _open_jobs(session: Session) -> list[Record]:

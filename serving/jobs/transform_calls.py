@@ -61,11 +61,11 @@ class Answered(NamedTuple):
 
 
 class Losses:
-    """Records of one object that have failed so far, and how many it has had. ``deadly``: that ended workers."""
+    """Records of one object that were answered so far, that failed, and of these that ended workers."""
 
-    def __init__(self, most_bad: int, records: int = 0, bad: int = 0) -> None:
-        """``records``, ``bad``: by the checkpoint that the object goes on from."""
-        self.records = records
+    def __init__(self, most_bad: int, good: int = 0, bad: int = 0) -> None:
+        """``good``, ``bad``: by the checkpoint that the object goes on from."""
+        self.good = good
         self.bad = bad
         self.deadly = 0
         self._most_bad = most_bad
@@ -74,8 +74,9 @@ class Losses:
         """One more. Raises ``ObjectFailed`` when it is one too many."""
         self.bad += 1
         self.deadly += is_deadly
-        if is_nonsense(self.bad, self.records, self.deadly, self._most_bad):
-            raise ObjectFailed(f"{self.bad:,} of its first {self.records:,} records failed; the last: {reason}")
+        tried = self.good + self.bad
+        if is_nonsense(self.bad, tried, self.deadly, self._most_bad):
+            raise ObjectFailed(f"{self.bad:,} of the {tried:,} records tried so far failed; the last: {reason}")
 
 
 class Caller:
@@ -101,16 +102,17 @@ class Caller:
 
     async def answered(self, request: Request, losses: Losses) -> list[Answered]:
         """The answers to a request, in the order of its records. Raises ``ObjectFailed``, ``JobFailed``."""
-        losses.records += request.piece.count
         return await self._answered(request, losses, self._terms.retries, _PIECE_RETRIES)
 
     async def _answered(self, request: Request, losses: Losses, retries: int, deaths: int) -> list[Answered]:
         if request.trouble:
             return await self.apart(request.piece, request.trouble, losses)
         try:
-            return [Answered(request.piece, await self._ask(request, retries, deaths))]
+            answer = await self._ask(request, retries, deaths)
         except _Refused as refused:
             return await self.apart(request.piece, str(refused), losses, refused.is_deadly)
+        losses.good += request.piece.count
+        return [Answered(request.piece, answer)]
 
     async def apart(self, piece: Piece, reason: str, losses: Losses, is_deadly: bool = False) -> list[Answered]:
         """The halves of a piece that is bad somewhere, each answered on its own; a single record is bad itself."""

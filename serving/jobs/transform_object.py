@@ -199,7 +199,7 @@ class ObjectRun:
 
     async def _to_the_end(self) -> Outcome:
         await self._persist(self._open_parts)
-        self._losses = Losses(self._terms.most_bad, self._mark.first, self._mark.bad)
+        self._losses = Losses(self._terms.most_bad, self._mark.first - self._mark.bad, self._mark.bad)
         self._ended = False
         mark, tools = self._mark, self._tools
         start = Start(self.url, mark.version, mark.at, mark.first)
