@@ -15,11 +15,17 @@ from hypothesis import strategies as st
 from serving.api import control_transforms
 from serving.api.control_api import ControlApi
 from serving.api.control_call import ControlCall
+from serving.config import Settings
 from serving.errors import ResourceInUse, ResourceLimitExceeded, ValidationError
 from serving.fleet import resolve
 from serving.fleet.store import Record, StoreThread
-from serving.fleet.transforms import Wish, ended, fleets_of, in_turn, outcome, spec_of
+from serving.fleet.transforms import Transforms, Wish, ended, fleets_of, in_turn, lost, outcome, spec_of
 from serving.jobs.parameters import execution_parameters, job_environment, parameters
+from serving.storage import LocalStore
+from serving.types import FleetKey, FleetSpec, ModelSpec
+from serving.watch.metrics import Registry
+from serving.workers.roster import MOST_FAILED_STARTS, Fleet
+from serving.workers.supervisor import Supervisor
 from tests.actions import ARN, URL, Control, opened, schema
 
 JOB_ARN = f"{ARN}transform-job/"
@@ -376,6 +382,63 @@ def test_what_a_container_answers_is_what_a_job_goes_by() -> None:
 def test_jobs_wait_for_room_in_the_order_they_came(wishes: list[tuple[str, int, bool]], expected: list[str]) -> None:
     """Of eight instances at once; nobody is overtaken, and one that is too large for all of them goes alone."""
     assert expected == in_turn([Wish(*one) for one in wishes], 8)
+
+
+# --- what the jobs process says ---------------------------------------------------------------------------------------
+
+
+def reports(control: Control, folder: Path, *told: dict[str, Any]) -> None:
+    """What the jobs process says, to a control process that drives nothing yet."""
+
+    async def known() -> None:
+        """At once."""
+
+    async def report() -> None:
+        registry, thread = Registry(folder / "metrics", "control"), StoreThread(control.store)
+        supervisor = Supervisor(Settings(data_dir=folder), folder, registry, lambda: None)
+        jobs = Transforms(supervisor, LocalStore(folder), thread, lambda: None, known)
+        for one in told:
+            await jobs.report(one)
+        await asyncio.to_thread(thread.close)
+        await supervisor.close()
+        registry.close()
+
+    asyncio.run(report())
+
+
+def test_an_end_is_kept_once_whoever_says_it_again(control: Control, tmp_path: Path) -> None:
+    """The first counts; the jobs process repeats it until it is answered, and after a restart. The status changes only
+    when the workers have gone."""
+    made = created(control).created
+    said = {"name": "J", "created": made, "state": "ended", "status": "Completed", "progress": {"ObjectsDone": 1}}
+    reports(control, tmp_path, said, {**said, "status": "Failed", "reason": "later"})
+    with control.store.read() as session:
+        record = session.get("transform-job", "j")
+    assert record is not None
+    assert ("InProgress", "Completed", {"ObjectsDone": 1}) == (
+        record.status,
+        *(record.body["Outcome"][name] for name in ("Status", "Progress")),
+    )
+
+
+def test_what_is_said_of_no_job_of_ours_changes_nothing(control: Control, tmp_path: Path) -> None:
+    """An unknown name, a job of another time, progress of one that nobody drives."""
+    made = created(control).created
+    before = control.everything()
+    said = {"name": "j", "created": made, "state": "ended", "status": "Failed", "reason": "r"}
+    progress = {"name": "j", "created": made, "state": "progress", "progress": {}}
+    reports(control, tmp_path, {**said, "name": "none"}, {**said, "created": made + 1}, progress)
+    assert before == control.everything()
+
+
+def test_a_fleet_is_lost_when_it_is_started_no_more_and_nobody_is_left() -> None:
+    """Then its jobs are told why; before that calls wait."""
+    spec = FleetSpec(FleetKey("transform-job/j", 1, "AllTraffic"), ModelSpec("m", URL))
+    fleet = Fleet(spec, "", frozenset(), 1, failure="no such table")
+    assert "" == lost([fleet])
+    for _ in range(MOST_FAILED_STARTS):
+        fleet.start_failed(0.0)
+    assert "no such table" == lost([fleet])
 
 
 # --- the first look of a waiter ---------------------------------------------------------------------------------------
