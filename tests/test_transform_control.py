@@ -360,7 +360,7 @@ def test_what_a_container_answers_is_what_a_job_goes_by() -> None:
     """``/execution-parameters`` and the defaults are one; none is told where the container is asked."""
     answered = execution_parameters(1)
     assert answered == {"MaxConcurrentTransforms": 4, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
-    assert 8 == execution_parameters(2)["MaxConcurrentTransforms"]
+    assert [8, 16, 1] == [execution_parameters(*one)["MaxConcurrentTransforms"] for one in ((2,), (64,), (64, 100))]
     assert {"SAGEMAKER_BATCH": "true"} == job_environment({"MaxConcurrentTransforms": 0})
 
 

@@ -19,6 +19,7 @@ from serving.api.requests import body_of, headers_of, json_answer, target_of, wh
 from serving.endpoint import Endpoint, answer
 from serving.errors import AccessDenied, ServingError, UnknownEndpoint, UnknownOperation, Unreadable, ValidationError
 from serving.fleet.table import describe
+from serving.jobs import parameters
 from serving.watch import metrics
 from serving.workers.chain import Ticket
 
@@ -188,9 +189,9 @@ def _row(front: Front, name: str) -> dict[str, Any]:
 
 async def execution_parameters(front: Front, request: Request) -> Response:
     """GET /execution-parameters: how batch transform should call us."""
-    megabytes = max(1, front.settings.max_body_bytes // 2**20)
-    rows = sum(len(pool.ready) for pool in _default(front).pools.values())
-    return json_answer({"MaxConcurrentTransforms": rows, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": megabytes})
+    megabytes = min(max(1, front.settings.max_body_bytes // 2**20), parameters.MOST_MEGABYTES)
+    workers = sum(len(pool.ready) for pool in _default(front).pools.values())
+    return json_answer(parameters.execution_parameters(workers, megabytes))
 
 
 async def root(front: Front, request: Request) -> Response:

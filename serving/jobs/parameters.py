@@ -48,9 +48,10 @@ class Parameters(NamedTuple):
 
 
 def execution_parameters(instances: int, megabytes: int = USUAL_MEGABYTES) -> dict[str, Any]:
-    """What a container of so many workers answers at ``/execution-parameters``."""
+    """What a container of so many workers answers at ``/execution-parameters``, within SageMaker's limits."""
+    room = max(1, MOST_MEGABYTES // megabytes)
     return {
-        "MaxConcurrentTransforms": USUAL_CONCURRENT * max(1, instances),
+        "MaxConcurrentTransforms": min(USUAL_CONCURRENT * max(1, instances), room),
         "BatchStrategy": "MULTI_RECORD",
         "MaxPayloadInMB": megabytes,
     }
