@@ -50,15 +50,34 @@ def change(sagemaker: Any, dice: random.Random, over: threading.Event) -> None:
             return  # killed
 
 
+def check(server: Server) -> None:
+    """Every endpoint that is there serves what it says it serves, with the instances it should have, and takes the next
+    change."""
+    sagemaker, runtime = client(server), client(server, "sagemaker-runtime")
+    listed = [one["EndpointName"] for one in sagemaker.list_endpoints()["Endpoints"]]
+    for name in listed:
+        described = settled(sagemaker, name)
+        (variant,) = described["ProductionVariants"]
+        assert "InService" == described["EndpointStatus"], described
+        assert variant["DesiredInstanceCount"] == variant["CurrentInstanceCount"]
+        if variant["CurrentWeight"]:
+            assert f"{described['EndpointConfigName']}:x" == said(runtime, name)
+        sagemaker.update_endpoint(EndpointName=name, EndpointConfigName="one")
+        assert "one" == settled(sagemaker, name)["EndpointConfigName"]
+    assert sorted(listed) == sorted(server.endpoints())
+
+
 @pytest.mark.timeout(240)
 def test_whatever_kill_9_interrupts_the_next_start_makes_whole(tmp_path: Path) -> None:
-    """Killed five times amid changes: each time every endpoint that is there serves what it says it serves, with the
-    instances it should have, and takes the next change."""
+    """Killed five times amid changes: the next start makes it whole, and is killed in its turn."""
     dice = random.Random(20261121)
-    with serve(tmp_path, "--allow-code", environment=AT_ONCE) as server:
-        prepare(server)
-    for _ in range(5):
+    for life in range(6):
         with serve(tmp_path, "--allow-code", environment=AT_ONCE) as server:
+            if life == 0:
+                prepare(server)
+            check(server)
+            if life == 5:
+                break
             over = threading.Event()
             changing = threading.Thread(target=change, args=(client(server), random.Random(dice.random()), over))
             changing.start()
@@ -67,38 +86,22 @@ def test_whatever_kill_9_interrupts_the_next_start_makes_whole(tmp_path: Path) -
             server.process.wait()
             over.set()
             changing.join(60)
-        with serve(tmp_path, "--allow-code") as server:
-            sagemaker, runtime = client(server), client(server, "sagemaker-runtime")
-            listed = [one["EndpointName"] for one in sagemaker.list_endpoints()["Endpoints"]]
-            for name in listed:
-                described = settled(sagemaker, name)
-                (variant,) = described["ProductionVariants"]
-                assert "InService" == described["EndpointStatus"], described
-                assert variant["DesiredInstanceCount"] == variant["CurrentInstanceCount"]
-                if variant["CurrentWeight"]:
-                    assert f"{described['EndpointConfigName']}:x" == said(runtime, name)
-                sagemaker.update_endpoint(EndpointName=name, EndpointConfigName="one")
-                assert "one" == settled(sagemaker, name)["EndpointConfigName"]
-            assert sorted(listed) == sorted(server.endpoints())
 
 
 def test_a_crash_between_any_two_writes_of_an_update_leaves_one_of_two_configurations(tmp_path: Path) -> None:
     """Never a mix: two variants of one endpoint always answer from the same deployment."""
-    with serve(tmp_path, "--allow-code", environment=AT_ONCE) as server:
-        sagemaker = client(server)
-        for word in WORDS[:2]:
-            make_model(sagemaker, word, container(answers(server, word)))
-            make_config(sagemaker, word, production(word, name="left"), production(word, name="right"))
-        sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="one")
-        settled(sagemaker, "e")
-    for config in ("two", "one", "two"):
+    for now, following in (("one", "two"), ("two", "one"), ("one", "two"), ("two", "")):
         with serve(tmp_path, "--allow-code", environment=AT_ONCE) as server:
-            client(server).update_endpoint(EndpointName="e", EndpointConfigName=config)
-            server.process.kill()
-            server.process.wait()
-        with serve(tmp_path, "--allow-code") as server:
-            described = settled(client(server), "e")
-            runtime = client(server, "sagemaker-runtime")
+            sagemaker, runtime = client(server), client(server, "sagemaker-runtime")
+            if not server.endpoints():
+                for word in WORDS[:2]:
+                    make_model(sagemaker, word, container(answers(server, word)))
+                    make_config(sagemaker, word, production(word, name="left"), production(word, name="right"))
+                sagemaker.create_endpoint(EndpointName="e", EndpointConfigName=now)
+            described = settled(sagemaker, "e")
             said_by = {said(runtime, "e", TargetVariant=name) for name in ("left", "right")}
-            assert {f"{config}:x"} == said_by
-            assert config == described["EndpointConfigName"]
+            assert (now, {f"{now}:x"}) == (described["EndpointConfigName"], said_by)
+            if following:
+                sagemaker.update_endpoint(EndpointName="e", EndpointConfigName=following)
+                server.process.kill()
+                server.process.wait()
