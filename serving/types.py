@@ -40,9 +40,9 @@ class VariantSpec:
 @dataclass(frozen=True, slots=True)
 class AsyncSpec:
     """How an asynchronous endpoint's calls are answered (SageMaker API, AsyncInferenceConfig): ``output`` and
-    ``failure`` are ``s3://`` prefixes (empty: the usual one, and none); ``concurrency``: calls at a time in one instance;
-    topics are empty for none; ``include``: in which notifications the answer is wanted; ``since``: when this was
-    deployed, epoch seconds."""
+    ``failure`` are ``s3://`` prefixes (empty: the usual one, and none); ``concurrency``: calls at a time in one
+    instance; topics are empty for none; ``include``: in which notifications the answer is wanted; ``since``: when this
+    was deployed, epoch seconds."""
 
     output: str
     failure: str

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serving.api.complaints import Complaints, Path
+from serving.api.control_async import check_async, check_outputs
 from serving.api.control_call import ControlCall, Outcome
 from serving.api.control_models import find_model, unpacked
 from serving.api.control_tags import keep, without_tags
@@ -33,6 +34,8 @@ def create(call: ControlCall) -> Outcome:
     check_config(call.params, trusted=call.trusted)
     for model in model_names(call.params):
         _check_model(call, find_model(call, model), call.params)
+    if "AsyncInferenceConfig" in call.params:
+        check_outputs(call)
     keep(call, Record("endpoint-config", name, without_tags(call.params), call.now, call.now))
     return Outcome({"EndpointConfigArn": call.arn("endpoint-config", name)})
 
@@ -89,6 +92,7 @@ def check_config(config: Mapping[str, Any], trusted: bool = False) -> None:
     _check_serverless_config(config)
     if "AsyncInferenceConfig" in config and "CrossRegionTrafficConfig" in config:
         raise ValidationError("CrossRegionTrafficConfig cannot be given together with AsyncInferenceConfig.")
+    check_async(config)
     _check_explainer(config.get("ExplainerConfig", {}).get("ClarifyExplainerConfig"))
 
 

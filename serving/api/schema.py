@@ -27,6 +27,8 @@ _INSTANCE_TYPE, _LONGEST_INSTANCE_TYPE = r"ml\.[a-z0-9-]+\.[a-z0-9]+", 64
 #: Where a model lies: AWS's pattern, or a file (which storage still has to allow).
 _LOCAL_URLS = ("Url", "S3ModelUri")
 _OR_FILE = r"|file://.+"
+#: Where a notification goes: AWS's pattern of a topic, or our own kind of receiver (which the operator has to list).
+_TOPICS, _OR_RECEIVER = ("SnsTopicArn",), r"|https?://[!-~]+"
 #: Unknown members are told once each; a caller who makes names up does not fill the log.
 _MOST_TOLD = 500
 
@@ -148,7 +150,8 @@ class _Nodes:
         if words and all(word.startswith("ml.") for word in words):  # new ones appear monthly
             words, source, high = (), _INSTANCE_TYPE, _LONGEST_INSTANCE_TYPE
         local = name in _LOCAL_URLS
-        pattern = compile_pattern(source + _OR_FILE if local else source) if source else None
+        ours = _OR_FILE if local else _OR_RECEIVER if name in _TOPICS else ""
+        pattern = compile_pattern(source + ours) if source else None
         return shapes.Text(raw.get("min"), high, source, pattern, words, bool(raw.get("sensitive")), local)
 
     def _number(self, name: str, raw: Mapping[str, Any]) -> shapes.Node:

@@ -106,7 +106,7 @@ def _asynchronous(config: Body, deployed: Body) -> AsyncSpec:
     output = config["OutputConfig"]
     topics = output.get("NotificationConfig", {})
     return AsyncSpec(
-        output=output["S3OutputPath"],
+        output=output.get("S3OutputPath", ""),
         failure=output.get("S3FailurePath", ""),
         concurrency=config.get("ClientConfig", {}).get("MaxConcurrentInvocationsPerInstance", _USUAL_CONCURRENCY),
         success_topic=topics.get("SuccessTopic", ""),

@@ -99,7 +99,7 @@ def places(output: str, failure: str, id: str, extension: str = "", filename: st
 
 
 def plain_prefix(region: str, account: str, endpoint: str) -> str:
-    """Where the answers of an endpoint go that is not configured for asynchronous calls."""
+    """Where the answers of an endpoint go that is not configured for asynchronous calls, or names no place."""
     return f"s3://sagemaker-{region}-{account}/async/{endpoint}"
 
 

@@ -91,16 +91,15 @@ class AsyncDoor:
 
     def _config(self, endpoint: Endpoint, plain: bool) -> Mapping[str, Any]:
         """How the endpoint's calls are answered: its ``async`` row, or where plain calls go."""
+        prefix = plain_prefix(self._settings.region, self._settings.account_id, endpoint.name)
         for row in self._directory.table["endpoints"]:
             if row["name"] == endpoint.name and row.get("async"):
-                found: Mapping[str, Any] = row["async"]
-                return found
+                return {**row["async"], "output": row["async"]["output"] or prefix}
         if not plain:
             raise ValidationError(
                 f"Endpoint {endpoint.name} is not asynchronous: invoke it with InvokeEndpoint, or give its "
                 "configuration an AsyncInferenceConfig."
             )
-        prefix = plain_prefix(self._settings.region, self._settings.account_id, endpoint.name)
         return {"output": prefix, "failure": prefix, "success_topic": "", "error_topic": "", "include": []}
 
     def _work(self, endpoint: Endpoint, args: Args, payload: bytes, row: Mapping[str, Any]) -> NewWork:

@@ -54,6 +54,11 @@ class AsyncMetrics:
         total = self._histogram("sagemaker_total_processing_seconds", *labels)
         total.observe(max(0.0, now - work.created))
 
+    def undelivered(self, notice: Work) -> None:
+        """A notice has been given up (``outbox.deliver_forever``)."""
+        endpoint, variant = str(notice.body["endpoint"]), str(notice.body["variant"])
+        self._registry.counter("sagemaker_notification_failures_total", endpoint, variant).add()
+
     def downloaded(self, endpoint: str, variant: str, seconds: float) -> None:
         """So long it took until an input was there."""
         self._histogram("sagemaker_request_download_seconds", endpoint, variant).observe(seconds)
