@@ -22,7 +22,7 @@ from serving import database
 from serving.errors import ConfigError
 from serving.jobs import tables
 from serving.jobs.clock import Clock, Mark, QueueTime
-from serving.jobs.session import SEALED, SqlQueueSession, seal, seal_bytes
+from serving.jobs.session import SEALED, SqlQueueSession, is_sound, seal, seal_bytes
 
 #: Seconds a new process waits for the old one's lock.
 _PREDECESSOR = 10.0
@@ -39,10 +39,11 @@ def _check(connection: Connection, kept: Mapping[str, str]) -> None:
     driver = connection.connection.driver_connection
     assert driver is not None  # a connection that is open has one
     driver.create_function("work_seal", len(SEALED), seal, deterministic=True)
+    driver.create_function("is_sound", 1, is_sound, deterministic=True)
     driver.create_function("bytes_seal", 1, seal_bytes, deterministic=True)
     for statement in (tables.DAMAGED_WORK, tables.DAMAGED_CONTENT):
         if (found := connection.execute(statement).first()) is not None:
-            raise ConfigError(f"The job queue is damaged: its work {found.name!r} is not what was put.")
+            raise ConfigError(f"The job queue is damaged: its work {found.name!r} is not what was kept.")
 
 
 def _mark(kept: Mapping[str, str]) -> Mark | None:

@@ -108,12 +108,12 @@ class SqlQueueSession:
 
     def checkpoint(self, work: Work, progress: Mapping[str, Any]) -> bool:
         """Keep how far this attempt got. False: the attempt is no longer the newest."""
-        return self._changes(tables.CHECKPOINT, work, new_progress=_json(progress))
+        return self._changes(tables.CHECKPOINT, work, new_progress=_sealed(progress))
 
     def decide(self, work: Work, outcome: Mapping[str, Any], answer: bytes = b"") -> Work | None:
         """What this attempt came to, for good; it has still to be published. None: not the newest attempt. Asked again
         by the owner (who may not have heard the answer), it tells what was decided first."""
-        kept = _fence(work) | {"new_outcome": _json(outcome), "new_answer_size": len(answer)}
+        kept = _fence(work) | {"new_outcome": _sealed(outcome), "new_answer_size": len(answer)}
         row = self._connection.execute(tables.DECIDE, kept).first()
         if row is None:
             return self._one(tables.DECIDED_BY, **_fence(work), of_owner=work.owner)
@@ -132,7 +132,7 @@ class SqlQueueSession:
         None stays as it was. False: not the newest attempt, or ended already; then ``also`` is not put."""
         if state not in ("done", "failed"):
             raise ValueError(f"work does not finish as {state}")
-        kept = None if outcome is None else _json(outcome)
+        kept = None if outcome is None else _sealed(outcome)
         if not self._ends(tables.FINISH, work, new_state=state, new_outcome=kept):
             return False
         if answer is not None:
@@ -163,7 +163,7 @@ class SqlQueueSession:
         if row is None:
             return None
         if row.state in OPEN and row.state != "decided":
-            asked = {"of_id": row.id, "new_outcome": _json(outcome), **self._end()}
+            asked = {"of_id": row.id, "new_outcome": _sealed(outcome), **self._end()}
             self._count(row.lane, -1, -int(row.state == "leased"))
             row = self._connection.execute(tables.CANCEL, asked).one()
             self._drop_payload(row.id, row.payload_size)
@@ -175,7 +175,7 @@ class SqlQueueSession:
         of = {"of_lane": lane}
         counted = {row.state: row.number for row in self._connection.execute(tables.COUNT_LANE, of)}
         self._connection.execute(tables.DROP_LANE_PAYLOADS, of)
-        self._connection.execute(tables.CANCEL_LANE, of | {"new_outcome": _json(outcome), **self._end()})
+        self._connection.execute(tables.CANCEL_LANE, of | {"new_outcome": _sealed(outcome), **self._end()})
         number = int(sum(counted.values()))
         self._count(lane, -number, -counted.get("leased", 0))
         return number
@@ -187,7 +187,7 @@ class SqlQueueSession:
 
     def expire(self, work: Work, outcome: Mapping[str, Any], also: Sequence[NewWork] = ()) -> bool:
         """End unstarted work as ``expired``. False: it has started or ended meanwhile."""
-        if not self._ends(tables.EXPIRE, work, new_outcome=_json(outcome)):
+        if not self._ends(tables.EXPIRE, work, new_outcome=_sealed(outcome)):
             return False
         self._count(work.lane, -1, 0)
         self._put_also(also)
@@ -368,6 +368,28 @@ def seal_bytes(content: bytes) -> int:
     return zlib.crc32(content)
 
 
+def is_sound(text: str) -> bool:
+    """Whether a progress or an outcome is what was kept: JSON behind its CRC-32 in eight digits."""
+    return text[:8] == f"{zlib.crc32(text[8:].encode()):08x}"
+
+
+def _sealed(value: Mapping[str, Any]) -> str:
+    text = _json(value)
+    return f"{zlib.crc32(text.encode()):08x}{text}"
+
+
+def _unsealed(row: Row[Any], text: str | None) -> Any:
+    if text is None:
+        return None
+    if not is_sound(text):
+        raise _damaged(row)
+    return orjson.loads(text[8:])
+
+
+def _damaged(row: Row[Any]) -> InternalFailure:
+    return InternalFailure(f"The queued work {row.name!r} is damaged.")
+
+
 def _fence(work: Work) -> dict[str, int]:
     return {"of_id": work.id, "of_attempt": work.attempt}
 
@@ -406,7 +428,7 @@ def _new_work(number: int, new: NewWork, row: Mapping[str, Any]) -> Work:
 
 def _work(row: Row[Any], payload: bytes = b"", answer: bytes = b"") -> Work:
     if seal(row.name, row.lane, row.priority, row.label, row.repeat, row.body) != row.seal:
-        raise InternalFailure(f"The queued work {row.name!r} is damaged.")
+        raise _damaged(row)
     return Work(
         id=row.id,
         name=row.name,
@@ -419,8 +441,8 @@ def _work(row: Row[Any], payload: bytes = b"", answer: bytes = b"") -> Work:
         attempt=row.attempt,
         deaths=row.deaths,
         owner=row.owner,
-        progress=None if row.progress is None else orjson.loads(row.progress),
-        outcome=None if row.outcome is None else orjson.loads(row.outcome),
+        progress=_unsealed(row, row.progress),
+        outcome=_unsealed(row, row.outcome),
         answer=answer,
         queued=row.queued,
         due=row.due,

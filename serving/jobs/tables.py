@@ -45,11 +45,13 @@ from sqlalchemy import (
     Subquery,
     Table,
     Text,
+    and_,
     bindparam,
     delete,
     func,
     insert,
     literal_column,
+    or_,
     select,
     tuple_,
     union_all,
@@ -346,10 +348,16 @@ RECOUNT = (
 DROP_ALL_LANES = delete(lanes)
 ADD_LANES = insert(lanes)
 
-#: Rows that are not what was put. The functions are lent to a SQLite connection by ``database.py``.
+#: Rows that are not what was kept. The functions are lent to a SQLite connection by ``database.py``.
 DAMAGED_WORK = (
     select(_w.name)
-    .where(_w.seal != func.work_seal(_w.name, _w.lane, _w.priority, _w.label, _w.repeat, _w.body))
+    .where(
+        or_(
+            _w.seal != func.work_seal(_w.name, _w.lane, _w.priority, _w.label, _w.repeat, _w.body),
+            and_(_w.progress.is_not(None), func.is_sound(_w.progress) == 0),
+            and_(_w.outcome.is_not(None), func.is_sound(_w.outcome) == 0),
+        )
+    )
     .limit(1)
 )
 DAMAGED_CONTENT = select(_w.name).join(content, _c.work == _w.id).where(_c.seal != func.bytes_seal(_c.content)).limit(1)

@@ -1,4 +1,4 @@
-"""The queue under faults: killed workers, full disks, failed flushes, damaged files, a second process, a lost server."""
+"""The queue under faults: killed workers, full disks, failed flushes, damaged files, a second process, a lost one."""
 
 from __future__ import annotations
 
@@ -346,6 +346,15 @@ def test_a_file_that_was_cut_is_refused(file: Path, share: float) -> None:
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * share)])
     refuses(f"sqlite:///{file}")
+
+
+@pytest.mark.parametrize("what", [b"label 77", b'{"Name":"88"}', b"200}", b"answeranswer", b"\x05\x05\x05", b"queued"])
+def test_a_value_that_turned_is_refused(file: Path, what: bytes) -> None:
+    """What was put, what it came to, the bytes of either, its state: the sentence says which work it is."""
+    content = file.read_bytes()
+    place = content.rindex(what)
+    file.write_bytes(content[: place + 2] + bytes([content[place + 2] ^ 1]) + content[place + 3 :])
+    assert refuses(f"sqlite:///{file}").startswith("The job queue is damaged: ")
 
 
 @settings(max_examples=60, deadline=None)
