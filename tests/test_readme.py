@@ -39,8 +39,8 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 COMMANDS = typer.main.get_command(program).commands  # type: ignore[attr-defined]  # a group, as it has commands
 
-#: Variables the README may name that are no settings of the server: none so far.
-OTHER_VARIABLES: frozenset[str] = frozenset()
+#: Variables the README may name that are no settings of the server: that of a transform job's environment.
+OTHER_VARIABLES = frozenset({"SERVING_TRANSFORM_MAX_BAD_RECORDS"})
 
 
 class Block(NamedTuple):
@@ -138,7 +138,7 @@ def test_there_is_one_test_command() -> None:
 # --- what is offered, what is not -----------------------------------------------------------------------------------
 
 #: What the runtime API offers, beside the control API's table.
-RUNTIME = {"InvokeEndpoint", "InvokeEndpointWithResponseStream"}
+RUNTIME = {"InvokeEndpoint", "InvokeEndpointWithResponseStream", "InvokeEndpointAsync"}
 
 
 def section(heading: str) -> str:
