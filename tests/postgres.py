@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
 import shutil
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import count
 from pathlib import Path
 from urllib.parse import quote
@@ -71,11 +73,11 @@ class Postgres:
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """Start a server for the length of a ``with``; 2 to 3 seconds, most of them initdb's."""
+    """Start a server for the length of a ``with``: 0.5 seconds, and 2 more for the first of a process."""
     folder = Path(tempfile.mkdtemp(prefix="pg"))  # short: the path of a socket has 107 characters at most
     try:
         user = _own(folder)
-        _run("initdb", user, "--pgdata", str(folder / "data"), "--username=postgres", "--auth=trust", "--no-sync")
+        subprocess.run([*user, "cp", "-a", str(_initial()), str(folder / "data")], check=True, cwd="/")
         server = Postgres(folder, user)
         server.start()
         try:
@@ -84,6 +86,16 @@ def postgres() -> Iterator[Postgres]:
             server.stop()
     finally:
         shutil.rmtree(folder)
+
+
+@cache
+def _initial() -> Path:
+    """What every server begins with, made once: it goes with this process."""
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    atexit.register(shutil.rmtree, folder)
+    user = _own(folder)
+    _run("initdb", user, "--pgdata", str(folder / "data"), "--username=postgres", "--auth=trust", "--no-sync")
+    return folder / "data"
 
 
 def _own(folder: Path) -> list[str]:
