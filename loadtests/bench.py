@@ -23,6 +23,7 @@ from loadtests.report import Figure
 from loadtests.workloads import control
 from loadtests.workloads.base import Bench
 from loadtests.workloads.convnet import convnet
+from loadtests.workloads.queue import queue
 from loadtests.workloads.rows import many_rows, one_row
 from loadtests.workloads.start import start
 from loadtests.workloads.zoo import many_models, memory
@@ -39,6 +40,7 @@ WORKLOADS: dict[str, Callable[[Bench], list[Figure]]] = {
     "control-restart": control.restart,
     "control-updates": control.updates,
     "control-route": control.route,
+    "queue": queue,
 }
 _ARTIFACTS = ROOT / "models" / "artifacts"
 _QUICK = (3, 1)  # rounds, seconds a side in each
