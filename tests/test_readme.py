@@ -15,6 +15,7 @@ Fenced blocks are told apart by what stands behind their opening fence:
 from __future__ import annotations
 
 import os
+import random
 import re
 import shlex
 import socket
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -231,11 +233,19 @@ def session(texts: list[str], port: int) -> str:
     return "\n".join([*script, ""])
 
 
+def free_port() -> int:
+    """A port that nobody has, below those that the system gives to whoever connects meanwhile."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("127.0.0.1", random.randrange(1024, max(lowest, 10_000))))
+            port: int = tried.getsockname()[1]
+            return port
+
+
 def run(texts: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run shell blocks as a reader would, who has installed the project: ``serving`` and ``python`` are on the path."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     shims = folder / ".bin"
     shims.mkdir()
     for name, arguments in (("serving", "-m serving"), ("python", ""), ("python3", "")):
