@@ -274,8 +274,9 @@ async def _post(target: Target, addresses: Sequence[str], tls: ssl.SSLContext | 
                 writer.write(_head(target, len(data), id) + data)
                 await writer.drain()
                 status = await _status(reader)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(_skip(reader), _REST_SECONDS)
+                with suppress(TimeoutError, OSError):
+                    async with asyncio.timeout(_REST_SECONDS):
+                        await _skip(reader)
                 return status
             finally:
                 writer.transport.abort()

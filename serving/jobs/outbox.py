@@ -236,7 +236,8 @@ class _Outbox:
                 while work := self._desk.next(time.monotonic()):
                     self._send(work)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), pause)
+                    async with asyncio.timeout(pause):  # wait_for of Python 3.11 can lose our being cancelled
+                        await self._wake.wait()
         finally:
             await self._stop()
 
