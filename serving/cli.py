@@ -355,8 +355,10 @@ def _followed(server: Server, name: str) -> Body:
             return transforming.follow(
                 server, name, lambda job: shown(*transforming.done(job), transforming.standing(job))
             )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ServiceUnavailable) as error:
         tell(f"job {name} goes on; follow it: serving transforms {name} --wait, or stop it: --stop instead")
+        if isinstance(error, ServiceUnavailable):
+            raise
         raise typer.Exit(130) from None
 
 
