@@ -29,6 +29,8 @@ from serving.config import Settings
 from serving.endpoint import Directory
 from serving.errors import ServiceUnavailable, ServingError, ValidationError
 from serving.jobs.async_inference import AsyncConsumers, AsyncDoor
+from serving.jobs.notifier import Notifier
+from serving.jobs.outbox import deliver_forever
 from serving.jobs.queue import Queue, QueueThread
 from serving.jobs.transform import Transforms
 from serving.link import ControlLink, settings_of
@@ -39,6 +41,8 @@ from serving.workers import memory
 
 #: A queue that cannot be opened is tried again so soon, and later each time.
 _REOPEN_SECONDS, _LONGEST_REOPEN_SECONDS = 0.2, 10.0
+#: After a defect of ours.
+_PAUSE_SECONDS = 5.0
 #: A question that comes while the queue is being opened waits so long for it.
 _OPENING_SECONDS = 5.0
 
@@ -126,6 +130,10 @@ class Service:
         self._consumers: AsyncConsumers
         self._transforms: Transforms
         self._answers: dict[str, Answer] = {}
+        self._owner = f"jobs-{uuid.uuid4()}"
+        self._noticed = asyncio.Event()
+        self._notifier = Notifier(settings)
+        self._delivering: asyncio.Task[None]
 
     async def start(self) -> None:
         """Open the queue, and take up what is in it. Raises ``ServingError`` when that cannot be done now."""
@@ -140,11 +148,17 @@ class Service:
     async def _take_up(self) -> None:
         settings, directory, registry = self._settings, self._directory, self._registry
         objects = await asyncio.to_thread(open_objects, settings)
-        owner = f"jobs-{uuid.uuid4()}"
-        self._consumers = AsyncConsumers(self._thread, objects, directory, settings, registry, owner)
+        self._consumers = AsyncConsumers(
+            self._thread, objects, directory, settings, registry, self._owner, self._noticed.set
+        )
         self._transforms = Transforms(self._thread, objects, directory, registry, self._link.ask)
-        await self._consumers.start()
-        await self._transforms.start()
+        try:
+            await self._transforms.start()
+            await self._consumers.start()
+        except BaseException:
+            self._consumers.close()
+            raise
+        self._delivering = asyncio.create_task(self._deliver())
         door = AsyncDoor(self._consumers)
         self._answers = {
             "submit": _with_bytes(door.submit),
@@ -162,6 +176,9 @@ class Service:
     async def rest(self) -> None:
         """Start nothing more, and hand back what was leased. Calls are still taken in."""
         await asyncio.gather(self._consumers.rest(), self._transforms.close())
+        self._delivering.cancel()  # last: calls that have just ended have something to tell
+        await asyncio.wait([self._delivering])
+        self._notifier.close()
 
     async def close(self) -> None:
         """Let go of the queue."""
@@ -171,6 +188,18 @@ class Service:
     async def _let_go(self) -> None:
         await asyncio.to_thread(self._thread.close)
         self._queue.close()
+
+    async def _deliver(self) -> None:
+        """Notifications go out as long as this process lives, whatever becomes of one."""
+        while True:
+            try:
+                metrics = self._consumers.means.metrics
+                await deliver_forever(
+                    self._thread, self._notifier, self._owner, wake=self._noticed, given_up=metrics.undelivered
+                )
+            except Exception:
+                log.exception("notifications have to wait")
+            await asyncio.sleep(_PAUSE_SECONDS)  # a defect must not spin
 
     def answer(self, what: str) -> Answer:
         """Who answers a question, by its name. Raises ``ValidationError``."""

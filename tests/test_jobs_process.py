@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import queue
 import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -120,12 +123,43 @@ def test_the_next_start_goes_on(tmp_path: Path) -> None:
             assert ["Completed"] * 6 == [ended(client, location)["Status"] for location in made]
 
 
+def test_who_wants_to_know_is_told(tmp_path: Path) -> None:
+    """A notification for each call, to the host that the operator allows."""
+    told: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+            told.put((message["eventName"], message.get("inferenceId", "")))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as receiver:
+        serving = threading.Thread(target=receiver.serve_forever, daemon=True)
+        serving.start()
+        address = f"127.0.0.1:{receiver.server_port}"
+        topics = {"SuccessTopic": f"http://{address}/done", "ErrorTopic": f"http://{address}/failed"}
+        config = declared(tmp_path, NotificationConfig=topics)
+        environment = {"SERVING_NOTIFY_HOSTS": address}
+        with serve(tmp_path, "--allow-code", "--config", config, environment=environment) as server:
+            with server.client() as client:
+                submit(client, order(say="x"), X_Amzn_SageMaker_Inference_Id="good")
+                submit(client, b'{"raise": 500, "text": "no"}', X_Amzn_SageMaker_Inference_Id="bad")
+            found = {told.get(timeout=30) for _ in range(4)}
+        receiver.shutdown()
+        serving.join(10)
+    assert {("TestNotification", ""), ("InferenceResult", "good"), ("InferenceResult", "bad")} == found
+
+
 def test_a_queue_that_cannot_be_opened_costs_only_calls_for_later(tmp_path: Path) -> None:
     """503 for those, and a line in the log; the rest is served, and once it can be opened everything is."""
     config = declared(tmp_path)
-    queue = tmp_path / "data" / "queue.db"
-    queue.parent.mkdir()
-    queue.write_bytes(b"no database " * 1000)
+    file = tmp_path / "data" / "queue.db"
+    file.parent.mkdir()
+    file.write_bytes(b"no database " * 1000)
     with serve(tmp_path, "--allow-code", "--config", config) as server, server.client() as client:
         server.wait_for("the queue cannot be opened")
         for answer in (
@@ -136,7 +170,7 @@ def test_a_queue_that_cannot_be_opened_costs_only_calls_for_later(tmp_path: Path
             assert (503, "ServiceUnavailable") == (answer.status_code, answer.json()["__type"])
             assert str(tmp_path) not in answer.text
         assert "now" == client.post(PLAIN, content=order(say="now")).text
-        queue.unlink()
+        file.unlink()
         server.wait_for("the queue is open")
         assert "Completed" == ended(client, submit(client, order(say="x")))["Status"]
 
