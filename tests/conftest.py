@@ -1,4 +1,8 @@
-"""What holds for every test: other processes share the machine, two of them running tests."""
+"""What holds for every test: other processes share the machine, and one of them runs tests too.
+
+Each of the two collects for itself and must find the same tests, so names and parameters of tests come from no set, no
+clock and no dice.
+"""
 
 from __future__ import annotations
 
