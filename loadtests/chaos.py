@@ -2,7 +2,8 @@
 
 ``python -m loadtests.chaos kill-workers --seconds 60`` kills -9 a random worker every two seconds under 16 connections:
 no call may fail. ``python -m loadtests.chaos cold-herd`` sends 200 callers at once to one cold model: it may be loaded
-once. Exit status 1 when a promise is broken.
+once. ``python -m loadtests.chaos async-kill --kills 30 --jobs 200`` kills -9 all of the server under asynchronous jobs:
+each comes to one end. Exit status 1 when a promise is broken.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from loadtests.async_kill import run as run_async_kill
 from loadtests.client import ClientProcess, Count, Plan, run_plan
 from loadtests.generator import Call
 from loadtests.processes import ROOT, Running, exit_on_sigterm, our_server
@@ -142,7 +144,13 @@ def _facts(count: Count) -> dict[str, Any]:
     }
 
 
-TRIALS = {"kill-workers": kill_workers, "cold-herd": cold_herd}
+def async_kill(options: argparse.Namespace) -> Outcome:
+    """Kill everything ``options.kills`` times under ``options.jobs`` asynchronous jobs."""
+    facts, faults = run_async_kill(options)
+    return Outcome("async-kill", facts, tuple(faults))
+
+
+TRIALS = {"kill-workers": kill_workers, "cold-herd": cold_herd, "async-kill": async_kill}
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -155,7 +163,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--callers", type=int, default=200, help="of a cold model (default: %(default)s)")
     parser.add_argument("--models", type=int, default=5, help="cold models, one after the other (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=None, help="of the choice of workers (default: chance)")
+    parser.add_argument("--kills", type=int, default=30, help="of the whole server (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=200, help="asynchronous jobs (default: %(default)s)")
+    parser.add_argument("--within", type=float, default=5.0, help="seconds to go on after a start (%(default)s)")
+    parser.add_argument("--seed", type=int, default=None, help="of what is left to chance (default: chance)")
     parser.add_argument("--artifacts", type=Path, default=ROOT / "models" / "artifacts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcome there too")
     options = parser.parse_args(arguments)

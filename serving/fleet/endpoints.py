@@ -38,6 +38,8 @@ _LONGEST_REASON = 1024
 _FIRST_RETRY, _LONGEST_RETRY = 0.5, 60.0
 #: Fronts are not kept waiting any longer for those whose artifacts take long to fetch.
 _ENTER_SECONDS = 5.0
+#: What workers of a deleted asynchronous endpoint get: whoever has its table has called their calls off.
+_CALLED_OFF_SECONDS = 1.0
 
 log = logging.getLogger("serving.fleet")
 
@@ -332,7 +334,8 @@ class Endpoints:
             self.names.forget_endpoint(before.endpoint)
         self._on_change()
         await self._known()
-        self._supervisor.remove(before.keys)
+        called_off = before.spec is not None and before.spec.asynchronous is not None
+        self._supervisor.remove(before.keys, _CALLED_OFF_SECONDS if called_off else None)
         self._on_change()
         await self._supervisor.drained(before.keys)
 

@@ -41,6 +41,7 @@ _SWEEP_SECONDS, _PRUNE_SECONDS, _MEASURE_SECONDS = 5.0, 60.0, 0.25
 _PRUNED_AT_ONCE = 1000
 #: What the loop's clock and the queue's may differ by over a pause.
 _CLOCKS_APART = 0.02
+_LONGEST_CLOSED_SECONDS = 5.0
 #: After the queue could not be asked, or a defect of ours.
 _PAUSE_SECONDS, _LONG_PAUSE_SECONDS = 1.0, 30.0
 #: Part of ``drain_seconds`` that calls under way get to finish: the rest is for handing back.
@@ -153,9 +154,12 @@ class Lane:
             self._wanted.set()
 
     def _on_put_off(self, again: Again) -> None:
+        """Where others would fare alike the whole lane pauses, but looks now and then whether that has changed."""
+        pause = again.pause
         if again.others_too:
-            self._closed_until = max(self._closed_until, time.monotonic() + again.pause)
-        self.wake_later(again.pause)
+            pause = min(pause, _LONGEST_CLOSED_SECONDS)
+            self._closed_until = max(self._closed_until, time.monotonic() + pause)
+        self.wake_later(pause)
 
     async def _put_off(self, work: Work) -> None:
         try:
@@ -267,7 +271,7 @@ class AsyncConsumers:
 
     async def start(self) -> None:
         """Take up what predecessors left: what they were running is queued again in its place, what they had decided
-        is published. Call it before anybody else of this process leases anything. Raises ``ServingError``."""
+        is published. Those of the same kind (``KIND-…``) are taken for predecessors. Raises ``ServingError``."""
         means = self.means
         rescued, lanes, spooled = await means.queue.do(self._inherit)
         if rescued:
@@ -284,7 +288,8 @@ class AsyncConsumers:
 
     def _inherit(self, session: QueueSession) -> tuple[int, list[str], set[str]]:
         owner = self.means.owner
-        rescued = session.rescue([one for one in session.owners() if one != owner])
+        kind = owner.partition("-")[0] + "-"
+        rescued = session.rescue([one for one in session.owners() if one.startswith(kind) and one != owner])
         lanes = [lane for lane in session.lanes() if lane.startswith(PREFIX)]
         spooled: set[str] = set()
         for lane in lanes:

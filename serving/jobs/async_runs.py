@@ -177,10 +177,12 @@ class Runs:
         return await answer(endpoint, invocation, on_accepted)
 
     async def _put_off(self, work: Work, again: Again) -> None:
+        """Queue it again. A pause that its lane keeps is not written down: after a restart nothing waits for it."""
+
         def put_off(session: QueueSession) -> None:
             if again.progress is not None:
                 session.checkpoint(work, again.progress)
-            session.retry(work, again.pause)
+            session.retry(work, 0.0 if again.others_too else again.pause)
 
         await self._write(work, put_off)
 
