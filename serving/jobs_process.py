@@ -41,6 +41,8 @@ from serving.workers import memory
 
 #: A queue that cannot be opened is tried again so soon, and later each time.
 _REOPEN_SECONDS, _LONGEST_REOPEN_SECONDS = 0.2, 10.0
+#: A table that a front works by already is waited for so long.
+_TABLE_SECONDS = 2.0
 #: After a defect of ours.
 _PAUSE_SECONDS = 5.0
 #: A question that comes while the queue is being opened waits so long for it.
@@ -129,6 +131,8 @@ class Service:
         self._thread: QueueThread
         self._consumers: AsyncConsumers
         self._transforms: Transforms
+        self._door: AsyncDoor
+        self._applied = asyncio.Event()
         self._answers: dict[str, Answer] = {}
         self._owner = f"jobs-{uuid.uuid4()}"
         self._noticed = asyncio.Event()
@@ -159,9 +163,9 @@ class Service:
             self._consumers.close()
             raise
         self._delivering = asyncio.create_task(self._deliver())
-        door = AsyncDoor(self._consumers)
+        self._door = door = AsyncDoor(self._consumers)
         self._answers = {
-            "submit": _with_bytes(door.submit),
+            "submit": _with_bytes(self._submit),
             "status": _of(door.status),
             "page": _of(door.page),
             "cancel": _of(door.cancel),
@@ -172,6 +176,16 @@ class Service:
         """Work by this table from now on, as ``directory`` does already."""
         self._consumers.apply(table)
         self._transforms.apply(table.get("transforms", ()))
+        self._applied.set()
+        self._applied = asyncio.Event()
+
+    async def _submit(self, args: Mapping[str, Any], payload: bytes) -> Any:
+        """A front that knows the endpoint may have heard of it a moment before we do."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TABLE_SECONDS):
+                while self._directory.table["version"] < args["table"]:
+                    await self._applied.wait()
+        return await self._door.submit(args, payload)
 
     async def rest(self) -> None:
         """Start nothing more, and hand back what was leased. Calls are still taken in."""
@@ -266,6 +280,7 @@ class Jobs:
         sweeping.cancel()
 
     async def _open_queue(self) -> None:
+        await self._link.knows.wait()  # until then no endpoint is known
         pause = _REOPEN_SECONDS
         while not self._open.is_set():
             try:

@@ -33,7 +33,8 @@ def transform_fn(model, body, content_type, accept, context):
     for name, value in order.get("headers", {}).items():
         context.set_response_header(name, value)
     said = {"pid": os.getpid(), "content_type": content_type, "accept": accept, **context.request_headers}
-    return order.get("say", "x" * order["size"] if "size" in order else json.dumps(said)), "text/plain"
+    text = order.get("say", "x" * order["size"] if "size" in order else json.dumps(said))
+    return text, order.get("type", "text/plain")
 """
 
 

@@ -325,6 +325,15 @@ def test_an_answer_comes_whole(client: httpx.Client, size: int) -> None:
     assert b"x" * size == answer.content
 
 
+@pytest.mark.parametrize("kind", ["a/b\r\nX-Evil: 1", "\u20ac", "x" * 5000, ""])
+def test_the_type_of_an_answer_stays_a_type(client: httpx.Client, kind: str) -> None:
+    """Whatever the model says it is."""
+    location = submit(client, order(type=kind, say="x"))
+    ended(client, location)
+    answer = client.get(f"{location}/output")
+    assert (200, "x", None) == (answer.status_code, answer.text, answer.headers.get("x-evil"))
+
+
 def test_there_is_no_answer_before_the_end(client: httpx.Client, tmp_path: Path) -> None:
     """404 until then."""
     with held(client, tmp_path / "gate") as running:

@@ -76,6 +76,7 @@ def _sender(request: Request, identity: auth.Identity | None) -> Sender:
 async def _submit(front: Front, asked: dict[str, Any], body: bytes) -> Status:
     aliases = front.directory.table.get("aliases", {}).get(asked["endpoint"], {})
     asked["target_model"] = aliases.get(asked["target_model"], asked["target_model"])
+    asked["table"] = front.directory.table["version"]
     accepted, _ = await front.jobs.ask("submit", asked, body)
     told: Status = accepted
     return told
@@ -87,8 +88,13 @@ def _accepted(endpoint: str, call: Status) -> Response:
         "X-Amzn-SageMaker-FailureLocation": call["FailureLocation"],
         "Location": f"/endpoints/{endpoint}/async-invocations/{call['Id']}",
     }
-    given = {name: value for name, value in headers.items() if value}
+    given = {name: _as_header(value) for name, value in headers.items() if value}
     return json_answer({"InferenceId": call["InferenceId"]}, 202, given)
+
+
+def _as_header(url: str) -> str:
+    """A URL as a header can hold it: UTF-8, without anything that ends a line."""
+    return "".join(filter(str.isprintable, url)).encode().decode("latin-1")
 
 
 # -- looking --------------------------------------------------------------------------------------------------------
@@ -160,7 +166,7 @@ async def _outcome(front: Front, args: Status, headers: Mapping[str, str]) -> Re
         raise ModelError(first[:_LONGEST_MESSAGE].decode("utf-8", "replace"))
     if told["Status"] != "Completed":
         raise Conflict(f"Asynchronous call {args['id']} has no output: it is {told['Status']}.")
-    sent = {"content-type": told["ContentType"] or "application/octet-stream", **headers}
+    sent = {"content-type": invocations.clean(told["ContentType"]) or "application/octet-stream", **headers}
     if told["Size"] <= len(first):
         return Response(first, 200, sent)
     sent["content-length"] = str(told["Size"])
