@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import orjson
 
 from serving.errors import ObjectMissing, ValidationError
-from serving.objects import ObjectStore
+from serving.objects import LocalObjects, ObjectStore
 from serving.objects.base import ObjectInfo, object_url, prefix_url
 
 #: Bytes a manifest may have: a million keys of 250 characters.
 MOST_MANIFEST = 256 << 20
-#: Objects of a manifest that are looked up at once, and by one thread in a row.
-_LOOKERS, _IN_A_ROW = 16, 32
+#: Threads that look up the objects of a manifest in a store far away, and objects that are looked up at once.
+_LOOKERS, _AT_ONCE = 16, 512
 
 
 class Source(NamedTuple):
@@ -72,8 +72,7 @@ def _named(found: Iterator[ObjectInfo], base: str, target: str) -> Iterator[Sour
     for url, size, version in found:
         output = f"{target}{url.removeprefix(base)}.out"
         try:
-            object_url(url)
-            object_url(output)
+            object_url(output)  # what could be wrong with the input's name is in the output's too
         except ValidationError:
             raise ValidationError(f"The object {_quoted(url)} or its output has a name that is not possible.") from None
         yield Source(url, size, version, output)
@@ -159,16 +158,17 @@ def _check_keys(where: str, prefix: str, keys: list[Any]) -> None:
 
 
 def _looked_up(objects: ObjectStore, prefix: str, keys: list[str]) -> Iterator[ObjectInfo]:
-    """The objects of a manifest, in its order; a store far away is asked by several threads."""
+    """The objects of a manifest, in its order."""
+    urls = (prefix + key for key in keys)
+    found = map(objects.stat, urls) if isinstance(objects, LocalObjects) else _asked(objects, urls)
+    for key, info in zip(keys, found, strict=True):
+        if info is None:
+            raise ValidationError(f"The manifest lists {_quoted(prefix + key)}, which does not exist.")
+        yield info
 
-    def look(part: list[str]) -> list[ObjectInfo | None]:
-        return [objects.stat(prefix + key) for key in part]
 
-    rest = iter(keys)
+def _asked(objects: ObjectStore, urls: Iterator[str]) -> Iterator[ObjectInfo | None]:
+    """What a store far away says of many objects, asked by several threads, a few questions ahead."""
     with ThreadPoolExecutor(_LOOKERS, "manifest") as pool:
-        while parts := [part for part in (list(islice(rest, _IN_A_ROW)) for _ in range(_LOOKERS)) if part]:
-            for part, found in zip(parts, pool.map(look, parts), strict=True):
-                for key, info in zip(part, found, strict=True):
-                    if info is None:
-                        raise ValidationError(f"The manifest lists {_quoted(prefix + key)}, which does not exist.")
-                    yield info
+        while some := list(islice(urls, _AT_ONCE)):
+            yield from pool.map(objects.stat, some)
