@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -15,7 +15,7 @@ from serving.database import CANNOT_BE_KEPT
 from serving.errors import InternalFailure, ValidationError
 from serving.jobs import tables
 from serving.jobs.clock import QueueTime
-from serving.jobs.work import ENDED, OPEN, Backlog, NewWork, Put, State, Work
+from serving.jobs.work import ENDED, OPEN, RUNNING, SLICE, Backlog, NewWork, Put, State, Work
 
 #: Rows that one statement takes at most, and works that ``position`` counts.
 _MOST, _FURTHEST = 10_000, 10_000
@@ -170,15 +170,16 @@ class SqlQueueSession:
             self._put_also(also)
         return self._whole([row])[0]
 
-    def cancel_lane(self, lane: str, outcome: Mapping[str, Any]) -> int:
-        """Cancel everything open and not decided in a lane; how many that was."""
-        of = {"of_lane": lane}
-        counted = {row.state: row.number for row in self._connection.execute(tables.COUNT_LANE, of)}
-        self._connection.execute(tables.DROP_LANE_PAYLOADS, of)
-        self._connection.execute(tables.CANCEL_LANE, of | {"new_outcome": _sealed(outcome), **self._end()})
-        number = int(sum(counted.values()))
-        self._count(lane, -number, -counted.get("leased", 0))
-        return number
+    def cancel_lane(self, lane: str, outcome: Mapping[str, Any], most: int = SLICE) -> int:
+        """Cancel up to ``most`` works of a lane that are open and not decided; how many that was. Call it until that is
+        0: a lane may have a million, and nobody else should wait for all of them."""
+        ending = {"new_outcome": _sealed(outcome), **self._end()}
+
+        def cancel(of: dict[str, Any]) -> None:
+            self._connection.execute(tables.DROP_SLICE_PAYLOADS, of)
+            self._connection.execute(tables.CANCEL_SLICE, of | ending)
+
+        return self._slices(lane, ("waiting", "queued", "leased"), most, cancel)
 
     def expired(self, most: int) -> list[Work]:
         """Queued and waiting works whose time to start is over, still as they were (see ``expire``)."""
@@ -200,12 +201,25 @@ class SqlQueueSession:
         due = self._connection.execute(tables.NEXT_DUE).scalar()
         return None if due is None else max(0.0, due - self._time.now())
 
-    def forget(self, lane: str) -> int:
-        """Remove everything of a lane; how many rows that was."""
-        removed: int = self._connection.execute(tables.FORGET, {"of_lane": lane}).rowcount
-        self._connection.execute(tables.DROP_LANE, {"of_lane": lane})
-        self._counts.pop(lane, None)
+    def forget(self, lane: str, most: int = SLICE) -> int:
+        """Remove up to ``most`` works of a lane; how many that was. Call it until that is 0."""
+        removed = self._slices(lane, _STATES, most, lambda of: self._connection.execute(tables.FORGET_SLICE, of))
+        if removed < most:  # nothing is left: nor what counted it
+            self._connection.execute(tables.DROP_LANE, {"of_lane": lane})
+            self._counts.pop(lane, None)
         return removed
+
+    def _slices(self, lane: str, states: Iterable[State], most: int, end: Callable[[dict[str, Any]], object]) -> int:
+        """End works of a lane, state by state; how many that was."""
+        done = 0
+        for state in states:
+            of = {"of_lane": lane, "of_state": state}
+            size, last = self._connection.execute(tables.SLICE, of | {"most": most - done}).one()
+            if size:
+                end(of | {"last": last})
+                self._count(lane, -size if state in OPEN else 0, -size if state in RUNNING else 0)
+                done += size
+        return done
 
     def prune(self, older_than: float, most: int) -> int:
         """Remove up to ``most`` works that ended before (epoch seconds). How long ago that is counts, not what the wall

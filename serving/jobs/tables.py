@@ -78,7 +78,6 @@ def _in(*states: State) -> str:
 _OPEN = _in("waiting", "queued", "leased", "decided")
 _RUNNING = _in("leased", "decided")
 _UNSTARTED = _in("queued", "waiting")
-_UNDECIDED = _in("waiting", "queued", "leased")
 _QUEUED = "state = 'queued'"
 _WAITING = "state = 'waiting'"
 
@@ -189,11 +188,6 @@ LABELLED = (
 CONTENT = select(content).where(_c.work.in_(bindparam("works", expanding=True)))
 ADD_CONTENT = insert(content)
 DROP_CONTENT = delete(content).where(_c.work == bindparam("of_work"), _c.kind == bindparam("of_kind"))
-DROP_LANE_PAYLOADS = delete(content).where(
-    _c.kind == literal_column("'payload'"),
-    _c.work.in_(select(_w.id).where(_w.lane == bindparam("of_lane"), _is(_UNDECIDED))),
-)
-
 #: The first of a lane, whatever others are taking left out. The choice is made apart (``MATERIALIZED`` by its lock):
 #: PostgreSQL may run a limited subquery more than once, and would then lease more than it was asked for.
 _NEXT = (
@@ -261,16 +255,17 @@ CANCEL = (
     .values(state="cancelled", outcome=bindparam("new_outcome"), **_END)
     .returning(work)
 )
-CANCEL_LANE = (
-    update(work)
-    .where(_w.lane == bindparam("of_lane"), _is(_UNDECIDED))
-    .values(state="cancelled", outcome=bindparam("new_outcome"), **_END)
+
+#: A lane may have a million rows: what is done to all of them is done in slices, the oldest of one state at a time.
+_OF_STATE = (_w.lane == bindparam("of_lane"), _w.state == bindparam("of_state"))
+_SLICE = select(_w.id).where(*_OF_STATE).order_by(_w.id).limit(bindparam("most")).subquery("slice")
+SLICE = select(func.count().label("size"), func.max(_SLICE.c.id).label("last")).select_from(_SLICE)
+_sliced = (*_OF_STATE, _w.id <= bindparam("last"))
+CANCEL_SLICE = update(work).where(*_sliced).values(state="cancelled", outcome=bindparam("new_outcome"), **_END)
+DROP_SLICE_PAYLOADS = delete(content).where(
+    _c.kind == literal_column("'payload'"), _c.work.in_(select(_w.id).where(*_sliced, _w.payload_size > 0))
 )
-COUNT_LANE = (
-    select(_w.state, func.count().label("number"))
-    .where(_w.lane == bindparam("of_lane"), _is(_UNDECIDED))
-    .group_by(_w.state)
-)
+FORGET_SLICE = delete(work).where(*_sliced)
 
 _gone = _w.owner.in_(bindparam("gone", expanding=True))
 REQUEUE = (
@@ -316,7 +311,6 @@ _OLD = (
     .limit(bindparam("most"))
 )
 PRUNE = delete(work).where(_w.id.in_(_OLD))
-FORGET = delete(work).where(_w.lane == bindparam("of_lane"))
 
 _BEFORE = (
     select(_w.id)

@@ -130,7 +130,7 @@ class JobRun:
         except (JobFailed, ValidationError, ObjectUnavailable, OSError) as error:
             end = Ending("Failed", clipped(_sentence(error)))
             log.warning("transform job %s failed: %s", self.terms.job, end.reason)
-            await self._durably(lambda session: session.cancel_lane(self.terms.lane, {"reason": end.reason}))
+            await self._exhaust(lambda session: session.cancel_lane(self.terms.lane, {"reason": end.reason}))
             with suppress(ServingError, OSError):
                 await self._leave(end)
         outcome = {
@@ -192,7 +192,7 @@ class JobRun:
         """A row for each object, from the beginning: what an earlier attempt had put is put anew, as the listing may be
         another now."""
         lane = self.terms.lane
-        await self._durably(lambda session: session.forget(lane))
+        await self._exhaust(lambda session: session.forget(lane))
         found = await self._hop(
             inputs.sources, self._means.objects, self.terms.data_type, self.terms.uri, self.terms.output
         )  # fmt: skip
@@ -332,7 +332,7 @@ class JobRun:
 
     async def _unmake(self) -> None:
         """The job was stopped: nothing of it is left."""
-        await self._durably(lambda session: session.cancel_lane(self.terms.lane, {"reason": "The job was stopped."}))
+        await self._exhaust(lambda session: session.cancel_lane(self.terms.lane, {"reason": "The job was stopped."}))
         await patiently(f"Removing the outputs of {self.terms.job}", self._leavings.remove_outputs)
 
     async def _tell(self, outcome: Mapping[str, Any]) -> None:
@@ -391,6 +391,11 @@ class JobRun:
     async def _durably(self, function: Callable[[QueueSession], T]) -> T:
         """Ask the queue, again and again while its disk is full."""
         return await patiently(f"The queue of {self.terms.job}", lambda: self._means.queue.do(function))
+
+    async def _exhaust(self, function: Callable[[QueueSession], int]) -> None:
+        """Ask for the same until nothing is left to do: a lane is ended in slices."""
+        while await self._durably(function):
+            pass
 
     async def _hop(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function that blocks on a thread of this job. Who is cancelled leaves when it has ended: what it works

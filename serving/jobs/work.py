@@ -31,10 +31,15 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 State = Literal["waiting", "queued", "leased", "decided", "done", "failed", "cancelled", "expired"]
 OPEN: frozenset[State] = frozenset({"waiting", "queued", "leased", "decided"})
+RUNNING: frozenset[State] = frozenset({"leased", "decided"})
 ENDED: frozenset[State] = frozenset({"done", "failed", "cancelled", "expired"})
 
 #: Lower goes first; within a priority, first come first served.
 FIRST_PRIORITY, USUAL_PRIORITY, LAST_PRIORITY = 0, 5, 9
+
+
+#: Works of a lane that one transaction ends at most, so that nobody else waits long for theirs.
+SLICE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +158,9 @@ class QueueSession(Protocol):
         """Cancel open work that is not decided. The work as it is now; None: there is none of this name. ``also`` is
         put only when it was cancelled by this call."""
 
-    def cancel_lane(self, lane: str, outcome: Mapping[str, Any]) -> int:
-        """Cancel everything open and not decided in a lane; how many that was."""
+    def cancel_lane(self, lane: str, outcome: Mapping[str, Any], most: int = SLICE) -> int:
+        """Cancel up to ``most`` works of a lane that are open and not decided; how many that was. Call it until that is
+        0: a lane may have a million, and nobody else should wait for all of them (``QueueThread.exhaust``)."""
 
     def expired(self, most: int) -> list[Work]:
         """Queued and waiting works whose time to start is over, still as they were (see ``expire``)."""
@@ -186,8 +192,8 @@ class QueueSession(Protocol):
     def lanes(self) -> list[str]:
         """Lanes with open work."""
 
-    def forget(self, lane: str) -> int:
-        """Remove everything of a lane; how many rows that was."""
+    def forget(self, lane: str, most: int = SLICE) -> int:
+        """Remove up to ``most`` works of a lane; how many that was. Call it until that is 0."""
 
     def prune(self, older_than: float, most: int) -> int:
         """Remove up to ``most`` works that ended before (epoch seconds)."""

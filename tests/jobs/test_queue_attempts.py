@@ -279,6 +279,18 @@ def test_a_lane_is_cancelled(queue: Queue) -> None:
     assert ({"Reason": "stopped"}, b"", "") == (found.outcome, found.payload, found.owner)
 
 
+def test_a_lane_is_ended_in_slices(queue: Queue) -> None:
+    """Of any size, whatever its works are doing; what is counted is right between two slices."""
+    put(queue, *(new(f"{number}", pause=number % 2 * 5.0, payload=b"x") for number in range(7)))
+    take(queue, 2)
+    with queue.transaction() as session:
+        assert [2, 2, 2, 1, 0] == [session.cancel_lane(LANE, {}, most=2) for _ in range(5)]
+        session.put(new("late"))
+        assert 1 == session.backlog(LANE).size
+        assert [5, 3, 0] == [session.forget(LANE, most=5) for _ in range(3)]
+        assert Backlog(0, 0, 0.0) == session.backlog(LANE)
+
+
 def test_work_that_waited_too_long_expires(queue: Queue, hands: Hands) -> None:
     """Queued or waiting; those first whose time was over first."""
     put(queue, new("a", expires_in=30.0, payload=b"a"), new("b", expires_in=20.0, pause=25.0), new("c"))
