@@ -21,7 +21,7 @@ from typing import NamedTuple, NoReturn
 
 IDLE, LOADING, RUNNING = 0, 1, 2
 SLOTS = 64
-_SLOT = struct.Struct("<QdQQ?3xI")
+_SLOT = struct.Struct("<QdQQ?3xdI")
 _BEAT_AT = _SLOT.size * SLOTS
 _BEAT = struct.Struct("<d")
 _SIZE = _BEAT_AT + _BEAT.size
@@ -31,8 +31,8 @@ _CRASHED = re.compile(r"^Current thread 0x([0-9a-f]+)", re.MULTILINE)
 
 class Busy(NamedTuple):
     """What one thread of a worker is doing: ``LOADING`` or ``RUNNING``, which model, since when (monotonic seconds),
-    for which call (its id if it runs alone, else 0), on which thread; ``proven``: the model has answered calls before.
-    """
+    for which call (its id if it runs alone, else 0), on which thread; ``proven``: the model has answered calls before;
+    ``limit``: how many seconds its callers give it, if that differs from call to call (else 0)."""
 
     state: int
     model: int
@@ -40,6 +40,7 @@ class Busy(NamedTuple):
     call: int = 0
     thread: int = 0
     proven: bool = False
+    limit: float = 0.0
 
 
 class Reading(NamedTuple):
@@ -107,9 +108,12 @@ class Cell:
         # Replaced where scripts will look: nothing else can tell which of several models ended their process.
         os._exit, os.kill = noted_exit, noted_kill
 
-    def set(self, slot: int, state: int, model: int, since: float, call: int = 0, proven: bool = False) -> None:
+    def set(
+        self, slot: int, state: int, model: int, since: float, call: int = 0, proven: bool = False, limit: float = 0.0
+    ) -> None:
         """Say that the calling thread, which holds ``slot``, begins something."""
-        _SLOT.pack_into(self._memory, slot * _SLOT.size, model, since, call, threading.get_ident(), proven, state)
+        thread = threading.get_ident()
+        _SLOT.pack_into(self._memory, slot * _SLOT.size, model, since, call, thread, proven, limit, state)
 
     def beat(self, now: float) -> None:
         """Say that this process's interpreter still turns: a thread of its own calls this several times a second, and
@@ -118,7 +122,7 @@ class Cell:
 
     def clear(self, slot: int) -> None:
         """Say that thread ``slot`` has finished."""
-        _SLOT.pack_into(self._memory, slot * _SLOT.size, 0, 0.0, 0, 0, False, IDLE)
+        _SLOT.pack_into(self._memory, slot * _SLOT.size, 0, 0.0, 0, 0, False, 0.0, IDLE)
 
 
 class Reader:
@@ -154,11 +158,18 @@ def read(path: Path) -> Reading:
         return Reading([])
 
 
-def overdue(busy: Iterable[Busy], now: float, longest_run: float, longest_load: float) -> list[Busy]:
-    """Batches and loads past their time. A worker that merely is busy, its interpreter lock held for minutes by honest
-    batches one after another, has none: every batch has its own start."""
-    limits = {RUNNING: longest_run, LOADING: longest_load}
-    return [one for one in busy if now - one.since > limits[one.state]]
+def overdue(
+    busy: Iterable[Busy], now: float, longest_run: float, longest_load: float, grace: float = 0.0
+) -> list[Busy]:
+    """Batches and loads past their time, or by more than ``grace`` past what their own callers give them. A worker that
+    merely is busy, its interpreter lock held for minutes by honest batches one after another, has none: every batch has
+    its own start."""
+
+    def limit(one: Busy) -> float:
+        usual = longest_run if one.state == RUNNING else longest_load
+        return min(usual, one.limit + grace) if one.limit else usual
+
+    return [one for one in busy if now - one.since > limit(one)]
 
 
 def _decode(data: bytes) -> Reading:

@@ -416,7 +416,8 @@ class Worker:
         """Run the model over a batch: a frame for each call."""
         began, model = time.monotonic(), entry.model
         alone = batch[0].id if batch[0].alone else 0
-        self.cell.set(slot, RUNNING, entry.key, began, alone, proven=entry.uses > 0)
+        limit = max(call.deadline - call.sent for call in batch) if self.plan.own_limits else 0.0
+        self.cell.set(slot, RUNNING, entry.key, began, alone, proven=entry.uses > 0, limit=limit)
         assert model is not None
         frames = answers.of(model, batch, began, self._sessions, self._upkeep.is_spoiled)
         if not isinstance(model, TensorModel):

@@ -12,7 +12,7 @@ from pathlib import Path
 class WorkerPlan:
     """One worker's whole life. Paths are absolute; sizes bytes; times seconds. ``decided_at`` (monotonic) is when its
     start was decided, for the start-time metric. ``run_dir`` is private to this server (0700) and short enough for
-    Unix socket names."""
+    Unix socket names. ``own_limits``: calls come with time limits of their own, after which their worker is stuck."""
 
     worker_id: str
     endpoint: str
@@ -32,6 +32,7 @@ class WorkerPlan:
     max_batch_calls: int
     max_batch_bytes: int
     load_wait: float
+    own_limits: bool
     log_format: str
     log_level: str
     decided_at: float

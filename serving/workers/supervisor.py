@@ -172,6 +172,7 @@ class Supervisor:
             max_batch_calls=settings.max_batch_calls,
             max_batch_bytes=8 * 2**20,
             load_wait=self._longest_call(fleet),
+            own_limits=fleet.spec.call_seconds > 0,
             log_format=settings.log_format,
             log_level=settings.log_level,
             decided_at=time.monotonic(),
@@ -376,7 +377,7 @@ class Supervisor:
         settings, plan = self.settings, worker.plan
         reading = cells.read(plan.cell)
         longest = self._longest_call(fleet) + _OVERDUE_GRACE, settings.load_timeout_seconds + _OVERDUE_GRACE
-        late = cells.overdue(reading.busy, now, *longest)
+        late = cells.overdue(reading.busy, now, *longest, grace=_OVERDUE_GRACE)
         if late and not worker.condemned:
             log.error("worker %s is stuck in a model; ending it", plan.worker_id)
             worker.condemned = frozenset(one.model for one in late)

@@ -145,14 +145,13 @@ def test_an_input_beyond_a_gigabyte_is_refused(shop: Workshop, name: str) -> Non
 
 
 def test_a_call_that_takes_too_long_fails(shop: Workshop, name: str, tmp_path: Path) -> None:
-    """InvocationTimeoutSeconds; its place is free for the next."""
-    shop.endpoint(name, concurrency=1)
-    gate = tmp_path / "gate"
-    status = shop.result(name, f"wait {gate}".encode(), timeout=0.3)
+    """InvocationTimeoutSeconds; a model that never comes back costs its worker then, and not an hour later."""
+    shop.endpoint(name, concurrency=2)
+    status = shop.result(name, f"wait {tmp_path / 'never'}".encode(), timeout=0.3)
     assert "Failed" == status["Status"]
     assert "timed out" in status["FailureReason"]
-    gate.touch()
     assert "Completed" == shop.result(name)["Status"]
+    assert 1.0 == shop.metric("sagemaker_worker_deaths_total", name, "AllTraffic")
 
 
 def test_a_job_that_ends_its_worker_three_times_fails_and_its_neighbours_do_not(shop: Workshop, name: str) -> None:

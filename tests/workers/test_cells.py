@@ -141,13 +141,28 @@ def test_suspicion_falls_on_the_untried_and_then_on_the_latest() -> None:
 
 
 @given(
-    st.lists(st.builds(Busy, st.sampled_from([LOADING, RUNNING]), st.integers(1, 9), st.floats(0, 100)), max_size=5),
+    st.lists(
+        st.builds(Busy, st.sampled_from([LOADING, RUNNING]), st.integers(1, 9), st.floats(0, 100), limit=st.just(0.0)),
+        max_size=5,
+    ),
     st.floats(0, 200),
 )
 def test_overdue_is_what_has_run_or_loaded_for_too_long_by_itself(busy: list[Busy], now: float) -> None:
     """Each batch and load has its own start: a worker that is always busy is not overdue."""
     late = cells.overdue(busy, now, longest_run=10.0, longest_load=60.0)
     assert [one for one in busy if now - one.since > (10.0 if one.state == RUNNING else 60.0)] == late
+
+
+def test_callers_may_give_a_batch_less_time_than_usual(tmp_path: Path, cell: Cell) -> None:
+    """Never more."""
+    cell.set(0, RUNNING, 1, 100.0, limit=5.0)
+    cell.set(1, RUNNING, 2, 100.0, limit=50.0)
+    busy = cells.read(tmp_path / "cell").busy
+    late = [
+        [one.model for one in cells.overdue(busy, now, longest_run=10.0, longest_load=60.0, grace=0.5)]
+        for now in (105.4, 105.6, 110.1)
+    ]
+    assert [[], [1], [1, 2]] == late
 
 
 def test_ending_another_process_is_no_last_word(tmp_path: Path) -> None:

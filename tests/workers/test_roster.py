@@ -26,7 +26,8 @@ def plan(number: int = 1, **changes: Any) -> WorkerPlan:
         "worker_id": f"{number:04d}", "endpoint": "e", "variant": "v", "multi_model": False, "location": "/model",
         "environment": {"A": "ü"}, "keep": True, "run_dir": "/run", "cache_dir": "/cache", "disk_budget": 1,
         "budget": 2, "memory_cap": 3, "recycle": 0, "allow_code": False, "threads": 1, "max_batch_calls": 4,
-        "max_batch_bytes": 5, "load_wait": 6.0, "log_format": "text", "log_level": "info", "decided_at": 7.0,
+        "max_batch_bytes": 5, "load_wait": 6.0, "own_limits": False, "log_format": "text",
+        "log_level": "info", "decided_at": 7.0,
     }  # fmt: skip
     return WorkerPlan(**values | changes)
 
