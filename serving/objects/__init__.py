@@ -22,4 +22,6 @@ def open_objects(settings: Settings) -> ObjectStore:
     sweep(spool)
     if settings.s3 != "local":
         return S3Objects(s3_client(settings), spool)
-    return LocalObjects(settings.data_dir / "s3", spool)
+    local = LocalObjects(settings.data_dir / "s3", spool)
+    sweep(local.carrier)
+    return local

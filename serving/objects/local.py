@@ -30,13 +30,15 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class LocalObjects:
     """See ``ObjectStore``. A file cannot also be a folder: of the keys ``a`` and ``a/b`` there can be one.
 
-    The spool should lie on the root's disk; elsewhere what is put is copied over once more, to ``ROOT/.spool``.
+    The spool should lie on the root's disk; elsewhere what is put is copied over once more, to the ``carrier``
+    ``ROOT/.spool``, which is no bucket.
     """
 
     def __init__(self, root: Path, spool: Path) -> None:
         """Nothing is touched; the folders are made by those who write."""
         self._root = root
         self._spool = spool
+        self.carrier = root / ".spool"
 
     @property
     def spool(self) -> Path:
@@ -170,7 +172,7 @@ class LocalObjects:
         """Publish across disks: a copy is made on the bucket's disk, outside of every bucket; only where a bucket is a
         disk of its own, in the folder itself, under a name that is no object's."""
         beside = Path(f"/proc/self/fd/{fd}")
-        for staging in (self._root / ".spool", beside):
+        for staging in (self.carrier, beside):
             with spooled(staging, "put") as copy:
                 _copy(path, copy)
                 try:
@@ -272,15 +274,15 @@ def _copy(source: Path, target: Path) -> None:
 
 def _sync_finished(path: Path) -> None:
     """Put a finished file on the disk. When that fails its pages may be lost without a trace: it is removed, so that
-    nobody publishes it as if it were whole."""
+    nobody publishes it as if it were whole, and there is nothing left to try again with."""
     try:
         sync(path)
     except FileNotFoundError:
         raise ObjectUnavailable("The file to be published is gone.", transient=False) from None
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             path.unlink()
-        raise
+        raise ObjectUnavailable("The disk failed to keep the object.", transient=False) from error
 
 
 def _rename(path: Path, name: str, fd: int) -> None:
