@@ -274,6 +274,18 @@ def test_every_route_asks_for_its_permission(
 
 
 @pytest.mark.parametrize(
+    ("method", "path"), [route for route in ROUTES if "async-invocations" in route[1]], ids=" ".join
+)
+def test_calls_for_later_are_for_those_who_may_invoke_their_endpoint(server: Server, method: str, path: str) -> None:
+    """To send, to look, to cancel and to fetch; of another endpoint, nothing, nor by a key for its models."""
+    elsewhere = path.replace("alpha", "beta")
+    with server.client() as asking:
+        for key, there, may in (("alpha", path, True), ("alpha", elsewhere, False), ("team-a", path, False)):
+            answer = asking.request(method, there, content=b"{}", headers=basic(key))
+            assert may == (answer.status_code != 403), answer.text
+
+
+@pytest.mark.parametrize(
     "authorization",
     [
         "",
