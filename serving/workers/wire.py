@@ -22,6 +22,7 @@ hop cost 5 µs and not 50.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
@@ -29,6 +30,9 @@ from typing import NamedTuple
 REQUEST, CANCEL, CONTROL, REPLY, ERROR, ALONE, MOVED, STREAM, CREDIT, PART = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 #: Reply flag: the model was in memory when the call arrived.
 HIT = 1
+
+#: The body of a frame from this size on is gathered by itself.
+_LARGE_FRAME = 2**20
 
 _LENGTH = struct.Struct("<I")
 _IN = struct.Struct("<IBBHQdd")
@@ -126,7 +130,7 @@ def micros(seconds: float) -> int:
 
 class _Splitter:
     """Cuts a byte stream into frames. Whole frames in one read are cut straight from it; a frame that spans reads is
-    gathered in parts and joined once, so a large body is copied twice in all."""
+    gathered in parts and joined once."""
 
     __slots__ = ("_have", "_header", "_need", "_parts")
 
@@ -152,7 +156,8 @@ class _Splitter:
         tail = data[at:]
         self._parts = [tail]
         self._have = len(tail)
-        self._need = 4 if len(tail) < 4 else self.size(tail, 0)
+        whole = self.size(tail, 0) if len(tail) >= 4 else 4
+        self._need = whole if len(tail) >= self._header else self._header
 
     def size(self, data: bytes, at: int) -> int:
         """Whole size of the frame that begins at ``at``."""
@@ -162,16 +167,54 @@ class _Splitter:
         return size + 4
 
 
+class _Large(NamedTuple):
+    """A request whose large body is still coming in: what its head said, the body so far, and how long it will be. The
+    buffer hands its bytes over as they are, so that a gigabyte is there once and no copy of it holds up the
+    interpreter."""
+
+    head: tuple[int, int, float, float, bytes]
+    body: io.BytesIO
+    size: int
+
+
 class RequestReader(_Splitter):
     """The worker's side: bytes in, requests out."""
 
-    __slots__ = ()
+    __slots__ = ("_large",)
 
     def __init__(self) -> None:
         super().__init__(IN_HEADER)
+        self._large: _Large | None = None
+
+    def _fill(self, large: _Large, data: bytes, take: Callable[[Request], None]) -> bytes:
+        """Add to a large body; returns what comes after it."""
+        left = large.size - large.body.tell()
+        large.body.write(memoryview(data)[:left])
+        if len(data) >= left:
+            self._large = None
+            take(_new(Request, (*large.head, large.body.getvalue())))
+        return data[left:]
+
+    def _keep_large(self, data: bytes, at: int) -> None:
+        """``keep``, of a frame with a large body."""
+        _, kind, _, meta_len, id, deadline, sent = _IN.unpack_from(data, at)
+        body_at = at + IN_HEADER + meta_len
+        size = self.size(data, at) - IN_HEADER - meta_len
+        if size < 0:
+            raise BrokenFrame("a frame shorter than its meta")
+        if body_at > len(data):
+            self.keep(data, at)
+            self._need = body_at - at
+            return
+        self._large = _Large((kind, id, deadline, sent, data[at + IN_HEADER : body_at]), io.BytesIO(), size)
+        self._large.body.write(memoryview(data)[body_at:])
 
     def feed(self, data: bytes, take: Callable[[Request], None]) -> None:
         """Call ``take`` for each request completed by ``data``. Raises ``BrokenFrame``."""
+        if self._large is not None:
+            data = self._fill(self._large, data, take)
+            if not data:
+                return
         whole = self.blocks(data)
         if whole is None:
             return
@@ -188,7 +231,9 @@ class RequestReader(_Splitter):
                 raise BrokenFrame("a frame shorter than its meta")
             take(_new(Request, (kind, id, deadline, sent, whole[at + IN_HEADER : body_at], whole[body_at:after])))
             at = after
-        if at < end:
+        if end - at >= IN_HEADER and self.size(whole, at) > _LARGE_FRAME:
+            self._keep_large(whole, at)
+        elif at < end:
             self.keep(whole, at)
 
 

@@ -72,6 +72,17 @@ def test_requests_come_out_as_they_went_in_however_they_are_cut(frames: list[wir
     assert frames == read(wire.RequestReader().feed, pieces(data, cuts))
 
 
+@given(REQUESTS, st.lists(st.integers(0, 2**20), max_size=12), st.integers(0, 3000))
+def test_large_requests_come_out_as_they_went_in_however_they_are_cut(
+    frames: list[wire.Request], cuts: list[int], large: int
+) -> None:
+    """Whatever counts as large: their bodies are gathered by themselves, among small ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "_LARGE_FRAME", large)
+        arriving = pieces(b"".join(map(request_bytes, frames)), cuts)
+        assert frames == read(wire.RequestReader().feed, arriving)
+
+
 @given(ANSWERS, st.lists(st.integers(0), max_size=20))
 def test_answers_come_out_as_they_went_in_however_they_are_cut(frames: list[wire.Answer], cuts: list[int]) -> None:
     """The front's reader, over any boundaries."""
