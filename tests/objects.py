@@ -6,7 +6,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import files
 from pathlib import Path
@@ -99,3 +99,31 @@ def fill(objects: ObjectStore, prefix: str, **content: bytes) -> None:
     """Objects below a prefix; a double underscore in a name stands for a slash."""
     for name, data in content.items():
         objects.put(prefix + name.replace("__", "/"), data)
+
+
+def read(objects: ObjectStore, url: str, offset: int = 0, version: str = "") -> bytes:
+    """What ``open`` gives."""
+    with objects.open(url, offset, version) as file:
+        return file.read()
+
+
+def finished(objects: ObjectStore, content: bytes) -> Path:
+    """A finished file in the spool."""
+    path = objects.spool / "finished"
+    path.write_bytes(content)
+    return path
+
+
+def spool(objects: ObjectStore) -> list[str]:
+    """What lies in the spool."""
+    return [path.name for path in objects.spool.iterdir()]
+
+
+#: Everything that takes an object's URL.
+ACTS: list[Callable[[ObjectStore, str], object]] = [
+    lambda objects, url: objects.stat(url),
+    lambda objects, url: objects.put(url, b""),
+    lambda objects, url: objects.delete(url),
+    lambda objects, url: objects.open(url).__enter__(),
+    lambda objects, url: objects.fetch(url).__enter__(),
+]
