@@ -24,10 +24,11 @@ KEY, SECRET = "testkey", "testsecret"
 
 
 class S3Server:
-    """A running S3 server: its URL, and its clients."""
+    """A running S3 server: its URL, and its clients, which are made once: each takes half a second."""
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._clients: dict[str, Any] = {}
 
     @contextmanager
     def environment(self, secret: str = SECRET) -> Iterator[None]:
@@ -40,12 +41,18 @@ class S3Server:
     @contextmanager
     def objects(self, data_dir: Path, *buckets: str, secret: str = SECRET) -> Iterator[S3Objects]:
         """The server as an ``ObjectStore``, as the settings give it."""
-        with self.environment(secret):
-            client = s3_client(Settings(s3=self.url, data_dir=data_dir))
+        if secret not in self._clients:
+            with self.environment(secret):
+                self._clients[secret] = s3_client(Settings(s3=self.url, data_dir=data_dir))
+        client = self._clients[secret]
         for bucket in buckets:
             client.create_bucket(Bucket=bucket)
         yield S3Objects(client, data_dir / "spool")
-        client.close()
+
+    def close(self) -> None:
+        """Close its clients."""
+        for client in self._clients.values():
+            client.close()
 
 
 @contextmanager
@@ -58,7 +65,11 @@ def s3_server() -> Iterator[S3Server]:
         command += ["--config", "", "--vfs-cache-mode", "off", str(Path(folder) / "buckets")]
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            yield S3Server(_url(Path(log.name), process))
+            server = S3Server(_url(Path(log.name), process))
+            try:
+                yield server
+            finally:
+                server.close()
         finally:
             process.terminate()
             process.wait(30)
