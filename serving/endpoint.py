@@ -69,6 +69,14 @@ class Endpoint:
         """How many workers answer its calls now; of a series of containers, how many complete ones."""
         return sum(len(target.ready) for target in self._usable)
 
+    def ready_workers(self) -> dict[str, int]:
+        """The same by variant, of those that are drawn."""
+        return {target.variant: len(target.ready) for target in self._usable}
+
+    def draw(self) -> str:
+        """A variant by weight, as a call is given one that names none. There must be one (``ready_workers``)."""
+        return self._usable[self._split.pick(self._dice())].variant
+
     @property
     def multi_model(self) -> bool:
         """Does every call have to name a model?"""

@@ -1,13 +1,5 @@
-"""Takes asynchronous calls from the queue as workers are free for them; one lane for each endpoint.
-
-Nothing polls. A lane is woken by a new job, by a worker that is ready, by a call that is over, and when the pause of
-one that was put off has passed; a slow sweep (expiry, metrics, pruning) would wake it too.
-
-    room = ready workers x MaxConcurrentInvocationsPerInstance - calls under way
-
-Without a worker nothing is leased: the jobs wait, and ``HasBacklogWithoutCapacity`` says so. Jobs of an endpoint that
-has been deleted come to their end with that reason; calls under way there are called off.
-"""
+"""All queues of asynchronous calls: a lane for each endpoint (``async_lane.py``), kept as the routing table says; what
+predecessors left is taken up; expiry, metrics and pruning now and then."""
 
 from __future__ import annotations
 
@@ -16,16 +8,16 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from serving.config import Settings
 from serving.endpoint import Directory
 from serving.errors import ServingError
 from serving.jobs import notices
-from serving.jobs.async_calls import PREFIX, Again, Outcome, lane_of
+from serving.jobs.async_calls import PREFIX, Outcome
 from serving.jobs.async_ends import EndingConsumer, end_expired
 from serving.jobs.async_files import Files
+from serving.jobs.async_lane import Lane
 from serving.jobs.async_runs import Means, Runs
 from serving.jobs.backlog import AsyncMetrics
 from serving.jobs.queue import QueueThread
@@ -33,213 +25,13 @@ from serving.jobs.work import OPEN, Backlog, NewWork, QueueSession, Work
 from serving.objects.base import ObjectStore
 from serving.watch.metrics import Registry
 
-#: Calls at a time in one worker of an endpoint that is not configured for asynchronous calls.
-_USUAL_CONCURRENCY = 4
-#: Jobs of a deleted endpoint that are ended at a time, and answers that are published at a time beside the calls.
-_AT_ONCE = 64
 _SWEEP_SECONDS, _PRUNE_SECONDS, _MEASURE_SECONDS = 5.0, 60.0, 0.25
 _PRUNED_AT_ONCE = 1000
-#: What the loop's clock and the queue's may differ by over a pause.
-_CLOCKS_APART = 0.02
-_LONGEST_CLOSED_SECONDS = 5.0
-#: After the queue could not be asked, or a defect of ours.
-_PAUSE_SECONDS, _LONG_PAUSE_SECONDS = 1.0, 30.0
 #: Part of ``drain_seconds`` that calls under way get to finish: the rest is for handing back.
 _DRAIN_SHARE = 0.8
 _PAGE = 500
 
 log = logging.getLogger("serving.jobs")
-
-
-class Lane:
-    """The queue of one endpoint, and its calls under way."""
-
-    def __init__(self, endpoint: str, means: Means, runs: Runs) -> None:
-        self.endpoint = endpoint
-        self.name = lane_of(endpoint)
-        self.changed = True
-        self._means = means
-        self._runs = runs
-        self._calling: dict[str, tuple[Work, asyncio.Task[None]]] = {}
-        self._publishing: set[asyncio.Task[None]] = set()
-        self._doomed_to = 0
-        self._closed_until = 0.0
-        self._empty = False
-        self._unsure = True
-        self._resting = False
-        self._wanted = asyncio.Event()
-        self._feeding = asyncio.create_task(self._feed())
-
-    @property
-    def busy(self) -> bool:
-        """Is anything under way?"""
-        return bool(self._calling or self._publishing)
-
-    def wake(self) -> None:
-        """There may be something to take, or a worker for it."""
-        self._empty = False
-        self._wanted.set()
-
-    def wake_later(self, seconds: float) -> None:
-        """The pause of a work will have passed by then."""
-        asyncio.get_running_loop().call_later(seconds + _CLOCKS_APART, self.wake)
-
-    # -- taking ---------------------------------------------------------------------------------------------------
-
-    def room(self) -> int:
-        """How many works may be taken now."""
-        directory = self._means.directory
-        if self._resting or not directory.table["version"] or len(self._publishing) >= _AT_ONCE:
-            return 0
-        endpoint = directory.endpoints.get(self.endpoint)
-        if endpoint is not None and time.monotonic() < self._closed_until:
-            return 0
-        slots = _AT_ONCE if endpoint is None else endpoint.workers * (endpoint.concurrency or _USUAL_CONCURRENCY)
-        return slots - len(self._calling)
-
-    async def _feed(self) -> None:
-        while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            try:
-                while not self._empty and (room := self.room()) > 0:
-                    self._empty = True  # unless somebody wakes us from here on
-                    works = await self._means.queue.do(partial(self._lease, room))
-                    for work in works:
-                        self._begin(work)
-                    if len(works) == room:
-                        self._empty = False
-            except ServingError as error:
-                log.warning("the queue of endpoint %s cannot be read: %s", self.endpoint, error.message)
-                self._unsure = True
-                self.wake_later(_PAUSE_SECONDS)
-
-    def _lease(self, room: int, session: QueueSession) -> list[Work]:
-        if self._unsure:
-            self._hand_back_unknown(session)
-        session.ripen()
-        return session.lease(self.name, self._means.owner, room)
-
-    def _hand_back_unknown(self, session: QueueSession) -> None:
-        """A lease whose answer did not come in time may have been written: what is ours in the rows and not here."""
-        for work in session.page(self.name, ["leased"], 0, _PAGE, newest_first=False):
-            if work.owner == self._means.owner and work.name not in self._calling:
-                session.give_back(work)
-
-    def _begin(self, work: Work) -> None:
-        self._unsure = False
-        task = asyncio.create_task(self._run(work))
-        self._calling[work.name] = work, task
-
-    async def _run(self, work: Work) -> None:
-        self.changed = True
-
-        def called() -> None:
-            found = self._calling.pop(work.name, None)
-            if found is not None:
-                self._publish(found[1])
-
-        try:
-            again = await self._runs.run(work, called, self._refusal(work))
-            if again is not None:
-                self._on_put_off(again)
-        except asyncio.CancelledError:
-            return  # its caller, or its endpoint, has gone: whoever cancelled it sees to the rest
-        except Exception:
-            log.exception("asynchronous call %s could not be brought to its end", work.name)
-            await self._put_off(work)
-        finally:
-            self._calling.pop(work.name, None)
-            self.changed = True
-            self._wanted.set()
-
-    def _on_put_off(self, again: Again) -> None:
-        """Where others would fare alike the whole lane pauses, but looks now and then whether that has changed."""
-        pause = again.pause
-        if again.others_too:
-            pause = min(pause, _LONGEST_CLOSED_SECONDS)
-            self._closed_until = max(self._closed_until, time.monotonic() + pause)
-        self.wake_later(pause)
-
-    async def _put_off(self, work: Work) -> None:
-        try:
-            await self._means.queue.do(lambda session: session.retry(work, _LONG_PAUSE_SECONDS))
-            self.wake_later(_LONG_PAUSE_SECONDS)
-        except ServingError:
-            log.error("asynchronous call %s stays as it is until the next start", work.name)
-
-    def _refusal(self, work: Work) -> str:
-        """Why a work is not to be run at all."""
-        gone = self.endpoint not in self._means.directory.endpoints or work.id <= self._doomed_to
-        return f"Endpoint {self.endpoint} was deleted before the request was processed." if gone else ""
-
-    # -- publishing what was decided ------------------------------------------------------------------------------
-
-    def _publish(self, task: asyncio.Task[None]) -> None:
-        self._publishing.add(task)
-        task.add_done_callback(self._publishing.discard)
-        self._wanted.set()
-
-    async def take_over(self) -> None:
-        """Publish what a predecessor had decided."""
-        works = await self._means.queue.do(lambda session: session.decided(self.name, self._means.owner, _AT_ONCE))
-        for work in works:
-            self._publish(asyncio.create_task(self._republish(work)))
-        if len(works) == _AT_ONCE:
-            await asyncio.wait(self._publishing, return_when=asyncio.FIRST_COMPLETED)
-            await self.take_over()
-
-    async def _republish(self, work: Work) -> None:
-        try:
-            await self._runs.publish(work)
-        except Exception:
-            log.exception("asynchronous call %s stays as it is until the next start", work.name)
-        finally:
-            self.changed = True
-
-    # -- ends -----------------------------------------------------------------------------------------------------
-
-    def call_off(self, name: str) -> None:
-        """A job has been cancelled: its call is too, if it is under way."""
-        found = self._calling.get(name)
-        if found is not None:
-            found[1].cancel()
-        self.changed = True
-
-    async def doom(self) -> None:
-        """The endpoint has been deleted: what it was sent until now comes to its end."""
-        newest = await self._means.queue.do(lambda session: session.page(self.name, (), 0, 1))
-        self._doomed_to = newest[0].id if newest else 0
-        under_way = [self._calling.pop(name) for name in list(self._calling)]
-        for _, task in under_way:
-            task.cancel()
-        await _over([task for _, task in under_way])
-        for work, _ in under_way:
-            self._begin(work)
-
-    async def rest(self, seconds: float) -> None:
-        """Take nothing more; let what is under way finish, and hand back what has not within ``seconds``."""
-        self._resting = True
-        end = time.monotonic() + seconds
-        calls = [task for _, task in self._calling.values()]
-        if calls or self._publishing:
-            await asyncio.wait([*calls, *self._publishing], timeout=max(0.0, end - time.monotonic()))
-        left = [self._calling.pop(name) for name in list(self._calling)]
-        for task in [*(task for _, task in left), *self._publishing]:
-            task.cancel()
-        await _over([*(task for _, task in left), *self._publishing])
-        if left:
-            works = [work for work, _ in left]
-            await self._means.queue.do(lambda session: [session.give_back(work) for work in works])
-
-    def close(self) -> None:
-        """Take nothing more."""
-        self._feeding.cancel()
-
-
-async def _over(tasks: Sequence[asyncio.Task[None]]) -> None:
-    if tasks:
-        await asyncio.wait(tasks)
 
 
 class AsyncConsumers:

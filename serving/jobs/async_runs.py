@@ -123,13 +123,14 @@ class Runs:
     def __init__(self, means: Means) -> None:
         self._means = means
 
-    async def run(self, work: Work, called: Callable[[], None], refused: str = "") -> Again | None:
-        """From lease to end. ``called``: the worker is free again, what remains is to publish. ``refused``: why this
+    async def run(self, work: Work, called: Callable[[], None], variant: str = "", refused: str = "") -> Again | None:
+        """From lease to end. ``called``: the worker is free again, what remains is to publish. ``variant``: who is to
+        answer, unless the caller has named one or it has gone. ``refused``: why this
         is not to be run at all. Returns when it is to be tried again, if it is."""
         if refused:
             result: Reply | Failed | Again = Failed(f"ClientError: {refused}", refused)
         else:
-            result = given_up(work) or await self._call(work)
+            result = given_up(work) or await self._call(work, variant)
         called()
         if isinstance(result, Again):
             await self._put_off(work, result)
@@ -139,13 +140,13 @@ class Runs:
             await self.publish(decided)
         return None
 
-    async def _call(self, work: Work) -> Reply | Failed | Again:
+    async def _call(self, work: Work, variant: str) -> Reply | Failed | Again:
         accepted: list[Ticket] = []
         try:
             began = time.monotonic()
             async with self._means.files.input(work) as body:
                 there = time.monotonic() - began
-                reply = await self._invoke(work, body, accepted.append)
+                reply = await self._invoke(work, body, variant, accepted.append)
         except ServingError as error:
             result = verdict(work, error, time.time())
             if isinstance(result, Failed):
@@ -157,9 +158,10 @@ class Runs:
             self._means.metrics.downloaded(str(work.body["endpoint"]), reply.variant, there)
         return reply
 
-    async def _invoke(self, work: Work, body: bytes, on_accepted: Callable[[Ticket], None]) -> Reply:
+    async def _invoke(self, work: Work, body: bytes, variant: str, on_accepted: Callable[[Ticket], None]) -> Reply:
         said = work.body
         endpoint = self._means.directory.get(str(said["endpoint"]))
+        drawn = variant if endpoint.ready_workers().get(variant) else ""
         invocation = Invocation(
             endpoint.name,
             body,
@@ -168,7 +170,7 @@ class Runs:
             str(said.get("request_id") or work.name),
             time.monotonic() + float(said["timeout"]),
             target_model=str(said.get("target_model", "")),
-            target_variant=str(said.get("target_variant", "")),
+            target_variant=str(said.get("target_variant") or drawn),
             inference_id=str(said.get("inference_id", "")),
             custom_attributes=str(said.get("custom_attributes", "")),
             retries=MOST_STRIKES - 1,

@@ -234,6 +234,24 @@ def test_a_worker_gets_no_more_calls_than_are_allowed(shop: Workshop, name: str,
         assert "Completed" == shop.ended(name, id)["Status"]
 
 
+def test_several_variants_share_one_queue_by_weight(shop: Workshop, name: str, tmp_path: Path) -> None:
+    """And none gets more calls at a time than its instances may have, though the other has room."""
+    shop.endpoint(name, concurrency=2, weights={"a": 1.0, "b": 1e-9})
+    gate = tmp_path / "gate"
+    ids = [shop.submit(name, f"wait {gate}".encode())["Id"] for _ in range(5)]
+
+    def states() -> list[str]:
+        return [shop.do(shop.door.status({"endpoint": name, "id": id}))["Status"] for id in ids]
+
+    shop.eventually(lambda: states().count("InProgress") == 2)
+    pools = {pool.variant: pool.pending for pool in shop.directory.endpoints[name].pools.values()}
+    assert {"a": 2, "b": 0} == pools
+    gate.touch()
+    for id in ids:
+        assert "Completed" == shop.ended(name, id)["Status"]
+    assert 5.0 == shop.metric("sagemaker_invocations_processed_total", name, "a")
+
+
 def test_without_an_instance_jobs_wait_and_the_metrics_say_so(shop: Workshop, name: str) -> None:
     """HasBacklogWithoutCapacity wakes an endpoint that was scaled to zero."""
     shop.endpoint(name, count=0)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import orjson
@@ -183,17 +184,24 @@ class Workshop:
 
     # -- endpoints ------------------------------------------------------------------------------------------------
 
-    def endpoint(self, name: str, count: int = 1, asynchronous: bool = True, wait: bool = True, **config: Any) -> None:
-        """An endpoint of ``count`` workers; ``config``: of its AsyncSpec."""
-        self.do(self._endpoint(name, count, _spec(name, config) if asynchronous else None))
+    def endpoint(
+        self,
+        name: str,
+        count: int = 1,
+        asynchronous: bool = True,
+        wait: bool = True,
+        weights: Mapping[str, float] = MappingProxyType({"AllTraffic": 1.0}),
+        **config: Any,
+    ) -> None:
+        """An endpoint of ``count`` workers for each variant; ``config``: of its AsyncSpec."""
+        self.do(self._endpoint(name, count, weights, _spec(name, config) if asynchronous else None))
         if wait and count:
-            self.eventually(lambda: self.directory.endpoints[name].workers == count)
+            self.eventually(lambda: self.directory.endpoints[name].workers == count * len(weights))
 
-    async def _endpoint(self, name: str, count: int, spec: AsyncSpec | None) -> None:
+    async def _endpoint(self, name: str, count: int, weights: Mapping[str, float], spec: AsyncSpec | None) -> None:
         model = ModelSpec("model", str(self.model))
-        self._specs[name] = made = EndpointSpec(
-            name, name, (VariantSpec("AllTraffic", (model,), 1.0, count),), asynchronous=spec
-        )
+        variants = tuple(VariantSpec(variant, (model,), weight, count) for variant, weight in weights.items())
+        self._specs[name] = made = EndpointSpec(name, name, variants, asynchronous=spec)
         for fleet in endpoint_fleets(made):
             if fleet.key in self._supervisor.fleets:
                 self._supervisor.resize(fleet.key, count)
