@@ -10,7 +10,7 @@ from types import TracebackType
 
 
 class PartLost(Exception):
-    """The file is shorter than a checkpoint says: what it held is gone, and its object starts over."""
+    """The disk has not kept what was written, or the file is shorter than a checkpoint says: its object starts over."""
 
 
 class Part:
@@ -40,8 +40,14 @@ class Part:
         self.length += at
 
     def sync(self) -> None:
-        """Put what was written on the disk."""
-        os.fdatasync(self._fd)
+        """Put what was written on the disk. When that fails, pages may be gone that no second try would bring back
+        (https://lwn.net/Articles/752063/): the file is removed, and ``PartLost`` raised."""
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            with suppress(OSError):
+                self.path.unlink()
+            raise PartLost(f"{self.path.name} could not be put on the disk: {error.strerror}") from error
 
     def finish(self) -> Path:
         """Cut off what a failed write may have left, close, and hand over the file."""

@@ -26,7 +26,7 @@ import orjson
 
 from serving.errors import BadObject, BadRecords, ObjectMissing, ObjectUnavailable, ServingError, ValidationError
 from serving.jobs.parts import Part, PartLost
-from serving.jobs.patience import patiently
+from serving.jobs.patience import patiently, pause_after
 from serving.jobs.queue import QueueThread
 from serving.jobs.shaping import Shape
 from serving.jobs.splitting import USUAL_BYTES, Piece
@@ -44,7 +44,7 @@ _AHEAD = 2
 _LARGE, _RATIO = 4 * MB, 16
 _CHECKPOINT_SECONDS, _CHECKPOINT_BYTES = 3.0, 64 * MB
 #: An input that is replaced while it is read, or a part that the disk loses, makes the object start over so often.
-_MOST_STARTS = 4
+_MOST_STARTS = 8
 _LONGEST_REASON = 500
 
 log = logging.getLogger("serving.jobs")
@@ -184,14 +184,15 @@ class ObjectRun:
         """Everything from here to the published output. Raises ``JobFailed``, ``Superseded``; when it is cancelled, its
         checkpoint is brought up to what has been written."""
         try:
-            for _ in range(_MOST_STARTS):
+            for starts in range(1, _MOST_STARTS + 1):
                 try:
                     return await self._to_the_end()
                 except PartLost:
                     self._mark = Mark(self._mark.version)
                 except ObjectMissing:
                     self._mark = Mark(await self._new_version())
-            raise ObjectFailed("It was replaced again and again while it was read.")
+                await asyncio.sleep(pause_after(starts))  # what has changed may change again
+            raise ObjectFailed("It was replaced, or what was written of it lost, again and again.")
         except (ObjectFailed, BadObject, BadRecords, ValidationError, ObjectUnavailable, OSError) as error:
             return await self._given_up(error)
         finally:
@@ -206,13 +207,16 @@ class ObjectRun:
         self._reader = reader = Reader(tools.objects, self._terms, tools.caller.request, start)
         try:
             while await self._read_ahead(reader):
-                await asyncio.wait([self._window[0].task])
-                await self._write(self._answered())
+                await asyncio.wait([self._window[0].task], timeout=_CHECKPOINT_SECONDS)
+                if answered := self._answered():
+                    await self._write(answered)
                 self._save_when_due()
+            if self._saving is not None:
+                await self._saving
         finally:
             await self._drop_window()
+            await self._stop_saving()
             await tools.hop(reader.close)
-        await self._saved_or_stopped()
         return await self._publish()
 
     async def keep(self) -> None:
@@ -357,8 +361,8 @@ class ObjectRun:
                 return
             saving, self._saving = self._saving, None
             saving.result()
-        grown = self._mark.part - self._saved.part
-        if grown >= _CHECKPOINT_BYTES or time.monotonic() - self._saved_at >= _CHECKPOINT_SECONDS:
+        grown, age = self._mark.part - self._saved.part, time.monotonic() - self._saved_at
+        if self._mark != self._saved and (grown >= _CHECKPOINT_BYTES or age >= _CHECKPOINT_SECONDS):
             self._saving = asyncio.create_task(self._save(self._mark))
 
     async def _save(self, mark: Mark) -> None:
@@ -374,11 +378,14 @@ class ObjectRun:
             raise Superseded
         self._saved, self._saved_at = mark, time.monotonic()
 
-    async def _saved_or_stopped(self) -> None:
-        """Wait for the checkpoint that is under way."""
-        if self._saving is not None:
-            saving, self._saving = self._saving, None
-            await saving
+    async def _stop_saving(self) -> None:
+        """No checkpoint is under way any more: nobody works with the files."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.cancel()
+            await asyncio.wait([saving])
+            if not saving.cancelled():
+                saving.exception()  # whoever had to know has been told
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -392,7 +399,12 @@ class ObjectRun:
         else:
             errors.remove()
         path = part.finish()
-        await self._persist(self._tools.objects.put, self._output, path, terms.accept)
+        try:
+            await self._persist(self._tools.objects.put, self._output, path, terms.accept)
+        except ObjectUnavailable:
+            if path.exists():
+                raise
+            raise PartLost("the disk did not keep it") from None
         return Outcome(mark.first - mark.bad, mark.bad, mark.first_bad, "", mark.errors)
 
     async def _given_up(self, error: Exception) -> Outcome:
