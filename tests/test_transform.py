@@ -168,7 +168,7 @@ def test_an_object_of_nonsense_is_given_up(batch: Batch) -> None:
     done = batch.run("s3://in/nonsense/", "sum")
     assert {"b.csv.out": b"30.0\n"} == done.outputs
     assert "Failed" == done.status
-    assert "1 of 2 objects failed and have no output; the first: s3://in/nonsense/a.csv: 1,001 of the" in done.reason
+    assert "1 of 2 objects failed and got no output; the first: s3://in/nonsense/a.csv: 1,001 of the" in done.reason
 
 
 def test_an_object_without_a_good_record_has_no_output(batch: Batch) -> None:

@@ -232,7 +232,7 @@ def ending(tally: Tally, most_bad: int, errors_url: str) -> Ending:
     reasons = []
     if tally.objects_failed:
         reasons.append(
-            f"{tally.objects_failed:,} of {count(tally.objects, 'object')} failed and have no output; the first: "
+            f"{tally.objects_failed:,} of {count(tally.objects, 'object')} failed and got no output; the first: "
             f"{tally.first_failed}"
         )
     if tally.records_failed > most_bad:
