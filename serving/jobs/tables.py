@@ -53,6 +53,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    text,
     tuple_,
     union_all,
     update,
@@ -355,6 +356,31 @@ DAMAGED_WORK = (
     .limit(1)
 )
 DAMAGED_CONTENT = select(_w.name).join(content, _c.work == _w.id).where(_c.seal != func.bytes_seal(_c.content)).limit(1)
+
+#: Which rows each index of a SQLite file holds.
+INDEXED = {
+    "sqlite_autoindex_work_1": "1",
+    "work_queue": _QUEUED,
+    "work_waiting": _WAITING,
+    "work_expiring": f"expires IS NOT NULL AND {_UNSTARTED}",
+    "work_running": _RUNNING,
+    "work_ended": "ended IS NOT NULL",
+    "work_label": "label <> ''",
+    "work_repeat": "repeat <> ''",
+    "work_lane": "1",
+}
+_LANE_SUMS = "SELECT lane, state, count(*), sum(id)"
+#: The rows in sums, told from the table in one go: by lane and state, then of each index the number of rows and ids.
+TABLE_SUMS = text(
+    f"{_LANE_SUMS}, {', '.join(f'total({rows}), total(id * ({rows}))' for rows in INDEXED.values())}"
+    " FROM work NOT INDEXED GROUP BY lane, state"
+)
+#: The same told from the indexes.
+INDEXED_LANE_SUMS = text(f"{_LANE_SUMS} FROM work INDEXED BY work_lane GROUP BY lane, state")
+INDEX_SUMS = {
+    index: text(f"SELECT total(1), total(id) FROM work INDEXED BY {index} WHERE {rows}")
+    for index, rows in INDEXED.items()
+}
 
 SET_META = update(meta).where(meta.c.name == bindparam("of_name")).values(value=bindparam("new_value"))
 
