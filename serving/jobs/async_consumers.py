@@ -8,6 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from serving.config import Settings
@@ -16,7 +17,7 @@ from serving.errors import ServingError
 from serving.jobs import notices
 from serving.jobs.async_calls import PREFIX, Outcome
 from serving.jobs.async_ends import EndingConsumer, end_expired
-from serving.jobs.async_files import Files
+from serving.jobs.async_files import Files, job_of
 from serving.jobs.async_lane import Lane
 from serving.jobs.async_runs import Means, Runs
 from serving.jobs.backlog import AsyncMetrics
@@ -29,7 +30,6 @@ _SWEEP_SECONDS, _PRUNE_SECONDS, _MEASURE_SECONDS = 5.0, 60.0, 0.25
 _PRUNED_AT_ONCE = 1000
 #: Part of ``drain_seconds`` that calls under way get to finish: the rest is for handing back.
 _DRAIN_SHARE = 0.8
-_PAGE = 500
 
 log = logging.getLogger("serving.jobs")
 
@@ -65,10 +65,12 @@ class AsyncConsumers:
         """Take up what predecessors left: what they were running is queued again in its place, what they had decided
         is published. Those of the same kind (``KIND-…``) are taken for predecessors. Raises ``ServingError``."""
         means = self.means
-        rescued, lanes, spooled = await means.queue.do(self._inherit)
+        rescued, lanes = await means.queue.do(self._inherit)
         if rescued:
             log.info("%d works were left under way; they go on", rescued)
-        await self.files.sweep(spooled)
+        for name in await self.files.spooled():
+            if not await means.queue.do(partial(_is_needed, name)):
+                await self.files.discard(name)
         self._began = True
         for name in lanes:
             self._in_background(self.lane(name.removeprefix(PREFIX)).take_over())
@@ -78,18 +80,11 @@ class AsyncConsumers:
         if means.directory.table["version"]:
             self.apply(means.directory.table)
 
-    def _inherit(self, session: QueueSession) -> tuple[int, list[str], set[str]]:
+    def _inherit(self, session: QueueSession) -> tuple[int, list[str]]:
         owner = self.means.owner
         kind = owner.partition("-")[0] + "-"
         rescued = session.rescue([one for one in session.owners() if one.startswith(kind) and one != owner])
-        lanes = [lane for lane in session.lanes() if lane.startswith(PREFIX)]
-        spooled: set[str] = set()
-        for lane in lanes:
-            after = 0
-            while page := session.page(lane, OPEN, after, _PAGE, newest_first=False):
-                spooled.update(_spooled(page))
-                after = page[-1].id
-        return len(rescued), lanes, spooled
+        return len(rescued), [lane for lane in session.lanes() if lane.startswith(PREFIX)]
 
     async def rest(self) -> None:
         """Start nothing more; let calls under way finish for a while, and hand back the rest. Jobs may still be put."""
@@ -265,10 +260,11 @@ class AsyncConsumers:
         self._lanes.pop(lane.endpoint, None)
 
 
-def _spooled(works: Sequence[Work]) -> set[str]:
-    """The files that rows name."""
-    kept = [work.body for work in works] + [work.outcome or {} for work in works]
-    return {str(one["spooled"]) for one in kept if one.get("spooled")}
+def _is_needed(name: str, session: QueueSession) -> bool:
+    """Does an open work name this file of the spool?"""
+    work = session.get(job_of(name))
+    named = [] if work is None else [work.body.get("spooled"), (work.outcome or {}).get("spooled")]
+    return work is not None and work.state in OPEN and name in named
 
 
 def _sizes(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:

@@ -40,6 +40,12 @@ def answer_file(job: str, attempt: int) -> str:
     return f"{_MARK}{job}-{attempt}.out"
 
 
+def job_of(name: str) -> str:
+    """Whose a file of the spool is; the reverse of both."""
+    job, _, kind = name.removeprefix(_MARK).rpartition(".")
+    return job.rpartition("-")[0] if kind == "out" else job
+
+
 class Files:
     """The object store and its spool, for callers that can await."""
 
@@ -100,14 +106,14 @@ class Files:
         if wanted:
             await self.do(lambda: _remove(self._objects.spool, wanted))
 
-    async def sweep(self, named: Collection[str]) -> None:
-        """Remove our files but those that open rows name."""
+    async def spooled(self) -> list[str]:
+        """The names of all these files, also of those that were being written."""
 
-        def remove() -> None:
+        def names() -> list[str]:
             spool = self._objects.spool
-            _remove(spool, [one.name for one in spool.glob(f"{_MARK}*") if one.name not in named])
+            return [one.name for pattern in (f"{_MARK}*", f".{_MARK}*.tmp") for one in spool.glob(pattern)]
 
-        await self.do(remove)
+        return await self.do(names)
 
     # -- objects --------------------------------------------------------------------------------------------------
 

@@ -616,8 +616,9 @@ def test_files_that_nobody_needs_are_removed_at_the_start(own: Workshop) -> None
     own.stop()
     (own.objects.spool / "async-gone.in").write_bytes(b"x")
     (own.objects.spool / "async-gone-1.out").write_bytes(b"x")
+    (own.objects.spool / ".async-gone.in.4711-0.tmp").write_bytes(b"x")
     own.restart()
-    assert [f"async-{taken['Id']}.in"] == [path.name for path in own.objects.spool.glob("async-*")]
+    assert [f"async-{taken['Id']}.in"] == [path.name for path in own.objects.spool.iterdir()]
 
 
 def test_ended_jobs_are_forgotten_after_a_while(tmp_path: Path) -> None:
