@@ -101,8 +101,8 @@ def test_other_services_load_too() -> None:
 
 def test_an_unknown_operation_is_said_to_be() -> None:
     """By its own error."""
-    with pytest.raises(UnknownOperation, match="CreateTransformJob"):
-        SCHEMA.check("CreateTransformJob", {})
+    with pytest.raises(UnknownOperation, match="CreateTrainingJob"):
+        SCHEMA.check("CreateTrainingJob", {})
 
 
 # --- what is let through ----------------------------------------------------------------------------------------------

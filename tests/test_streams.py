@@ -9,7 +9,7 @@ import signal
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -458,8 +458,14 @@ def test_a_worker_that_dies_before_the_first_part_is_tried_again(server: Server,
 
 
 def _holds(pid: int, path: Path) -> bool:
-    links = [link for link in Path(f"/proc/{pid}/fd").iterdir() if link.exists()]
-    return any(link.samefile(path) for link in links)
+    """Has the process opened the file? It may close others while we look, and end."""
+    wanted = path.stat()
+    with suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if os.path.samestat(wanted, link.stat()):
+                    return True
+    return False
 
 
 # --- pace ------------------------------------------------------------------------------------------------------------
