@@ -14,8 +14,8 @@ class PartLost(Exception):
 
 
 class Part:
-    """A file of the spool that is appended to. ``length`` counts what was written whole: bytes of a write that failed
-    half way are written over by the next. Everything blocks, and raises ``OSError`` as the disk does."""
+    """A file of the spool that is written from front to back, each write at a place of its own: what a write that
+    failed half way has left is written over by the next. Everything blocks, and raises ``OSError`` as the disk does."""
 
     def __init__(self, path: Path, length: int = 0) -> None:
         """Open ``path``, made if need be, and cut it back to ``length``. Raises ``PartLost`` when it is shorter."""
@@ -29,15 +29,14 @@ class Part:
         except BaseException:
             os.close(self._fd)
             raise
-        self.length = length
 
-    def append(self, chunks: Sequence[bytes]) -> None:
-        """Write these, one after the other, all or (as far as ``length`` counts) none."""
+    def write(self, at: int, chunks: Sequence[bytes]) -> int:
+        """Write these, one after the other, from ``at`` on; where they end."""
         data = memoryview(chunks[0] if len(chunks) == 1 else b"".join(chunks))
-        at = 0
-        while at < len(data):
-            at += os.pwrite(self._fd, data[at:], self.length + at)
-        self.length += at
+        done = 0
+        while done < len(data):
+            done += os.pwrite(self._fd, data[done:], at + done)
+        return at + done
 
     def sync(self) -> None:
         """Put what was written on the disk. When that fails, pages may be gone that no second try would bring back
@@ -49,9 +48,9 @@ class Part:
                 self.path.unlink()
             raise PartLost(f"{self.path.name} could not be put on the disk: {error.strerror}") from error
 
-    def finish(self) -> Path:
+    def finish(self, length: int) -> Path:
         """Cut off what a failed write may have left, close, and hand over the file."""
-        os.ftruncate(self._fd, self.length)
+        os.ftruncate(self._fd, length)
         self.close()
         return self.path
 
@@ -60,12 +59,6 @@ class Part:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def remove(self) -> None:
-        """Close it, and it is no more."""
-        self.close()
-        with suppress(FileNotFoundError):
-            self.path.unlink()
 
     def __enter__(self) -> Part:
         """For the length of a ``with``."""

@@ -32,17 +32,19 @@ class Leavings:
     async def publish_errors(self) -> None:
         """Write what is wrong with which record of which object, in the order of the objects."""
         path = self._folder / "errors.jsonl"
+        at = 0
         with Part(path) as part:
             async for rows in self.rows("done", "failed"):
-                names = [row.body["index"] for row in rows if row.outcome and row.outcome.get("errors")]
-                await self._hop(self._copy, names, part)
+                indexes = [row.body["index"] for row in rows if row.outcome and row.outcome.get("errors")]
+                at = await self._hop(self._copy, indexes, part, at)
         await self._hop(self._objects.put, self._terms.errors_url, path, "application/jsonlines")
 
-    def _copy(self, indexes: list[int], part: Part) -> None:
+    def _copy(self, indexes: list[int], part: Part, at: int) -> int:
         for index in indexes:
             with suppress(FileNotFoundError), (self._folder / f"{index}.errors").open("rb") as file:
                 while chunk := file.read(_COPY):
-                    part.append([chunk])
+                    at = part.write(at, [chunk])
+        return at
 
     async def publish_manifests(self, started: float) -> None:
         """DataCaptureConfig of a job: which objects were read, and which were written for them (``behaviour/04``)."""
@@ -61,11 +63,11 @@ class Leavings:
             prefix = os.path.commonprefix([url(row) for row in rows] + known)  # noqa: RUF071  URLs are no paths
         head = prefix[: prefix.rfind("/") + 1] if prefix else ""
         with Part(path) as part:
-            part.append([b"[" + orjson.dumps({"prefix": head})])
+            at = part.write(0, [b"[" + orjson.dumps({"prefix": head})])
             async for rows in self.rows("done"):
                 keys = [orjson.dumps(url(row).removeprefix(head)) for row in rows]
-                await self._hop(part.append, [b"," + b",".join(keys)])
-            part.append([b"]"])
+                at = await self._hop(part.write, at, [b"," + b",".join(keys)])
+            part.write(at, [b"]"])
 
     async def remove_outputs(self) -> None:
         """A stopped job leaves no output (``behaviour/04``): remove those of the objects that were through."""

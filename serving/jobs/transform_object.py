@@ -17,20 +17,19 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
-
 from serving.errors import BadObject, BadRecords, ObjectMissing, ObjectUnavailable, ServingError, ValidationError
-from serving.jobs.parts import Part, PartLost
+from serving.jobs.parts import PartLost
 from serving.jobs.patience import patiently, pause_after
 from serving.jobs.queue import QueueThread
 from serving.jobs.shaping import Shape
 from serving.jobs.splitting import USUAL_BYTES, Piece
 from serving.jobs.transform_calls import Answered, Caller, Hop, Losses, ObjectFailed, Request
+from serving.jobs.transform_output import Mark, Output, error_line
 from serving.jobs.transform_plan import MB, Terms, clipped
 from serving.jobs.transform_reader import Reader, Start, rows_of
 from serving.jobs.work import Work
@@ -40,6 +39,8 @@ from serving.objects import ObjectStore
 MOST_AHEAD = 64 * MB
 #: Requests of an object read ahead of their calls, in calls in flight: one waits for each that runs.
 _AHEAD = 2
+#: What is not more than this is worked with at once, without a thread or a file.
+_SMALL = 64 * 1024
 #: Objects of more bytes are few at a time; of gzip, that may hold so much.
 _LARGE, _RATIO = 4 * MB, 16
 _CHECKPOINT_SECONDS, _CHECKPOINT_BYTES = 3.0, 64 * MB
@@ -52,21 +53,6 @@ log = logging.getLogger("serving.jobs")
 
 class Superseded(Exception):
     """The row is somebody else's now, or was cancelled: whatever this attempt still has is of no use."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """How far an object is: all up to here is written. ``at``, ``first``: where its next record begins, and that one's
-    index; ``part``, ``errors``: bytes written of both files; ``bad``: records among them that failed, and the first of
-    them in a sentence."""
-
-    version: str
-    at: int = 0
-    first: int = 0
-    part: int = 0
-    errors: int = 0
-    bad: int = 0
-    first_bad: str = ""
 
 
 class Outcome(NamedTuple):
@@ -152,20 +138,16 @@ class ObjectRun:
         body = work.body
         self._tools, self._work, self._terms = tools, work, tools.terms
         self.url, self._output, self.size = str(body["url"]), str(body["output"]), int(body["size"])
-        self._index = int(body["index"])
         self._source = f"{tools.terms.id}/{self.url}"
         self._mark = Mark(**work.progress) if work.progress else Mark(str(body["version"]))
         self._losses = Losses(self._terms.most_bad)
         self._reader: Reader | None = None
         self._window: deque[_Sent] = deque()
-        self._ended = False
         self._saved = self._mark
         self._saved_at = time.monotonic()
         self._saving: asyncio.Task[None] | None = None
-        stem = tools.folder / f"{self._index}"
-        self._part_path, self._errors_path = stem.with_suffix(".out"), stem.with_suffix(".errors")
-        self._part: Part | None = None
-        self._errors: Part | None = None
+        self._files = Output(tools.folder, int(body["index"]))
+        self._whole: bytes | None = None
 
     @property
     def is_large(self) -> bool:
@@ -196,12 +178,12 @@ class ObjectRun:
         except (ObjectFailed, BadObject, BadRecords, ValidationError, ObjectUnavailable, OSError) as error:
             return await self._given_up(error)
         finally:
-            self._close()
+            self._files.close()
 
     async def _to_the_end(self) -> Outcome:
-        await self._persist(self._open_parts)
+        self._files.close()
+        self._whole = None
         self._losses = Losses(self._terms.most_bad, self._mark.first - self._mark.bad, self._mark.bad)
-        self._ended = False
         mark, tools = self._mark, self._tools
         start = Start(self.url, mark.version, mark.at, mark.first)
         self._reader = reader = Reader(tools.objects, self._terms, tools.caller.request, start)
@@ -209,34 +191,34 @@ class ObjectRun:
             while await self._read_ahead(reader):
                 await asyncio.wait([self._window[0].task], timeout=_CHECKPOINT_SECONDS)
                 if answered := self._answered():
-                    await self._write(answered)
+                    await self._write(answered, is_last=reader.ended and not self._window)
                 self._save_when_due()
             if self._saving is not None:
                 await self._saving
         finally:
             await self._drop_window()
             await self._stop_saving()
-            await tools.hop(reader.close)
+            if not reader.ended:
+                await tools.hop(reader.close)
         return await self._publish()
 
     async def keep(self) -> None:
-        """The server is stopping: what has been written shall not be done again. Best effort, once ``run`` has been
-        cancelled."""
-        if self._mark != self._saved:
+        """The server is stopping: what has been written shall not be done again. Once ``run`` has been cancelled."""
+        if self._mark != self._saved and self._whole is None:
             await self._tools.hop(self._sync, self._mark)
             await self._checkpoint(self._mark)
 
     def _sync(self, mark: Mark) -> None:
-        with Part(self._part_path, mark.part) as part, Part(self._errors_path, mark.errors) as errors:
-            part.sync()
-            errors.sync()
+        self._files.write(mark, (), ())
+        self._files.sync()
+        self._files.close()
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
     async def _read_ahead(self, reader: Reader) -> bool:
         """Keep as many requests ahead as there should be. False at the end: nothing is left, or on its way."""
         ahead = _AHEAD * self._terms.concurrency
-        while not self._ended and len(self._window) <= ahead // 2:
+        while not reader.ended and len(self._window) <= ahead // 2:
             least = self._most_of_one()
             wanted = least * (ahead - len(self._window))
             room = self._tools.room
@@ -257,9 +239,7 @@ class ObjectRun:
         """Read as much as the room we hold allows, and let it be called."""
         used = 0
         try:
-            requests = await self._persist(reader.take, max(1, held - least))
-            self._ended = not requests
-            for request in requests:
+            for request in await self._persist(reader.take, max(1, held - least)):
                 size = len(request.piece.body)
                 task = asyncio.create_task(self._tools.caller.answered(request, self._losses))
                 self._window.append(_Sent(request, task, size))
@@ -288,30 +268,32 @@ class ObjectRun:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    async def _write(self, sent: Sequence[_Sent]) -> None:
-        """Write answers, in order, and count them."""
+    async def _write(self, sent: Sequence[_Sent], is_last: bool) -> None:
+        """Write answers, in order, and count them. An output that is small and all there needs no file of its own."""
+        mark = self._mark
         try:
             results = await self._results([one for item in sent for one in item.task.result()])
-            lines = [one.line for one in results if one.line]
-            part, errors = self._open_files()
-            await self._persist(part.append, [one.chunk for one in results])
-            if lines:
-                await self._persist(errors.append, lines)
+            chunks, lines = [one.chunk for one in results], [one.line for one in results if one.line]
+            if is_last and not (mark.first or lines) and sum(map(len, chunks)) <= _SMALL:
+                self._whole = b"".join(chunks)
+                part, errors = len(self._whole), 0
+            else:
+                part, errors = await self._persist(self._files.write, mark, chunks, lines)
         finally:
             await self._tools.room.give_back(sum(item.room for item in sent))
-        last, mark = sent[-1].request.piece, self._mark
-        records = last.first + last.count - mark.first
-        self._mark = Mark(
-            mark.version, last.end, last.first + last.count, part.length, errors.length, mark.bad + len(lines),
-            mark.first_bad or next((one.bad for one in results if one.bad), ""),
-        )  # fmt: skip
-        self._tools.note(records - len(lines), len(lines))
+        last = sent[-1].request.piece
+        bad, first_bad = len(lines), next((one.bad for one in results if one.bad), "")
+        first = last.first + last.count
+        self._mark = Mark(mark.version, last.end, first, part, errors, mark.bad + bad, mark.first_bad or first_bad)
+        self._tools.note(first - mark.first - bad, bad)
 
     async def _results(self, answered: Sequence[Answered]) -> list[_Result]:
         """What to write for answers. Records whose answers cannot be used are bad: they are called once more, apart
         from their neighbours. Raises ``ObjectFailed`` when nobody can tell which answer is whose."""
         results: list[_Result] = []
-        for one, result in zip(answered, await self._tools.hop(self._shaped, answered), strict=True):
+        small = sum(len(one.answer) + len(one.piece.body) for one in answered) <= _SMALL
+        shaped = self._shaped(answered) if small else await self._tools.hop(self._shaped, answered)
+        for one, result in zip(answered, shaped, strict=True):
             if isinstance(result, _Result):
                 results.append(result)
             elif result.record is None:
@@ -322,7 +304,7 @@ class ObjectRun:
         return results
 
     def _shaped(self, answered: Sequence[Answered]) -> list[_Result | BadRecords]:
-        """Blocks."""
+        """Takes as long as there is much of it."""
         return [self._bad(piece, bad) if bad else self._good(piece, answer) for piece, answer, bad in answered]
 
     def _good(self, piece: Piece, answer: bytes) -> _Result | BadRecords:
@@ -337,21 +319,6 @@ class ObjectRun:
         line = error_line(self.url, reason, piece.first + 1, offset)
         return _Result(self._tools.shape.result_for_bad(), line, sentence)
 
-    def _open_parts(self) -> None:
-        mark = self._mark
-        self._close()
-        self._part = Part(self._part_path, mark.part)
-        self._errors = Part(self._errors_path, mark.errors)
-
-    def _open_files(self) -> tuple[Part, Part]:
-        assert self._part is not None and self._errors is not None
-        return self._part, self._errors
-
-    def _close(self) -> None:
-        for part in (self._part, self._errors):
-            if part is not None:
-                part.close()
-
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def _save_when_due(self) -> None:
@@ -362,14 +329,15 @@ class ObjectRun:
             saving, self._saving = self._saving, None
             saving.result()
         grown, age = self._mark.part - self._saved.part, time.monotonic() - self._saved_at
-        if self._mark != self._saved and (grown >= _CHECKPOINT_BYTES or age >= _CHECKPOINT_SECONDS):
+        if (
+            self._files.is_open
+            and self._mark != self._saved
+            and (grown >= _CHECKPOINT_BYTES or age >= _CHECKPOINT_SECONDS)
+        ):
             self._saving = asyncio.create_task(self._save(self._mark))
 
     async def _save(self, mark: Mark) -> None:
-        part, errors = self._open_files()
-        await self._persist(part.sync)
-        if mark.errors > self._saved.errors:
-            await self._persist(errors.sync)
+        await self._tools.hop(self._files.sync)
         await self._checkpoint(mark)
 
     async def _checkpoint(self, mark: Mark) -> None:
@@ -391,18 +359,13 @@ class ObjectRun:
 
     async def _publish(self) -> Outcome:
         mark, terms = self._mark, self._terms
-        part, errors = self._open_files()
         if mark.first == mark.bad and mark.bad > terms.most_bad:
             raise ObjectFailed(mark.first_bad.removeprefix(f"{self.url}, "))
-        if mark.errors:
-            await self._persist(errors.sync)
-        else:
-            errors.remove()
-        path = part.finish()
+        content = self._whole if self._whole is not None else await self._persist(self._files.finish, mark)
         try:
-            await self._persist(self._tools.objects.put, self._output, path, terms.accept)
+            await self._persist(self._tools.objects.put, self._output, content, terms.accept)
         except ObjectUnavailable:
-            if path.exists():
+            if isinstance(content, bytes) or content.exists():
                 raise
             raise PartLost("the disk did not keep it") from None
         return Outcome(mark.first - mark.bad, mark.bad, mark.first_bad, "", mark.errors)
@@ -412,20 +375,8 @@ class ObjectRun:
         mark = self._mark
         reason = clipped(_sentence(error), _LONGEST_REASON)
         log.info("transform job %s: %s has no output: %s", self._terms.job, self.url, reason)
-        errors = await self._persist(self._last_words, mark.errors, error_line(self.url, reason))
+        errors = await self._persist(self._files.give_up, mark, error_line(self.url, reason))
         return Outcome(0, mark.bad, mark.first_bad, f"{self.url}: {reason}", errors)
-
-    def _last_words(self, length: int, line: bytes) -> int:
-        self._close()
-        self._part_path.unlink(missing_ok=True)
-        try:
-            errors = Part(self._errors_path, length)
-        except PartLost:
-            errors = Part(self._errors_path)
-        with errors:
-            errors.append([line])
-            errors.sync()
-            return errors.length
 
     async def _new_version(self) -> str:
         info = await self._persist(self._tools.objects.stat, self.url)
@@ -436,13 +387,6 @@ class ObjectRun:
     async def _persist(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """On a thread, again and again while disk and store cannot."""
         return await patiently(f"Transform job {self._terms.job}", lambda: self._tools.hop(function, *arguments))
-
-
-def error_line(url: str, reason: str, record: int | None = None, offset: int | None = None) -> bytes:
-    """A line of a job's errors: which record of which object failed, by its number from 1 and (but for Parquet) its
-    first byte, and why; without a record, the object as a whole."""
-    shown: Mapping[str, Any] = {"source": url, "line": record, "offset": offset, "reason": reason}
-    return orjson.dumps(shown) + b"\n"
 
 
 def _sentence(error: Exception) -> str:

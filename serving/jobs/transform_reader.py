@@ -35,7 +35,7 @@ class Start(NamedTuple):
 
 class Reader:
     """The requests of one object from a record on. After an error it goes on, when asked again, where it was. ``raw``:
-    bytes of a compressed object that have been read; None of one that is sent as it is."""
+    bytes of a compressed object that have been read; None of one that is sent as it is. ``ended``: there is no more."""
 
     def __init__(self, objects: ObjectStore, terms: Terms, prepare: Callable[[Piece], Request], start: Start) -> None:
         """``prepare`` makes a piece a request. Nothing is opened before the first ``take``."""
@@ -44,6 +44,7 @@ class Reader:
         self._stack = ExitStack()
         self._pieces: Iterator[Piece] | None = None
         self.raw: int | None = None
+        self.ended = False
 
     def take(self, room: int) -> list[Request]:
         """The next requests, of about ``room`` bytes together, at least one; none at the end. Raises ``BadObject`` and
@@ -61,6 +62,9 @@ class Reader:
                 size += len(piece.body)
                 if size >= room or len(taken) == _MOST_PIECES:
                     break
+            else:
+                self.ended = True
+                self.close()
         except Exception:
             self.close()
             if not taken:  # what was read before is good; the same error comes again, unless it passes

@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from serving.endpoint import Directory
 from serving.errors import ObjectUnavailable, ServiceUnavailable, ServingError, ValidationError
 from serving.jobs import inputs
+from serving.jobs.parts import PartLost
 from serving.jobs.patience import patiently
 from serving.jobs.queue import QueueThread
 from serving.jobs.shaping import Shape
@@ -295,7 +296,7 @@ class JobRun:
             log.info("transform job %s: %s is no longer this run's", self.terms.job, one.url)
         except asyncio.CancelledError:
             if not self.row["stopping"]:
-                with suppress(ServingError, OSError, Superseded):
+                with suppress(ServingError, OSError, PartLost, Superseded):
                     await one.keep()
                     await self._means.queue.do(lambda session: session.give_back(work))
             raise

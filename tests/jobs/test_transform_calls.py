@@ -172,25 +172,23 @@ def test_a_part_is_cut_back_to_what_a_checkpoint_knows(tmp_path: Path) -> None:
     """What was written after it is written again."""
     path = tmp_path / "new" / "0.out"
     with Part(path) as part:
-        part.append([b"safe", b"!"])
+        assert 5 == part.write(0, [b"safe", b"!"])
         part.sync()
-        part.append([b"not safe"])
+        part.write(5, [b"not safe"])
     with Part(path, 5) as part:
-        part.append([b"?"])
-        assert 6 == part.length
+        assert 6 == part.write(5, [b"?"])
     assert b"safe!?" == path.read_bytes()
     with pytest.raises(PartLost):
         Part(path, 7)
 
 
 def test_a_write_that_failed_half_way_leaves_nothing(tmp_path: Path) -> None:
-    """The next is written over it."""
+    """The same write again is written over it, and what is longer is cut off at the end."""
     path = tmp_path / "0.out"
     with Part(path) as part:
-        part.append([b"a"])
-        path.write_bytes(b"a" + b"half of a write")
-        part.append([b"b"])
-        assert b"ab" == part.finish().read_bytes()
+        part.write(1, [b"half of a write"])
+        part.write(0, [b"a", b"b"])
+        assert b"ab" == part.finish(2).read_bytes()
 
 
 def test_a_full_disk_is_waited_for(tmp_path: Path) -> None:
