@@ -239,7 +239,8 @@ def kill_everything(server: Running) -> None:
 
 @dataclass
 class Trial:
-    """One run. ``waits``: seconds from a start until work went on, where there was some."""
+    """One run. ``waits``: seconds from a start until work went on, where there was some; ``ready``: until the server
+    was up, which is part of that."""
 
     folder: Path
     rng: random.Random
@@ -250,6 +251,7 @@ class Trial:
     host: str
     within: float
     waits: list[float] = field(default_factory=list)
+    ready: list[float] = field(default_factory=list)
     early: int = 0
 
     @contextlib.contextmanager
@@ -272,7 +274,7 @@ class Trial:
                 kill_everything(server)
                 return
             before = len(self.watcher.objects())
-            server.wait_ready("/readyz")
+            self.ready.append(server.wait_ready("/readyz"))
             over, accepted = threading.Event(), threading.Event()
             sending = threading.Thread(target=send, args=(server.port, due, over, accepted))
             sending.start()
@@ -339,7 +341,7 @@ class Trial:
     def facts(self) -> dict[str, Any]:
         """What happened, for the reader."""
         objects = self.watcher.objects()
-        waits = sorted(self.waits) or [0.0]
+        waits, ready = sorted(self.waits) or [0.0], sorted(self.ready) or [0.0]
         return {
             "jobs": len(self.jobs),
             **{f"  {kind}": sum(job.kind == kind for job in self.jobs) for kind in [*KINDS, "die"]},
@@ -347,6 +349,7 @@ class Trial:
             "failure objects": sum(one.startswith(_BAD) for one in objects),
             "killed before it was up": self.early,
             "starts with work left": len(self.waits),
+            "server up after s, median": round(ready[len(ready) // 2], 2),
             "work went on after s, median": round(waits[len(waits) // 2], 2),
             "work went on after s, slowest": round(waits[-1], 2),
             "notifications taken": sum(map(len, self.told.ids.values())),
