@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tests.postgres import NEEDED, Postgres
 
 DATABASES = ["sqlite", pytest.param("postgresql", marks=NEEDED)]
 LANE = "async/fraud"
+_SCHEMAS = count(1)
 
 
 class Hands:
@@ -46,7 +49,19 @@ def url_of(request: pytest.FixtureRequest, database: str, folder: Path) -> str:
     """The URL of a new, empty queue. The ``server`` fixture is started only by those who need it."""
     if database == "sqlite":
         return f"sqlite:///{folder}/queue.db"
-    server: Postgres = request.getfixturevalue("server")
+    return schema_of(request.getfixturevalue("server"))
+
+
+def schema_of(server: Postgres) -> str:
+    """The URL of a new, empty schema: hundreds of tests need one each, and a database of its own costs far more."""
+    url, name = _database(server), f"queue{next(_SCHEMAS)}"
+    with server.connect(url.partition("@/")[2].partition("?")[0]) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")  # a name of ours: nothing to quote
+    return f"{url}&options=-csearch_path%3D{name}"
+
+
+@cache
+def _database(server: Postgres) -> str:
     return server.database()
 
 
