@@ -29,6 +29,8 @@ ENDPOINT = "jobs"
 _PATH = f"/endpoints/{ENDPOINT}/async-invocations"
 _OUT, _BAD, _IN = "out", "bad", "in"
 _LOOK_SECONDS = 0.005
+#: Killed is while more than so many jobs are open.
+_LEFT = 2
 _PATIENCE_SECONDS = 180.0
 
 #: What the model does is the first word of what it is sent; every answer differs from all others.
@@ -264,8 +266,9 @@ class Trial:
             yield server
 
     def cycle(self, due: Sequence[Job], longest: float) -> None:
-        """Start it, send what is due, and kill everything at any instant; one time in six before it is even up."""
-        open_jobs = sum(bool(job.id) for job in self.jobs) - len(self.watcher.objects())
+        """Start it, send what is due, and kill everything at any instant while there is work; one time in six before
+        it is even up."""
+        open_jobs = self._open()
         with self.started() as server:
             if self.rng.random() < 1 / 6:
                 self.early += 1
@@ -283,10 +286,16 @@ class Trial:
             elif open_jobs:
                 self.waits.append(float("inf"))
             accepted.wait(_PATIENCE_SECONDS)
-            over.wait(self.rng.uniform(0.0, longest))
+            end = time.monotonic() + self.rng.uniform(0.0, longest)
+            while time.monotonic() < end and (sending.is_alive() or self._open() > _LEFT):
+                over.wait(_LOOK_SECONDS)
             kill_everything(server)
             over.set()
             sending.join()
+
+    def _open(self) -> int:
+        """Jobs that were accepted and have no object."""
+        return sum(bool(job.id) for job in self.jobs) - len(self.watcher.objects())
 
     def finish(self) -> None:
         """Let everything come to its end, and everybody be told."""
