@@ -26,6 +26,7 @@ from loadtests.workloads.convnet import convnet
 from loadtests.workloads.queue import queue
 from loadtests.workloads.rows import many_rows, one_row
 from loadtests.workloads.start import start
+from loadtests.workloads.transform import transform, transform_small
 from loadtests.workloads.zoo import many_models, memory
 
 WORKLOADS: dict[str, Callable[[Bench], list[Figure]]] = {
@@ -41,6 +42,8 @@ WORKLOADS: dict[str, Callable[[Bench], list[Figure]]] = {
     "control-updates": control.updates,
     "control-route": control.route,
     "queue": queue,
+    "transform": transform,
+    "transform-small": transform_small,
 }
 _ARTIFACTS = ROOT / "models" / "artifacts"
 _QUICK = (3, 1)  # rounds, seconds a side in each
