@@ -302,7 +302,7 @@ def test_damaged_model_files_harm_nobody_but_their_callers(server: Server, model
         for number in range(24):
             (models / f"damaged-{number}.{kind}").write_bytes(damaged(whole, dice))
             outcome = call(server.url, row.body, f"damaged-{number}.{kind}", row.content_type)
-            assert outcome.status in (200, 400, 424), outcome
+            assert outcome.status in (200, 400, 424, 429), outcome  # 429: a busy machine has not loaded it in time
             assert outcome.seconds < IN_TIME
             assert str(models).encode() not in outcome.body
     assert front == call(server.url, b"", "good").headers["x-amzn-requestid"][:24]

@@ -179,7 +179,11 @@ DOCUMENTS = st.just(FULL) | st.recursive(
 def test_it_selects_what_python_jsonpath_does(steps: str, document: Any) -> None:
     """Where the two languages are the same: RFC 9535 has no errors, and no object for names in one bracket
     (and the library takes slices of strings)."""
-    path = parse("$" + steps, "InputFilter")
+    try:
+        path = parse("$" + steps, "InputFilter")
+    except ValidationError as error:
+        assert "may select one value more than" in error.message
+        return
     expected = jsonpath.findall(path.text, document)
     try:
         found = path.select(document)
