@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import cloud
 from tests.batch import Batch
 from tests.server import serve
 from tests.toys import ROW
@@ -257,3 +258,13 @@ def test_records_are_counted_while_a_job_runs(batch: Batch, tmp_path: Path) -> N
     assert "Completed" == batch.ended(name)["TransformJobStatus"]
     assert before + 1 == batch.server.metric("sagemaker_transform_jobs_total", status="Completed")
     batch.server.eventually(lambda: 0 == batch.server.metric("sagemaker_transform_records_total"))
+
+
+def test_a_job_whose_model_cannot_be_loaded_leaves_nothing(batch: Batch) -> None:
+    """Control ends it; its rows and parts go with it."""
+    batch.put("s3://models/damaged.onnx", "no model")
+    cloud.make_model(batch.sagemaker, "damaged", cloud.container("s3://models/damaged.onnx"))
+    batch.put("s3://in/damaged/a.csv", ROW)
+    done = batch.run("s3://in/damaged/", "damaged")
+    assert ("Failed", {}) == (done.status, done.outputs)
+    batch.server.eventually(lambda: [] == list((batch.server.data_dir / "spool" / "transform").iterdir()))

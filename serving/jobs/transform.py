@@ -11,6 +11,7 @@ from typing import Any
 
 from serving.endpoint import Directory
 from serving.jobs.queue import QueueThread
+from serving.jobs.transform_plan import own_lane
 from serving.jobs.transform_run import Ask, JobRun, Means
 from serving.objects import ObjectStore
 from serving.watch.metrics import Registry
@@ -34,29 +35,42 @@ class Transforms:
         self._means = Means(queue, objects, directory, registry, ask, f"{_OWNER}{uuid.uuid4().hex}")
         self._runs: dict[_Key, JobRun] = {}
         self._tasks: dict[_Key, asyncio.Task[None]] = {}
-        self._swept = False
+        self._leaving: set[asyncio.Task[None]] = set()
         self._closing = False
 
     async def start(self) -> None:
-        """What earlier processes had leased is to be done again. Raises ``ServiceUnavailable``."""
+        """What earlier processes had leased is to be done again, and the parts of jobs that have ended are removed.
+        Raises ``ServiceUnavailable``."""
         await self._means.queue.do(
             lambda session: session.rescue([one for one in session.owners() if one.startswith(_OWNER)])
-        )  # fmt: skip
+        )
+        folder = self._means.objects.spool / "transform"
+        for left in sorted(folder.iterdir()) if folder.is_dir() else ():
+            lane = own_lane(left.name)
+            if not (await self._means.queue.do(lambda session, lane=lane: session.backlog(lane))).size:  # type: ignore[misc]  # a default argument
+                await asyncio.to_thread(shutil.rmtree, left, True)
 
     def apply(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Work by the table's ``transforms`` from now on: new jobs are begun, those that are gone are left."""
         if self._closing:
             return
         wanted = {(row["name"], float(row["created"])): row for row in rows}
-        for key in set(self._tasks) - set(wanted):
-            self._tasks.pop(key).cancel()
-            del self._runs[key]
+        for key in set(self._runs) - set(wanted):
+            left = asyncio.create_task(self._leave(self._runs.pop(key), self._tasks.pop(key)))
+            self._leaving.add(left)
+            left.add_done_callback(self._leaving.discard)
         for key, row in wanted.items():
             if key in self._runs:
                 self._runs[key].update(row)
             else:
                 self._begin(key, row)
-        self._sweep({name for name, _ in wanted})
+
+    async def _leave(self, run: JobRun, task: asyncio.Task[None]) -> None:
+        """The job is no longer in the table: it has ended, and usually we have said so ourselves."""
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+            await run.abandon()
 
     def _begin(self, key: _Key, row: Mapping[str, Any]) -> None:
         run = JobRun(row, self._means)
@@ -75,21 +89,11 @@ class Transforms:
         if self._runs.get(key) is run and not self._closing:
             self._begin(key, run.row)
 
-    def _sweep(self, wanted: set[str]) -> None:
-        """Once: remove the parts of jobs that ended without this process."""
-        if self._swept:
-            return
-        self._swept = True
-        folder = self._means.objects.spool / "transform"
-        gone = [one for one in folder.iterdir() if one.name not in wanted] if folder.is_dir() else []
-        for one in gone:
-            shutil.rmtree(one, ignore_errors=True)
-
     async def close(self) -> None:
         """Stop all runs: what they had written is kept and handed back."""
         self._closing = True
-        tasks = list(self._tasks.values())
-        for task in tasks:
+        for task in self._tasks.values():
             task.cancel()
+        tasks = [*self._tasks.values(), *self._leaving]
         if tasks:
             await asyncio.wait(tasks)

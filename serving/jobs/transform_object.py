@@ -27,7 +27,7 @@ from serving.jobs.parts import PartLost
 from serving.jobs.patience import patiently, pause_after
 from serving.jobs.queue import QueueThread
 from serving.jobs.shaping import Shape
-from serving.jobs.splitting import USUAL_BYTES, Piece
+from serving.jobs.splitting import Piece
 from serving.jobs.transform_calls import Answered, Caller, Hop, Losses, ObjectFailed, Request
 from serving.jobs.transform_output import Mark, Output, error_line
 from serving.jobs.transform_plan import MB, Terms, clipped
@@ -231,7 +231,7 @@ class ObjectRun:
     def _most_of_one(self) -> int:
         """Bytes that the next request may have."""
         terms = self._terms
-        most = terms.usual_bytes or terms.most_bytes or USUAL_BYTES
+        most = MB if terms.is_mapped else terms.usual_bytes or terms.most_bytes
         packed = terms.compression == "Gzip" or rows_of(self.url, terms) is not None
         return most if packed else max(1, min(most, self.size))
 
@@ -240,7 +240,7 @@ class ObjectRun:
         used = 0
         try:
             for request in await self._persist(reader.take, max(1, held - least)):
-                size = len(request.piece.body)
+                size = 0 if self._terms.is_mapped else len(request.piece.body)
                 task = asyncio.create_task(self._tools.caller.answered(request, self._losses))
                 self._window.append(_Sent(request, task, size))
                 used += size

@@ -34,6 +34,8 @@ _PAYLOAD_MB = 6
 #: A job that leaves MaxPayloadInMB at its default has it as the limit of a record, and requests of this size: a third
 #: less processor time for a million rows of CSV than with 6 MB, and half of the memory (measured).
 _USUAL_BYTES = MB
+#: MaxPayloadInMB=0 is no limit for an object that is sent as it lies on the disk; of what has to be in memory, this is.
+_MOST_IN_MEMORY = 256 * MB
 #: Calls in flight per instance when the job names no number: enough that a worker never waits for its next call.
 _CONCURRENCY = 4
 #: ModelClientConfig's own defaults.
@@ -54,9 +56,10 @@ _NEVER = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a job asks for. ``most_bytes``: of a request's body, 0 = a whole object in one; ``usual_bytes``: of several
-    records together, 0 = as many as fit; ``concurrency``: requests in flight at once; ``timeout``: seconds for each;
-    ``retries``: after the first try; ``most_bad``: records that may fail in a job that is Completed."""
+    """What a job asks for. ``most_bytes``: of a request's body; ``usual_bytes``: of several records together, 0 = as
+    many as fit; ``is_mapped``: an object goes as it lies on the disk; ``concurrency``: requests in flight at once;
+    ``timeout``: seconds for each; ``retries``: after the first try; ``most_bad``: records that may fail in a job that
+    is Completed."""
 
     job: str
     created: float
@@ -71,6 +74,7 @@ class Terms:
     capture: str
     most_bytes: int
     usual_bytes: int
+    is_mapped: bool
     concurrency: int
     timeout: float
     retries: int
@@ -89,7 +93,7 @@ class Terms:
     @property
     def own_lane(self) -> str:
         """Where the row of the job itself is: planned or not, and what its objects have come to."""
-        return f"transform-job/{self.job}"
+        return own_lane(self.job)
 
     @property
     def endpoint(self) -> str:
@@ -102,27 +106,34 @@ class Terms:
         return f"{self.output.rstrip('/')}/{self.job}-errors.jsonl"
 
 
+def own_lane(job: str) -> str:
+    """See ``Terms.own_lane``."""
+    return f"transform-job/{job}"
+
+
 def terms(row: Mapping[str, Any]) -> Terms:
     """A row of the routing table's ``transforms`` as terms; the job's body was checked when it was created."""
     job = row["job"]
     source, client = job["TransformInput"], job.get("ModelClientConfig") or {}
     data = source["DataSource"]["S3DataSource"]
     per_instance = job.get("MaxConcurrentTransforms") or _CONCURRENCY
+    split, compression = source.get("SplitType") or "None", source.get("CompressionType") or "None"
     payload = job.get("MaxPayloadInMB", _PAYLOAD_MB)
     return Terms(
         job=row["name"],
         created=float(row["created"]),
         content_type=source.get("ContentType") or "",
         accept=job["TransformOutput"].get("Accept") or "",
-        split=source.get("SplitType") or "None",
+        split=split,
         strategy=job.get("BatchStrategy") or "MultiRecord",
-        compression=source.get("CompressionType") or "None",
+        compression=compression,
         data_type=data["S3DataType"],
         uri=data["S3Uri"],
         output=job["TransformOutput"]["S3OutputPath"],
         capture=(job.get("DataCaptureConfig") or {}).get("DestinationS3Uri", ""),
-        most_bytes=payload * MB,
-        usual_bytes=_USUAL_BYTES if payload == _PAYLOAD_MB else 0,
+        most_bytes=payload * MB or _MOST_IN_MEMORY,
+        usual_bytes=_USUAL_BYTES if payload == _PAYLOAD_MB else 0 if payload else _PAYLOAD_MB * MB,
+        is_mapped=(payload, split, compression) == (0, "None", "None") and not job.get("DataProcessing"),
         concurrency=per_instance * max(1, row["instances"]),
         timeout=float(client.get("InvocationsTimeoutInSeconds", _TIMEOUT_SECONDS)),
         retries=client.get("InvocationsMaxRetries", _RETRIES),

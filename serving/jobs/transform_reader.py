@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
+from serving.errors import BadObject
 from serving.jobs.columns import Kind, is_parquet, parquet_pieces
 from serving.jobs.splitting import Piece, decompressed, pieces, skip
 from serving.jobs.transform_calls import Request
 from serving.jobs.transform_plan import Terms
 from serving.objects import ObjectStore
 
+#: A request of a gigabyte is what asynchronous calls may have too.
+_MOST_MAPPED = 2**30
 #: Pieces that are read at a time at most: small ones are many.
 _MOST_PIECES = 64
 
@@ -77,6 +83,8 @@ class Reader:
             self.raw = 0  # of columns nobody knows how many bytes a row is
             path = self._stack.enter_context(self._objects.fetch(self._url))
             return parquet_pieces(path, kind, terms.most_bytes, self._first, terms.strategy, terms.usual_bytes)
+        if terms.is_mapped:
+            return self._mapped(self._stack.enter_context(self._objects.fetch(self._url)))
         gzip = terms.compression == "Gzip"
         stream = self._stack.enter_context(self._objects.open(self._url, 0 if gzip else self._at, self._version))
         if gzip:
@@ -87,6 +95,17 @@ class Reader:
             stream, terms.split, terms.strategy, terms.most_bytes,
             start=self._at, first=self._first, usual_bytes=terms.usual_bytes,
         )  # fmt: skip
+
+    def _mapped(self, path: Path) -> Iterator[Piece]:
+        """The object as one piece whose bytes stay on the disk until they are sent. The map goes with the last who has
+        it."""
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _MOST_MAPPED:
+                raise BadObject(f"It has {size:,} bytes; at most {_MOST_MAPPED:,} can be sent at once.")
+            if size and not self._first:
+                body = cast("bytes", mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                yield Piece(0, size, 0, 1, body)
 
     def _count(self, read: int) -> None:
         self.raw = (self.raw or 0) + read

@@ -118,6 +118,18 @@ class JobRun:
                 task.cancel()
             self._threads.shutdown(wait=False)
 
+    async def abandon(self) -> None:
+        """Control has ended the job without us: nothing of it shall be left. Once ``run`` has been cancelled."""
+        reason = {"reason": "The job was ended."}
+
+        def end(session: QueueSession) -> None:
+            session.cancel_lane(self.terms.lane, reason)
+            session.cancel_lane(self.terms.own_lane, reason)
+
+        with suppress(ServingError):
+            await self._means.queue.do(end)
+        await asyncio.to_thread(shutil.rmtree, self._folder, True)
+
     async def _outcome(self) -> dict[str, Any]:
         """Run it, and make what it came to durable."""
         try:

@@ -67,9 +67,7 @@ def test_what_a_job_says_is_so() -> None:
     """MaxConcurrentTransforms is each instance's; a limit of 0 is none; errors lie beside the outputs."""
     client = {"InvocationsTimeoutInSeconds": 5, "InvocationsMaxRetries": 0}
     found = terms(row(MaxConcurrentTransforms=3, MaxPayloadInMB=0, ModelClientConfig=client))
-    assert (6, 0, 0, 5.0, 0) == (
-        *(found.concurrency, found.most_bytes, found.usual_bytes, found.timeout, found.retries),
-    )  # fmt: skip
+    assert (6, True, 5.0, 0) == (found.concurrency, found.is_mapped, found.timeout, found.retries)
     assert ERRORS == found.errors_url
 
 
