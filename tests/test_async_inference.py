@@ -4,10 +4,13 @@ what becomes of jobs when everything is killed."""
 from __future__ import annotations
 
 import json
+import os
 import queue
+import signal
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +20,7 @@ from botocore.exceptions import ClientError
 from loadtests import chaos
 from tests.cloud import ANSWERS, client, container, make_config, make_model, production, put_script, settled
 from tests.later import ended
+from tests.processes import processes
 from tests.server import Server, serve
 
 HOLDS = "import time\n" + ANSWERS.replace(
@@ -168,6 +172,26 @@ def test_a_deleted_endpoint_leaves_no_job_behind(server: Server, sagemaker: Any,
             server.eventually(lambda: True)
     page = httpx.get(f"{server.url}/metrics", timeout=30.0).text
     assert 'endpoint="going"' not in page
+
+
+def test_an_input_that_is_cut_while_it_is_read_fails_alone(server: Server, sagemaker: Any, runtime: Any) -> None:
+    """A writer that empties its file instead of replacing it costs its own job, and not those behind it."""
+    make(sagemaker, "cut")
+    path = server.data_dir / "s3" / "inputs" / "cut"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x" * 16 * 2**20)
+    [jobs], [worker] = processes(server, "serving.jobs_process"), server.workers("cut")
+    os.kill(worker["Pid"], signal.SIGSTOP)
+    try:
+        taken = runtime.invoke_endpoint_async(EndpointName="cut", InputLocation="s3://inputs/cut")
+        behind = runtime.invoke_endpoint_async(EndpointName="cut", Body=b"behind")
+        server.eventually(lambda: str(path) in Path(f"/proc/{jobs}/maps").read_text())
+        os.truncate(path, 10)
+    finally:
+        os.kill(worker["Pid"], signal.SIGCONT)
+    server.eventually((server.data_dir / "s3" / behind["OutputLocation"].removeprefix("s3://")).exists)
+    assert b"It was cut while it was being read." == stored(server, taken["FailureLocation"])
+    assert 0.0 == server.metric("sagemaker_worker_deaths_total", endpoint="cut")
 
 
 def test_a_configuration_must_not_have_answers_over_its_model(sagemaker: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
+
 from serving import errors
-from serving.errors import ServingError, WorkerDied
+from serving.errors import ObjectUnavailable, ServingError, WorkerDied
 from serving.types import Invocation
 from serving.workers import cells, sessions, wire
 from serving.workers.channel import Call
@@ -30,9 +32,17 @@ def may_have_run(call: Call, suspect: cells.Busy) -> bool:
     return call.id == suspect.call if suspect.call else not call.alone
 
 
-def orphaned(call: Call) -> WorkerDied | None:
-    """What to answer a call whose worker has ended; None when another may try. Who has seen part of an answer must not
-    see another's."""
+def is_whole(body: bytes) -> bool:
+    """Can all of a body still be sent? The file under a mapped one may have been cut: the system then refuses to write
+    it, and would each time, for its neighbours on the connection too."""
+    return not isinstance(body, mmap.mmap) or body.size() >= len(body)
+
+
+def orphaned(call: Call) -> ServingError | None:
+    """What to answer a call whose worker has ended, or whose connection has; None when another may try. Who has seen
+    part of an answer must not see another's."""
+    if not is_whole(call.invocation.body):
+        return ObjectUnavailable("It was cut while it was being read.", transient=False)
     if call.parts is not None:
         return WorkerDied("The worker ended while it streamed this answer.")
     if call.strikes and sessions.is_bound(call.invocation.session_id):
