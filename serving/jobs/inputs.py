@@ -5,7 +5,7 @@ Sources: SageMaker API, TransformS3DataSource; behaviour/04 (input listing, outp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple
@@ -33,7 +33,8 @@ class Source(NamedTuple):
 
 def sources(objects: ObjectStore, data_type: str, uri: str, output_path: str) -> Iterator[Source]:
     """The inputs of a transform job (``S3DataType``, ``S3Uri``, ``S3OutputPath``), in the order of their keys or of the
-    manifest; objects of no bytes too. No two have one output.
+    manifest; objects of no bytes too. No two have one output, and none has it among the inputs: under the prefix, or on
+    an object of the manifest.
 
     The call itself raises ``ValidationError`` for URLs and manifests that make no sense; iterating raises it when there
     is nothing, when an object of a manifest is not there, or when a name is impossible. ``ObjectUnavailable`` passes
@@ -43,10 +44,12 @@ def sources(objects: ObjectStore, data_type: str, uri: str, output_path: str) ->
     target = output_path.rstrip("/") + "/"
     if data_type == "S3Prefix":
         prefix_url(uri)
-        return _named(_found(objects, uri), _base(uri), target)
+        begin = uri if "/" in uri.removeprefix("s3://") else f"{uri}/"
+        return _named(_found(objects, uri), _base(uri), target, lambda output: output.startswith(begin))
     if data_type == "ManifestFile":
         prefix, keys = _manifest(objects, uri)
-        return _named(_looked_up(objects, prefix, keys), _base(prefix), target)
+        listed = frozenset(keys) if target.startswith(prefix) or prefix.startswith(target) else frozenset()
+        return _named(_looked_up(objects, prefix, keys), _base(prefix), target, _is_listed(prefix, listed))
     raise ValidationError(f"S3DataType {data_type} is not supported for transform jobs; use S3Prefix or ManifestFile.")
 
 
@@ -68,14 +71,20 @@ def _base(uri: str) -> str:
     return f"s3://{bucket}/{folder}{slash}"
 
 
-def _named(found: Iterator[ObjectInfo], base: str, target: str) -> Iterator[Source]:
+def _named(found: Iterator[ObjectInfo], base: str, target: str, is_input: Callable[[str], bool]) -> Iterator[Source]:
     for url, size, version in found:
         output = f"{target}{url.removeprefix(base)}.out"
         try:
             object_url(output)  # what could be wrong with the input's name is in the output's too
         except ValidationError:
             raise ValidationError(f"The object {_quoted(url)} or its output has a name that is not possible.") from None
+        if is_input(output):
+            raise ValidationError(f"The output {_quoted(output)} lies among the inputs. Choose another S3OutputPath.")
         yield Source(url, size, version, output)
+
+
+def _is_listed(prefix: str, keys: frozenset[str]) -> Callable[[str], bool]:
+    return lambda url: url.startswith(prefix) and url[len(prefix) :] in keys
 
 
 def _quoted(text: str) -> str:

@@ -137,6 +137,30 @@ def test_an_output_that_cannot_be_named_is_refused(tmp_path: Path) -> None:
         named(objects, "S3Prefix", "s3://c/", "s3://out/" + "/".join(["y" * 200] * 5) + "/" + "z" * 18)
 
 
+def test_an_output_among_the_inputs_of_a_prefix_is_refused(tmp_path: Path) -> None:
+    """An output path above the prefix is fine, until a nested folder leads an output back: it would be read as an input
+    by the next job, or be written over one of this."""
+    objects = local(tmp_path)
+    fill(objects, "s3://b/top/in/", **{"in/x": b"1", "x": b"2", "x.out": b"3"})
+    with pytest.raises(ValidationError, match=r"s3://b/top/in/x.out.* lies among the inputs"):
+        named(objects, "S3Prefix", "s3://b/top/in/", "s3://b/top")
+    assert {"s3://b/top/in/in/x": "s3://b/top/x.out"} == named(objects, "S3Prefix", "s3://b/top/in/in/", "s3://b/top")
+
+
+def test_an_output_that_is_an_input_of_a_manifest_is_refused(tmp_path: Path) -> None:
+    """Outputs may lie beside the inputs of a manifest, but on none of them."""
+    objects = local(tmp_path)
+    fill(objects, "s3://b/in/", **{"x": b"1", "y": b"2", "x.out": b"3"})
+    head = {"prefix": "s3://b/in/"}
+    with pytest.raises(ValidationError, match=r"s3://b/in/x.out.* lies among the inputs"):
+        named(objects, "ManifestFile", manifest(objects, "s3://b/m1", head, "y", "x", "x.out"), "s3://b/in")
+    with pytest.raises(ValidationError, match=r"s3://b/in/x.out.* lies among the inputs"):
+        beyond = manifest(objects, "s3://b/m2", {"prefix": "s3://b/in"}, "/x", "/x.out")
+        named(objects, "ManifestFile", beyond, "s3://b/")
+    beside = manifest(objects, "s3://b/m3", head, "x", "y")
+    assert ["s3://b/in/x.out", "s3://b/in/y.out"] == list(named(objects, "ManifestFile", beside, "s3://b/in").values())
+
+
 @pytest.mark.parametrize("kind", ["AugmentedManifestFile", "Converse", "", "s3prefix"])
 def test_other_kinds_are_refused(tmp_path: Path, kind: str) -> None:
     """At once, not when the first source is asked for."""
