@@ -286,10 +286,12 @@ def test_a_job_is_refused_just_when_its_output_would_be_its_input(uri: str, outp
 
 
 def test_outputs_among_a_models_files_are_refused(control: Control) -> None:
-    """The job's own model as a folder, and any prefix that multi-model models are loaded from; beside them is fine."""
+    """The job's own model or any other, as a folder, and any prefix that multi-model models are loaded from; beside
+    them is fine."""
     control.model("folder", ModelDataUrl="s3://models/folder")
     control.model("many", ModelDataUrl="s3://models/many/", Mode="MultiModel")
-    for name, path in (("folder", "s3://models/folder/out"), ("m", "s3://models/many"), ("m", "s3://models/many/x")):
+    folder = "s3://models/folder/out"
+    for name, path in (("folder", folder), ("m", folder), ("m", "s3://models/many"), ("m", "s3://models/many/x")):
         said = control.refusal("CreateTransformJob", **job(ModelName=name, Output={"S3OutputPath": path}))
         assert f"S3OutputPath {path} lies in the model store" in said
     captured = {"DestinationS3Uri": "s3://models/many/c"}

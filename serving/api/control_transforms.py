@@ -8,6 +8,7 @@ them. AWS's model checks each member by itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from serving.api.control_call import Awaited, ControlCall, Outcome
@@ -171,7 +172,7 @@ def _check_stores(call: ControlCall, job: Body, model: Body) -> None:
     places = {"S3OutputPath": job["TransformOutput"]["S3OutputPath"]}
     if "DataCaptureConfig" in job:
         places["DestinationS3Uri"] = job["DataCaptureConfig"]["DestinationS3Uri"]
-    stores = [*_artifacts(model), *(url for one in call.session.every("model") for url in _prefixes(one.body))]
+    stores = [url for one in [model, *(one.body for one in call.session.every("model"))] for url in _artifacts(one)]
     for member, place in places.items():
         for store in stores:
             if f"{place.rstrip('/')}/".startswith(f"{store.rstrip('/')}/"):
@@ -179,20 +180,10 @@ def _check_stores(call: ControlCall, job: Body, model: Body) -> None:
 
 
 def _artifacts(model: Body) -> Iterator[str]:
-    for one in _containers(model):
+    """Where a model's files lie; of a multi-model one, where its models do."""
+    for one in model.get("Containers") or [model.get("PrimaryContainer", {})]:
         source = one.get("ModelDataSource", {}).get("S3DataSource", {}).get("S3Uri")
         url = one.get("ModelDataUrl") or source
         if url:
-            yield resolve.object_url(url)
-
-
-def _prefixes(model: Body) -> Iterator[str]:
-    """Where the models of a multi-model one lie."""
-    for one in _containers_of(model):
-        if one.get("Mode") == "MultiModel":
-            yield from _artifacts({"PrimaryContainer": one})
-
-
-def _containers_of(model: Body) -> list[Body]:
-    primary = model.get("PrimaryContainer")
-    return [primary] if primary else list(model.get("Containers", ()))
+            with suppress(ValidationError):  # of another model, which nobody can load
+                yield resolve.object_url(url)
