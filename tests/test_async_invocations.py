@@ -120,6 +120,15 @@ def test_what_is_not_said_has_its_default() -> None:
     assert expected | {"request_id": "request", "received": 1_000.0} == kept
 
 
+@pytest.mark.parametrize(
+    ("sent", "meant"), [("ä€.csv".encode(), "ä€.csv"), (b"\xe4.csv", "ä.csv"), (b"\xff\xfe", "ÿþ")]
+)
+def test_an_object_s_name_is_read_as_it_was_written(sent: bytes, meant: str) -> None:
+    """UTF-8, as boto3 and S3 have it; otherwise byte for byte, as older clients have it."""
+    kept = submission("e", {b"x-amzn-sagemaker-inputlocation": b"s3://b/" + sent}, b"", SENDER)
+    assert f"s3://b/{meant}" == kept["input"]
+
+
 def test_what_is_said_is_kept() -> None:
     """Every header, by its meaning."""
     headers = {f"x-amzn-sagemaker-{name.lower()}".encode(): text.encode() for name, text in GOOD.items()}

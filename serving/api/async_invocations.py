@@ -128,7 +128,7 @@ def submission(endpoint: str, headers: Mapping[bytes, bytes], body: bytes, sende
     check(headers, body)
 
     def said(name: str) -> str:
-        return headers.get((_AMZN + name).lower().encode(), b"").decode("latin-1")
+        return _as_text(headers.get((_AMZN + name).lower().encode(), b""))
 
     asked = {
         "endpoint": endpoint,
@@ -141,6 +141,14 @@ def submission(endpoint: str, headers: Mapping[bytes, bytes], body: bytes, sende
     }
     shared = {field: headers.get(name, b"").decode("latin-1") for field, name in _SHARED.items()}
     return _kept(asked | shared, headers, body, sender)
+
+
+def _as_text(value: bytes) -> str:
+    """What a header says: an object's name is UTF-8 on its way here as it is in the store, by boto3 too."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def deferred(head: Head, headers: Mapping[bytes, bytes], body: bytes, sender: Sender) -> dict[str, Any]:
