@@ -179,7 +179,8 @@ def _ended_workers(count: int) -> Failed:
 
 def verdict(work: Work, error: ServingError, now: float) -> Again | Failed:
     """What becomes of a work that an attempt answered with this error. What is nobody's fault, or another call's, is
-    tried again; workers that have ended under it are counted, whatever the answer was. ``now``: epoch seconds."""
+    tried again; workers that have ended under it are counted, whatever the answer was. ``now``: on the queue's
+    clock."""
     total = max(strikes(work), error.strikes)
     if isinstance(error, WorkerDied) and not isinstance(error, Quarantined):
         total = max(total, MOST_STRIKES)
@@ -203,7 +204,7 @@ def pause_of(tries: int) -> float:
 
 def _no_input(work: Work, error: ServingError, now: float) -> Again | Failed:
     """An object store that is away is waited for, as long as the request may wait."""
-    waited = now - work.created
+    waited = now - work.queued
     if isinstance(error, ObjectUnavailable) and error.transient and waited < work.body["ttl"]:
         return Again(pause_of(work.attempt))
     return Failed(f"ClientError: The input could not be read. {error.message}", error.message, "download")

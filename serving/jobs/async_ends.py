@@ -19,7 +19,8 @@ LANE = "endings"
 _MOST = 64
 #: Of the works whose time is over, so many are ended in one transaction.
 _MOST_EXPIRED = 500
-_PAUSE_SECONDS = 1.0
+#: After the queue could not be asked, or a defect of ours.
+_PAUSE_SECONDS, _LONG_PAUSE_SECONDS = 1.0, 30.0
 
 log = logging.getLogger("serving.jobs")
 
@@ -67,6 +68,7 @@ class EndingConsumer:
         self._means = means
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._unsure = False
 
     def start(self) -> None:
         """Begin with what predecessors left."""
@@ -94,11 +96,28 @@ class EndingConsumer:
             await self._wanted.wait()
             self._wanted.clear()
             try:
-                while works := await self._means.queue.do(lambda one: one.lease(LANE, self._means.owner, _MOST)):
-                    await asyncio.gather(*map(self._end, works))
-            except ServingError as error:
-                log.warning("ends of asynchronous calls have to wait: %s", error.message)
-                asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._wanted.set)
+                await self._work_off()
+            except Exception as error:
+                known = isinstance(error, ServingError)
+                log.warning("ends of asynchronous calls have to wait: %s", error, exc_info=not known)
+                self._unsure = True
+                asyncio.get_running_loop().call_later(_PAUSE_SECONDS if known else _LONG_PAUSE_SECONDS, self.wake)
+
+    async def _work_off(self) -> None:
+        while works := await self._means.queue.do(self._lease):
+            self._unsure = False
+            failures = await asyncio.gather(*map(self._end, works), return_exceptions=True)
+            for lost in failures:
+                if isinstance(lost, BaseException):
+                    raise lost
+
+    def _lease(self, session: QueueSession) -> list[Work]:
+        owner = self._means.owner
+        if self._unsure:  # nothing of ours is under way: what is leased was lost between the queue and us
+            for work in session.page(LANE, ["leased"], 0, _MOST, newest_first=False):
+                if work.owner == owner:
+                    session.give_back(work)
+        return session.lease(LANE, owner, _MOST)
 
     async def _end(self, work: Work) -> None:
         body, means = work.body, self._means

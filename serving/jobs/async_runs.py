@@ -148,7 +148,7 @@ class Runs:
                 there = time.monotonic() - began
                 reply = await self._invoke(work, body, variant, accepted.append)
         except ServingError as error:
-            result = verdict(work, error, time.time())
+            result = verdict(work, error, self._means.queue.now())
             if isinstance(result, Failed):
                 log.info("asynchronous call %s (%s) failed: %s", work.name, work.label, error.message)
                 if accepted:

@@ -42,7 +42,7 @@ def work(**more: Any) -> Work:
     body |= more.pop("body", {})
     usual: dict[str, Any] = {
         "id": 1, "name": "7", "lane": "async/e", "state": "leased", "priority": 5, "label": "inf", "payload": b"",
-        "attempt": 1, "deaths": 0, "owner": "o", "progress": None, "outcome": None, "answer": b"", "queued": 0.0,
+        "attempt": 1, "deaths": 0, "owner": "o", "progress": None, "outcome": None, "answer": b"", "queued": NOW - 1,
         "due": 0.0, "expires": 0.0, "created": NOW - 1, "started": NOW, "finished": None,
     }  # fmt: skip
     return Work(body=body, **{**usual, **more})
@@ -174,9 +174,10 @@ def test_a_work_that_has_ended_its_workers_is_not_run_again() -> None:
 
 
 def test_an_object_store_that_is_away_is_waited_for() -> None:
-    """As long as the request may wait; what is not there, or not for us, is not."""
+    """As long as the request may wait, by the queue's clock; what is not there, or not for us, is not."""
     away = errors.ObjectUnavailable("away")
     assert isinstance(verdict(work(), away, NOW), Again)
+    assert isinstance(verdict(work(created=NOW - 86_400.0), away, NOW), Again)
     for late in (
         verdict(work(), away, NOW + 100),
         verdict(work(), errors.ObjectMissing("There is no such object."), NOW),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import math
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from serving.errors import (
     UnknownEndpoint,
     ValidationError,
 )
+from serving.jobs import queue
+from serving.jobs.async_ends import EndingConsumer
+from serving.jobs.work import NewWork
 from tests.jobs.workshop import Workshop
 
 TOPICS = {"success_topic": "http://hooks/good", "error_topic": "http://hooks/bad"}
@@ -456,6 +461,36 @@ def test_what_has_ended_stays_as_it_was(shop: Workshop, name: str) -> None:
     assert "Completed" == shop.do(shop.door.cancel({"endpoint": name, "id": id}))["Status"]
     with pytest.raises(ResourceNotFound):
         shop.do(shop.door.cancel({"endpoint": name, "id": "nothing"}))
+
+
+def test_an_end_comes_about_though_the_queue_answered_too_late(
+    own: Workshop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that stands still for longer than anybody waits: what was leased then is leased again."""
+    url, ends = "s3://bucket/bad/7-error.out", EndingConsumer(own.consumers.means)
+    left = NewWork("ending-7", "endings", {"location": url, "text": "over", "notices": [], "spooled": ""})
+    own.ask(lambda session: session.put(left))
+    gates, entered = (threading.Event(), threading.Event()), threading.Event()
+
+    async def lease_between() -> list[asyncio.Future[bool]]:
+        first = asyncio.ensure_future(own.thread.do(lambda _: entered.set() or gates[0].wait(30)))
+        await asyncio.to_thread(entered.wait, 30)
+        monkeypatch.setattr(queue, "_PATIENCE", 0.2)
+        ends.start()
+        await asyncio.sleep(0)  # it asks
+        await asyncio.sleep(0)
+        monkeypatch.setattr(queue, "_PATIENCE", 30.0)
+        second = asyncio.ensure_future(own.thread.do(lambda _: gates[1].wait(30)))
+        await asyncio.sleep(0)  # and is in one transaction with this
+        gates[0].set()
+        return [first, second]
+
+    held = own.do(lease_between())
+    own.eventually(lambda: "ends of asynchronous calls have to wait" in caplog.text)
+    gates[1].set()
+    own.eventually(lambda: own.object(url) == b"over")
+    own.do(ends.rest())
+    assert all(one.done() for one in held)
 
 
 # --- endpoints that go ------------------------------------------------------------------------------------------------
