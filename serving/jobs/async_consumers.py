@@ -15,8 +15,8 @@ from serving.config import Settings
 from serving.endpoint import Directory
 from serving.errors import ServingError
 from serving.jobs import notices
-from serving.jobs.async_calls import PREFIX, Outcome
-from serving.jobs.async_ends import EndingConsumer, end_expired
+from serving.jobs.async_calls import PREFIX
+from serving.jobs.async_ends import MOST_EXPIRED, EndingConsumer, end_expired
 from serving.jobs.async_files import Files, job_of
 from serving.jobs.async_lane import Lane
 from serving.jobs.async_runs import Means, Runs
@@ -201,25 +201,33 @@ class AsyncConsumers:
         """End what has waited too long, wake who may have missed something, measure."""
         means, busy = self.means, any(lane.busy for lane in self._lanes.values())
 
-        def sweep(session: QueueSession) -> tuple[list[tuple[Work, Outcome]], list[str]]:
+        def look(session: QueueSession) -> list[str]:
             session.ripen()
             if busy:
                 session.beat(means.owner)
-            return end_expired(session, means, time.time()), session.lanes()
+            return session.lanes()
 
-        expired, lanes = await means.queue.do(sweep)
-        for work, outcome in expired:
-            log.info("asynchronous call %s (%s) expired in the queue", work.name, work.label)
-            means.metrics.ended(work, outcome, time.time())
-            means.ends.tell(work.name)
-        if expired:
-            self._ending.wake()
+        lanes = await means.queue.do(look)
+        while await self._expire() == MOST_EXPIRED:
+            pass  # there may be more, and others have had their turn
         for name in lanes:
             if name.startswith(PREFIX):
                 lane = self.lane(name.removeprefix(PREFIX))
                 lane.changed = True
                 lane.wake()
         self._stirred.set()
+
+    async def _expire(self) -> int:
+        """End some of what has waited too long; how many that was."""
+        means = self.means
+        expired = await means.queue.do(lambda session: end_expired(session, means, time.time()))
+        for work, outcome in expired:
+            log.info("asynchronous call %s (%s) expired in the queue", work.name, work.label)
+            means.metrics.ended(work, outcome, time.time())
+            means.ends.tell(work.name)
+        if expired:
+            self._ending.wake()
+        return len(expired)
 
     async def prune(self) -> None:
         """Forget what ended long ago."""

@@ -18,7 +18,7 @@ from serving.jobs.work import NewWork, QueueSession, Work
 LANE = "endings"
 _MOST = 64
 #: Of the works whose time is over, so many are ended in one transaction.
-_MOST_EXPIRED = 500
+MOST_EXPIRED = 500
 #: After the queue could not be asked, or a defect of ours.
 _PAUSE_SECONDS, _LONG_PAUSE_SECONDS = 1.0, 30.0
 
@@ -53,7 +53,7 @@ def ending(work: Work, outcome: Outcome, region: str, now: float) -> NewWork:
 def end_expired(session: QueueSession, means: Means, now: float) -> list[tuple[Work, Outcome]]:
     """End the calls that have waited too long. ``now``: epoch seconds. Returns them, and what they came to."""
     ended = []
-    for work in session.expired(_MOST_EXPIRED):
+    for work in session.expired(MOST_EXPIRED):
         if work.lane.startswith(PREFIX):
             outcome = expired(work, means.variant_of(str(work.body["endpoint"])))
             if session.expire(work, outcome.row(), [ending(work, outcome, means.settings.region, now)]):

@@ -20,7 +20,7 @@ from serving.errors import (
     UnknownEndpoint,
     ValidationError,
 )
-from serving.jobs import queue
+from serving.jobs import async_consumers, async_ends, queue
 from serving.jobs.async_ends import EndingConsumer
 from serving.jobs.work import NewWork
 from tests.jobs.workshop import Workshop
@@ -287,6 +287,17 @@ def test_a_request_expires_in_the_queue(shop: Workshop, name: str) -> None:
     shop.eventually(lambda: len(notices_of(shop, name)) == 1)
     assert 1.0 == shop.metric("sagemaker_expired_requests_total", name, "AllTraffic")
     assert 1.0 == shop.metric("sagemaker_invocation_failures_total", name, "AllTraffic")
+
+
+def test_many_expire_at_once(own: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than one transaction ends: none has to wait for the next sweep."""
+    monkeypatch.setattr(async_ends, "MOST_EXPIRED", 2)
+    monkeypatch.setattr(async_consumers, "MOST_EXPIRED", 2)
+    own.endpoint("e", count=0)
+    taken = [own.submit("e", ttl=60) for _ in range(7)]
+    own.skew += 61
+    own.do(own.consumers.sweep())
+    assert {"Expired"} == {own.do(own.door.status({"endpoint": "e", "id": one["Id"]}))["Status"] for one in taken}
 
 
 # --- submitting -------------------------------------------------------------------------------------------------------
