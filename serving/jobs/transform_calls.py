@@ -19,7 +19,14 @@ from typing import Any, NamedTuple
 from serving.endpoint import Endpoint, answer
 from serving.errors import BadRecords, ServingError, WorkerDied
 from serving.jobs.splitting import Piece
-from serving.jobs.transform_plan import NOT_READY_SECONDS, Terms, after_failure, is_nonsense
+from serving.jobs.transform_plan import (
+    NOT_READY_SECONDS,
+    Terms,
+    after_failure,
+    is_nonsense,
+    retries_of_part,
+    seconds_for,
+)
 from serving.types import Invocation
 
 #: How often to look whether a worker is ready without having been told.
@@ -99,16 +106,17 @@ class Caller:
         self._hop = hop
         self._news = asyncio.Event()
         self._gate = asyncio.Semaphore(terms.concurrency)
+        self._running = 0
 
     async def answered(self, request: Request, losses: Losses) -> list[Answered]:
         """The answers to a request, in the order of its records. Raises ``ObjectFailed``, ``JobFailed``."""
-        return await self._answered(request, losses, self._terms.retries, _PIECE_RETRIES)
+        return await self._answered(request, losses)
 
-    async def _answered(self, request: Request, losses: Losses, retries: int, deaths: int) -> list[Answered]:
+    async def _answered(self, request: Request, losses: Losses, is_part: bool = False) -> list[Answered]:
         if request.trouble:
             return await self.apart(request.piece, request.trouble, losses)
         try:
-            answer = await self._ask(request, retries, deaths)
+            answer = await self._ask(request, losses, is_part)
         except _Refused as refused:
             return await self.apart(request.piece, str(refused), losses, refused.is_deadly)
         losses.good += request.piece.count
@@ -121,7 +129,7 @@ class Caller:
             return [Answered(piece, b"", _WHICH.sub("", reason) or "It failed.")]
         found: list[Answered] = []
         for half in self._divide(piece):
-            found += await self._answered(await self._hop(self.request, half), losses, 0, _PART_RETRIES)
+            found += await self._answered(await self._hop(self.request, half), losses, is_part=True)
         return found
 
     def request(self, piece: Piece) -> Request:
@@ -133,14 +141,16 @@ class Caller:
         except BadRecords as error:
             return Request(piece, b"", error.message)
 
-    async def _ask(self, request: Request, retries: int, deaths: int) -> bytes:
+    async def _ask(self, request: Request, losses: Losses, is_part: bool) -> bytes:
         """One request's answer, with its retries. Raises ``_Refused`` when there are bad records in it."""
-        failures, waited = 0, 0.0
+        failures, waited, retries = 0, 0.0, self._terms.retries
         while True:
             began = time.monotonic()
             try:
-                return await self._call(request, deaths)
+                return await self._call(request, _PART_RETRIES if is_part else _PIECE_RETRIES)
             except ServingError as error:
+                if is_part:
+                    retries = retries_of_part(error, self._terms.retries, request.piece.count, losses.bad)
                 step = after_failure(error, failures, retries, waited)
                 if step.what == "split":
                     raise _Refused(error) from None
@@ -156,19 +166,20 @@ class Caller:
         async with self._gate:
             endpoint = await self._when_ready()
             terms, piece = self._terms, request.piece
-            reply = await answer(
-                endpoint,
-                Invocation(
-                    terms.endpoint,
-                    request.body,
-                    terms.content_type,
-                    terms.accept,
-                    f"{terms.job}/{piece.first}",
-                    time.monotonic() + terms.timeout,
-                    retries=deaths,
-                ),
+            invocation = Invocation(
+                terms.endpoint,
+                request.body,
+                terms.content_type,
+                terms.accept,
+                f"{terms.job}/{piece.first}",
+                time.monotonic() + seconds_for(terms, self._running),
+                retries=deaths,
             )
-            return reply.body
+            self._running += 1
+            try:
+                return (await answer(endpoint, invocation)).body
+            finally:
+                self._running -= 1
 
     async def _when_ready(self) -> Endpoint:
         """The endpoint, once a worker is ready: a call's time should not run out before it can begin. When none comes

@@ -52,14 +52,18 @@ NOT_READY_SECONDS = 900.0
 #: SageMaker API: the longest FailureReason.
 _LONGEST_REASON = 1024
 _NEVER = 10**9
+#: A call waits in its worker for those that came before it, each for no longer than this: then they run side by side.
+_WAIT_BEHIND_ONE = 5.0
+#: Records that failed by themselves are tried once more while an object has no more bad ones than this.
+_FEW_BAD = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What a job asks for. ``most_bytes``: of a request's body; ``usual_bytes``: of several records together, 0 = as
-    many as fit; ``is_mapped``: an object goes as it lies on the disk; ``concurrency``: requests in flight at once;
-    ``timeout``: seconds for each; ``retries``: after the first try; ``most_bad``: records that may fail in a job that
-    is Completed."""
+    many as fit; ``is_mapped``: an object goes as it lies on the disk; ``instances``: workers; ``concurrency``: requests
+    in flight at once, on all of them; ``timeout``: seconds for each; ``retries``: after the first try; ``most_bad``:
+    records that may fail in a job that is Completed."""
 
     job: str
     created: float
@@ -75,6 +79,7 @@ class Terms:
     most_bytes: int
     usual_bytes: int
     is_mapped: bool
+    instances: int
     concurrency: int
     timeout: float
     retries: int
@@ -116,7 +121,7 @@ def terms(row: Mapping[str, Any]) -> Terms:
     job = row["job"]
     source, client = job["TransformInput"], job.get("ModelClientConfig") or {}
     data = source["DataSource"]["S3DataSource"]
-    per_instance = job.get("MaxConcurrentTransforms") or _CONCURRENCY
+    instances, per_instance = max(1, row["instances"]), job.get("MaxConcurrentTransforms") or _CONCURRENCY
     split, compression = source.get("SplitType") or "None", source.get("CompressionType") or "None"
     payload = job.get("MaxPayloadInMB", _PAYLOAD_MB)
     return Terms(
@@ -134,7 +139,8 @@ def terms(row: Mapping[str, Any]) -> Terms:
         most_bytes=payload * MB or _MOST_IN_MEMORY,
         usual_bytes=_USUAL_BYTES if payload == _PAYLOAD_MB else 0 if payload else _PAYLOAD_MB * MB,
         is_mapped=(payload, split, compression) == (0, "None", "None") and not job.get("DataProcessing"),
-        concurrency=per_instance * max(1, row["instances"]),
+        instances=instances,
+        concurrency=per_instance * instances,
         timeout=float(client.get("InvocationsTimeoutInSeconds", _TIMEOUT_SECONDS)),
         retries=client.get("InvocationsMaxRetries", _RETRIES),
         most_bad=most_bad((job.get("Environment") or {}).get(MOST_BAD, "")),
@@ -179,6 +185,22 @@ def after_failure(error: ServingError, failures: int, retries: int, waited: floa
     if failures < retries:
         return Step("again", float(2**failures))
     return Step("object" if isinstance(error, InvocationTimedOut) else "split")
+
+
+def seconds_for(terms: Terms, running: int) -> float:
+    """What a call may take that begins with so many of the job's already in flight: its own time is what the job says,
+    and it is not its fault that it waits in its worker for others."""
+    return terms.timeout + running // terms.instances * min(terms.timeout, _WAIT_BEHIND_ONE)
+
+
+def retries_of_part(error: ServingError, retries: int, records: int, bad: int) -> int:
+    """Retries of a part of a request that failed to the end. What passes by itself (429, 502 to 504, a timeout) is
+    retried as anywhere; a single record that the model failed on once more, as nobody knows whether it was that which
+    failed before, unless its object has many bad ones: each would cost the pause."""
+    passes = isinstance(error, InvocationTimedOut) or getattr(error, "original_status", 0) in (429, 502, 503, 504)
+    if passes:
+        return retries
+    return min(retries, 1) if records == 1 and bad < _FEW_BAD else 0
 
 
 def _is_lasting(error: ServingError) -> bool:
@@ -240,7 +262,7 @@ class Ending(NamedTuple):
 def ending(tally: Tally, most_bad: int, errors_url: str) -> Ending:
     """Completed only when every object has its output and no more records failed than the job puts up with: whoever
     reads outputs of a Completed job takes them for whole."""
-    reasons = []
+    reasons: list[str] = []
     if tally.objects_failed:
         reasons.append(
             f"{tally.objects_failed:,} of {count(tally.objects, 'object')} failed and got no output; the first: "
@@ -255,7 +277,8 @@ def ending(tally: Tally, most_bad: int, errors_url: str) -> Ending:
     if not reasons:
         return Ending("Completed")
     rest = f" All bad records: {errors_url}" if tally.records_failed else ""
-    return Ending("Failed", clipped(" ".join(reasons), _LONGEST_REASON - len(rest)) + rest)
+    told = " ".join(reason if reason.endswith((".", "…")) else f"{reason}." for reason in reasons)
+    return Ending("Failed", clipped(told, _LONGEST_REASON - len(rest)) + rest)
 
 
 def clipped(text: str, most: int = _LONGEST_REASON) -> str:

@@ -14,11 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.endpoint import Endpoint
-from serving.errors import BadInput, BadRecords, PredictionFailed, ServiceUnavailable, ServingError
+from serving.errors import (
+    BadInput,
+    BadRecords,
+    InvocationTimedOut,
+    ModelError,
+    PredictionFailed,
+    ServiceUnavailable,
+    ServingError,
+)
 from serving.jobs.parts import Part, PartLost
 from serving.jobs.patience import patiently
 from serving.jobs.splitting import Piece, bisect
-from serving.jobs.transform_calls import Caller, Losses, ObjectFailed, Request
+from serving.jobs.transform_calls import Answered, Caller, Losses, ObjectFailed, Request
 from serving.jobs.transform_object import Room
 from serving.jobs.transform_plan import terms
 from serving.types import Invocation, Reply
@@ -138,6 +146,34 @@ def test_no_more_calls_run_than_the_job_allows() -> None:
 
     run(all_at_once())
     assert 6 == toy.most_running
+
+
+class Flaky(Toy):
+    """Fails once, but for what is bad, which it always refuses."""
+
+    def __init__(self, error: ServingError) -> None:
+        super().__init__(self._failure)
+        self._errors = [error]
+
+    def _failure(self, body: bytes) -> ServingError | None:
+        if b"bad" in body:
+            return BadInput("no")
+        return self._errors.pop() if self._errors else None
+
+
+def test_a_failure_that_passes_makes_no_record_bad() -> None:
+    """Whatever it is, and although a neighbour is bad, for which its request was divided."""
+    whole = piece([b"a", b"bad"])
+    calls = [
+        caller(Flaky(error), ModelClientConfig={"InvocationsMaxRetries": 3})
+        for error in (ModelError("busy", 429), InvocationTimedOut("late"), PredictionFailed("it raised"))
+    ]
+
+    async def all_at_once() -> list[list[Answered]]:
+        return await asyncio.gather(*(one.answered(Request(whole, whole.body), Losses(0)) for one in calls))
+
+    for first, second in run(all_at_once()):
+        assert (b"A\n", "", "no") == (first.answer, first.bad, second.bad)
 
 
 def test_a_failure_is_not_retried_beyond_the_jobs_retries() -> None:

@@ -38,6 +38,8 @@ from serving.jobs.transform_plan import (
     is_nonsense,
     most_bad,
     progress,
+    retries_of_part,
+    seconds_for,
     terms,
 )
 
@@ -101,6 +103,32 @@ def test_what_follows_a_failed_call(error: ServingError, failures: int, expected
     assert expected == after_failure(error, failures, 3, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("timeout", "running", "expected"), [(2, 0, 2), (2, 1, 2), (2, 2, 4), (2, 7, 8), (600, 7, 615)]
+)
+def test_a_call_is_not_charged_for_those_before_it(timeout: int, running: int, expected: float) -> None:
+    """Of two instances, each with half of the calls in flight. It waits for none of them longer than 5 s."""
+    found = terms(row(ModelClientConfig={"InvocationsTimeoutInSeconds": timeout}))
+    assert expected == seconds_for(found, running)
+
+
+@pytest.mark.parametrize(
+    ("error", "records", "bad", "expected"),
+    [
+        (ModelError("busy", 429), 7, 900, 3),
+        (ModelError("starting", 503), 7, 900, 3),
+        (InvocationTimedOut("late"), 7, 900, 3),
+        (PredictionFailed("raised"), 7, 0, 0),
+        (PredictionFailed("raised"), 1, 0, 1),
+        (PredictionFailed("raised"), 1, 20, 0),
+    ],
+)
+def test_retries_of_a_part(error: ServingError, records: int, bad: int, expected: int) -> None:
+    """What passes by itself is retried whatever the size; one that the model raised on, alone and once."""
+    assert expected == retries_of_part(error, 3, records, bad)
+    assert 0 == retries_of_part(error, 0, records, bad)
+
+
 def test_nobody_waits_for_a_worker_for_ever() -> None:
     """Then the job ends, and says what it was waiting for."""
     assert Step("job") == after_failure(ServiceUnavailable("no worker"), 0, 3, NOT_READY_SECONDS + 1)
@@ -141,10 +169,10 @@ def test_a_job_is_completed_only_when_everything_is() -> None:
         objects=2, objects_done=2, objects_bad=1, records_done=9, records_failed=1, first_bad="a, record 3: x"
     )
     assert ("Completed", "") == ending(holes, 1, ERRORS)
-    expected = "1 of 10 records failed, in 1 of 2 objects; the first: a, record 3: x All bad records: " + ERRORS
+    expected = "1 of 10 records failed, in 1 of 2 objects; the first: a, record 3: x. All bad records: " + ERRORS
     assert ("Failed", expected) == ending(holes, 0, ERRORS)
     lost = Tally().with_object(5, 0, 0, "", "s3://in/a: not gzip")
-    expected = "1 of 1 object failed and got no output; the first: s3://in/a: not gzip"
+    expected = "1 of 1 object failed and got no output; the first: s3://in/a: not gzip."
     assert ("Failed", expected) == ending(Tally(**{**_values(lost), "objects": 1}), 0, ERRORS)
 
 
