@@ -69,3 +69,30 @@ def test_a_job_goes_on_where_it_was(tmp_path: Path) -> None:
         assert expected == output.read_text()
         server.eventually(lambda: [] == list((server.data_dir / "spool" / "transform").iterdir()))
     assert 12 + 3 == len(notes.read_text().split()), "only the three that were held up have been asked twice"
+
+
+def attempts(server: Server) -> int:
+    """How often the second object of the one job has been begun, as the queue's file says."""
+    with closing(sqlite3.connect(f"file:{server.data_dir}/queue.db?mode=ro", uri=True)) as database:
+        return int(database.execute("SELECT max(attempt) FROM work WHERE name LIKE '%/1'").fetchone()[0])
+
+
+def test_an_object_that_ends_whoever_reads_it_is_given_up(tmp_path: Path) -> None:
+    """The process ends whenever it has begun one of two objects: the third time on, that one is tried by itself, and
+    after three such trials it fails. The other's output stands, and the job ends."""
+    with serve(tmp_path, "--allow-code") as server:
+        batch = Batch(server).make_models()
+        batch.put("s3://in/good.txt", "good")
+        batch.put("s3://in/worse.txt", f"wait {tmp_path}/never")
+        name = batch.begin("s3://in/", **ONE_BY_ONE)
+        server.eventually(lambda: {"good.txt.out": b"good!\n"} == batch.objects(f"s3://out/{name}/"))
+        seen = 0
+        while "InProgress" == (job := batch.describe(name))["TransformJobStatus"]:
+            if seen < attempts(server):
+                seen = attempts(server)
+                for pid in processes(server, "serving.jobs_process"):
+                    os.kill(pid, signal.SIGKILL)
+        assert seen >= 6
+        assert "Failed" == job["TransformJobStatus"]
+        assert "The server ended 3 times while it read this object." in job["FailureReason"]
+        assert {"good.txt.out", f"{name}-errors.jsonl"} == set(batch.objects(f"s3://out/{name}/"))

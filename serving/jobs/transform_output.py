@@ -16,7 +16,7 @@ from serving.jobs.parts import Part, PartLost
 class Mark:
     """How far an object is: all up to here is written. ``at``, ``first``: where its next record begins, and that one's
     index; ``part``, ``errors``: bytes of both files; ``bad``: records among them that failed, and the first of them in
-    a sentence."""
+    a sentence. ``alone``: how often it was begun from here with no other object beside it."""
 
     version: str
     at: int = 0
@@ -25,6 +25,7 @@ class Mark:
     errors: int = 0
     bad: int = 0
     first_bad: str = ""
+    alone: int = 0
 
 
 class Output:

@@ -35,6 +35,7 @@ from serving.jobs.splitting import Piece, bisect
 from serving.jobs.transform_calls import Caller, JobFailed
 from serving.jobs.transform_end import Leavings
 from serving.jobs.transform_object import MOST_AHEAD, ObjectRun, Outcome, Room, Superseded, Tools
+from serving.jobs.transform_output import Mark
 from serving.jobs.transform_plan import Ending, Meter, Tally, Terms, clipped, ending, progress, terms
 from serving.jobs.work import ENDED, NewWork, QueueSession, Work
 from serving.objects import ObjectStore
@@ -47,6 +48,9 @@ T = TypeVar("T")
 #: Objects at a time: small ones spend their time in the queue and on the disk, large ones have requests enough.
 _OBJECTS, _LARGE_OBJECTS = 16, 2
 _THREADS = 12
+#: An object that was open when this process ended so often runs with no other beside it: one of them may be what ends
+#: it. One that has then been begun so often without getting any further is given up.
+_SUSPECT, _MOST_ALONE = 3, 3
 _PLAN_BATCH = 1000
 _REPORT_SECONDS = 0.5
 _BEAT_SECONDS = 5.0
@@ -230,6 +234,7 @@ class JobRun:
     async def _run_objects(self) -> None:
         tools = self._tools()
         running: set[asyncio.Task[None]] = set()
+        suspects: list[Work] = []
         more = True
         try:
             while True:
@@ -241,7 +246,10 @@ class JobRun:
                         lambda session, room=room: session.lease(self.terms.lane, self._owner, room)  # type: ignore[misc]  # a default argument
                     )
                     more = len(works) == room
-                    running |= {asyncio.create_task(self._one(tools, work)) for work in works}
+                    suspects += [work for work in works if work.deaths >= _SUSPECT]
+                    running |= {asyncio.create_task(self._one(tools, one)) for one in works if one.deaths < _SUSPECT}
+                if not running and suspects:
+                    running = {asyncio.create_task(self._alone(tools, suspects.pop()))}
                 if not running and not (more := await self._left_behind()):
                     return
                 running = await self._one_more(running)
@@ -295,6 +303,17 @@ class JobRun:
         caller = Caller(self.terms, lambda: means.directory.get(endpoint), shape.request, divide, self._hop)
         room = Room(MOST_AHEAD)
         return Tools(self.terms, shape, caller, means.objects, means.queue, self._folder, room, self._hop, note)
+
+    async def _alone(self, tools: Tools, work: Work) -> None:
+        """One object that may be what ended this process: it is written down that it is begun, so that it is known."""
+        mark = Mark(**work.progress) if work.progress else Mark(str(work.body["version"]))
+        if mark.alone >= _MOST_ALONE:
+            failed = f"The server ended {mark.alone} times while it read this object."
+            await self._settle(work, Outcome(0, 0, "", failed, 0), int(work.body["size"]))
+            return
+        begun = asdict(replace(mark, alone=mark.alone + 1))
+        if await self._durably(lambda session: session.checkpoint(work, begun)):
+            await self._one(tools, replace(work, progress=begun))
 
     async def _one(self, tools: Tools, work: Work) -> None:
         """One object, and its end."""
