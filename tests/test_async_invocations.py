@@ -129,6 +129,23 @@ def test_an_object_s_name_is_read_as_it_was_written(sent: bytes, meant: str) -> 
     assert f"s3://b/{meant}" == kept["input"]
 
 
+@pytest.mark.parametrize(
+    ("url", "owners"),
+    [
+        ("s3://b/out/1.out", ["one"]),
+        ("s3://b/out/two/1.out", ["two"]),
+        ("s3://b/shared/1.out", ["one", "two"]),
+        ("s3://b/out", []),
+        ("s3://b/outer/1.out", []),
+        ("s3://b/1.out", []),
+    ],
+)
+def test_the_nearest_prefix_tells_whose_an_object_is(url: str, owners: list[str]) -> None:
+    """Beneath it, not beside it."""
+    places = [("one", "s3://b/out"), ("two", "s3://b/out/two/"), ("one", "s3://b/shared"), ("two", "s3://b/shared/")]
+    assert owners == async_invocations.owners_of(url, places)
+
+
 def test_what_is_said_is_kept() -> None:
     """Every header, by its meaning."""
     headers = {f"x-amzn-sagemaker-{name.lower()}".encode(): text.encode() for name, text in GOOD.items()}

@@ -285,6 +285,16 @@ def test_calls_for_later_are_for_those_who_may_invoke_their_endpoint(server: Ser
             assert may == (answer.status_code != 403), answer.text
 
 
+def test_answers_are_no_input_for_those_who_may_not_invoke_their_endpoint(server: Server) -> None:
+    """Or a key for one endpoint would read what another was asked."""
+    with server.client() as asking:
+        for endpoint, may in (("alpha", True), ("beta", False)):
+            url = f"s3://sagemaker-us-east-1-123456789012/async/{endpoint}/1.out"
+            headers = {**basic("alpha"), "X-Amzn-SageMaker-InputLocation": url}
+            answer = asking.post("/endpoints/alpha/async-invocations", headers=headers)
+            assert (400 if may else 403) == answer.status_code, answer.text
+
+
 @pytest.mark.parametrize(
     "authorization",
     [

@@ -143,6 +143,14 @@ def submission(endpoint: str, headers: Mapping[bytes, bytes], body: bytes, sende
     return _kept(asked | shared, headers, body, sender)
 
 
+def owners_of(url: str, places: Iterable[tuple[str, str]]) -> list[str]:
+    """Whose answers lie where ``url`` does: of the endpoints and the prefixes of theirs, those with the longest prefix
+    that it is beneath. Nobody's: none."""
+    around = [(len(prefix.rstrip("/")), name) for name, prefix in places if url.startswith(prefix.rstrip("/") + "/")]
+    nearest = max(around, default=(0, ""))[0]
+    return [name for length, name in around if length == nearest]
+
+
 def _as_text(value: bytes) -> str:
     """What a header says: an object's name is UTF-8 on its way here as it is in the store, by boto3 too."""
     try:

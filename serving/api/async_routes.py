@@ -18,7 +18,8 @@ from serving.api import async_invocations, auth, invocations
 from serving.api.async_invocations import LONGEST_WAIT, Preference, Sender
 from serving.api.front import Front
 from serving.api.requests import body_of, headers_of, json_answer, target_of, while_there
-from serving.errors import Conflict, ModelError, ResourceNotFound, UnknownEndpoint, ValidationError
+from serving.errors import AccessDenied, Conflict, ModelError, ResourceNotFound, UnknownEndpoint, ValidationError
+from serving.jobs.async_calls import plain_prefix
 
 #: A job's id, or an InferenceId, which stands for the newest job that has it.
 _ID = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,63}")
@@ -39,8 +40,9 @@ async def invoke_async(front: Front, request: Request) -> Response:
     """POST /endpoints/{name}/async-invocations."""
     headers, body = headers_of(request), await body_of(front, request)
     route = _route(front, request)
-    sender = _sender(request, invocations.authorise(front, route, target_of(request), headers, body))
-    asked = async_invocations.submission(route.endpoint, dict(headers), body, sender)
+    identity = invocations.authorise(front, route, target_of(request), headers, body)
+    asked = async_invocations.submission(route.endpoint, dict(headers), body, _sender(request, identity))
+    _check_input(front, identity, asked["input"])
     endpoint = front.directory.get(route.endpoint)
     if not endpoint.asynchronous:
         raise ValidationError(
@@ -67,6 +69,21 @@ async def invoke_later(
     answer = _accepted(name, accepted)
     answer.headers["Preference-Applied"] = preferred.applied
     return answer
+
+
+def _check_input(front: Front, identity: auth.Identity | None, url: str) -> None:
+    """Who may not invoke an endpoint must not have its answers read as another's input. Raises ``AccessDenied``."""
+    if identity is None or not url:
+        return
+    settings = front.settings
+    places = []
+    for row in front.directory.table["endpoints"]:
+        kept, name = row.get("async") or {}, row["name"]
+        places.append((name, plain_prefix(settings.region, settings.account_id, name)))
+        places += [(name, kept[place]) for place in ("output", "failure") if kept.get(place)]
+    owners = async_invocations.owners_of(url, places)
+    if owners and not any(auth.permits(identity, "invoke", owner) for owner in owners):
+        raise AccessDenied("This key may not read the InputLocation: another endpoint's answers are there.")
 
 
 def _sender(request: Request, identity: auth.Identity | None) -> Sender:
