@@ -272,7 +272,7 @@ class ObjectRun:
         """Write answers, in order, and count them. An output that is small and all there needs no file of its own."""
         mark = self._mark
         try:
-            results = await self._results([one for item in sent for one in item.task.result()])
+            results = await self._results(all_of([item.task for item in sent]))
             chunks, lines = [one.chunk for one in results], [one.line for one in results if one.line]
             if is_last and not (mark.first or lines) and sum(map(len, chunks)) <= _SMALL:
                 self._whole = b"".join(chunks)
@@ -387,6 +387,13 @@ class ObjectRun:
     async def _persist(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """On a thread, again and again while disk and store cannot."""
         return await patiently(f"Transform job {self._terms.job}", lambda: self._tools.hop(function, *arguments))
+
+
+def all_of(done: Sequence[asyncio.Task[list[Answered]]]) -> list[Answered]:
+    """What these came to, one after the other. Raises what the first of them raised; nobody is told of the others."""
+    for task in done:
+        task.exception()
+    return [one for task in done for one in task.result()]
 
 
 def _sentence(error: Exception) -> str:

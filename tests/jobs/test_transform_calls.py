@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from serving.jobs.parts import Part, PartLost
 from serving.jobs.patience import patiently
 from serving.jobs.splitting import Piece, bisect
 from serving.jobs.transform_calls import Answered, Caller, Losses, ObjectFailed, Request
-from serving.jobs.transform_object import Room
+from serving.jobs.transform_object import Room, all_of
 from serving.jobs.transform_plan import terms
 from serving.types import Invocation, Reply
 from tests.jobs.test_transform_plan import row
@@ -174,6 +175,26 @@ def test_a_failure_that_passes_makes_no_record_bad() -> None:
 
     for first, second in run(all_at_once()):
         assert (b"A\n", "", "no") == (first.answer, first.bad, second.bad)
+
+
+def test_of_many_failures_the_first_is_told_and_none_is_missed() -> None:
+    """An event loop complains of each that nobody has looked at."""
+    complaints: list[dict[str, Any]] = []
+
+    async def fails(why: str) -> list[Answered]:
+        raise ObjectFailed(why)
+
+    async def several() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        tasks = [asyncio.create_task(fails(why)) for why in ("first", "second", "third")]
+        await asyncio.wait(tasks)
+        with pytest.raises(ObjectFailed, match="first"):
+            all_of(tasks)
+        tasks.clear()
+        gc.collect()
+
+    run(several())
+    assert not complaints
 
 
 def test_a_failure_is_not_retried_beyond_the_jobs_retries() -> None:
