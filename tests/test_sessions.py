@@ -264,9 +264,9 @@ def test_a_call_that_ends_its_worker_is_not_tried_on_another(server: Server) -> 
         ask(server, name, "frail", exit=1)
     assert "ModelError" == caught.value.response["Error"]["Code"]
     assert "sessions" in caught.value.response["OriginalMessage"]
+    server.eventually(lambda: pid not in [one["Pid"] for one in server.workers("frail")])
     server.eventually(lambda: 2 == sum(one["State"] == "READY" for one in server.workers("frail")))
     assert "is not open" in refusal(server, name, "frail")
-    assert pid not in [one["Pid"] for one in server.workers("frail")]
 
 
 def test_a_worker_that_leaves_ends_its_sessions(server: Server) -> None:
