@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+#: A model that keeps ending its workers is refused for so many seconds at most.
+LONGEST_QUARANTINE = 300.0
+
 RoutingStrategy = Literal["RANDOM", "LEAST_OUTSTANDING_REQUESTS"]
 
 
@@ -85,15 +88,16 @@ class FleetKey(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class FleetSpec:
     """Workers that there should be: ``count`` of them, each with ``model``. ``call_seconds``: how long one call may
-    run before its worker is taken for stuck; 0 = as long as any invocation may. ``quarantined``: a model that keeps
-    ending workers is refused for a while; not so where the one caller there is sees to that itself."""
+    run before its worker is taken for stuck; 0 = as long as any invocation may. ``quarantine``: a model that keeps
+    ending workers is refused for so many seconds at most; few where every call is counted what it has ended, and 0.0 =
+    not at all."""
 
     key: FleetKey
     model: ModelSpec
     count: int = 1
     routing: RoutingStrategy = "RANDOM"
     call_seconds: float = 0.0
-    quarantined: bool = True
+    quarantine: float = LONGEST_QUARANTINE
 
 
 class Invocation(NamedTuple):

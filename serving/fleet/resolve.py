@@ -16,7 +16,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from serving.errors import ValidationError
-from serving.types import AsyncSpec, EndpointSpec, FleetKey, FleetSpec, ModelSpec, RoutingStrategy, VariantSpec
+from serving.types import (
+    LONGEST_QUARANTINE,
+    AsyncSpec,
+    EndpointSpec,
+    FleetKey,
+    FleetSpec,
+    ModelSpec,
+    RoutingStrategy,
+    VariantSpec,
+)
 
 Body = Mapping[str, Any]
 
@@ -31,6 +40,8 @@ _STRATEGIES: Mapping[str, RoutingStrategy] = {
 _USUAL_CONCURRENCY = 4
 #: The longest InvocationTimeoutSeconds (SageMaker Runtime API, InvokeEndpointAsync).
 _LONGEST_ASYNC_CALL = 3600.0
+#: A job that ends workers is given up by itself after three: those behind it should not expire meanwhile.
+_ASYNC_QUARANTINE = 2.0
 _PATH_STYLE = re.compile(r"s3[.-]([a-z0-9-]+\.)?amazonaws\.com(\.cn)?", re.ASCII)
 _HOST_STYLE = re.compile(r"(.+)\.s3([.-][a-z0-9-]+)?\.amazonaws\.com(\.cn)?", re.ASCII)
 
@@ -178,6 +189,7 @@ def object_url(url: str) -> str:
 def endpoint_fleets(spec: EndpointSpec) -> tuple[FleetSpec, ...]:
     """One fleet for each container of each variant."""
     longest = _LONGEST_ASYNC_CALL if spec.asynchronous else 0.0
+    quarantine = _ASYNC_QUARANTINE if spec.asynchronous else LONGEST_QUARANTINE
     return tuple(
         FleetSpec(
             FleetKey(spec.name, spec.generation, one.name, model.hostname),
@@ -185,6 +197,7 @@ def endpoint_fleets(spec: EndpointSpec) -> tuple[FleetSpec, ...]:
             one.instance_count,
             one.routing,
             longest,
+            quarantine,
         )
         for one in spec.variants
         for model in one.containers

@@ -84,7 +84,7 @@ def fleets_of(spec: EndpointSpec, job: Mapping[str, Any]) -> tuple[FleetSpec, ..
     found by its job (``jobs/transform_calls.py``), which a quarantine would hold up for minutes."""
     seconds = job.get("ModelClientConfig", {}).get("InvocationsTimeoutInSeconds", _USUAL_CALL_SECONDS)
     job_fleets = resolve.endpoint_fleets(spec)
-    return tuple(replace(one, call_seconds=float(seconds), quarantined=False) for one in job_fleets)
+    return tuple(replace(one, call_seconds=float(seconds), quarantine=0.0) for one in job_fleets)
 
 
 def instances_of(record: Record) -> int:

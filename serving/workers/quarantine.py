@@ -1,7 +1,8 @@
 """Which models may not run for a while because they end their workers. Pure; the clock is an argument.
 
 Three deaths within a minute: refused for five seconds, then one trial; each further death doubles it, to five minutes
-(``reliability.md`` promise 17: a model that crashes repeatedly costs no worker per call).
+(``reliability.md`` promise 17: a model that crashes repeatedly costs no worker per call). Where every call counts the
+workers that it ended and is given up by itself, the terms are cut short: the calls that wait are not to blame.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass, field
 
+from serving.types import LONGEST_QUARANTINE
+
 DEATHS, WINDOW = 3, 60.0
-_FIRST, _LONGEST = 5.0, 300.0
+_FIRST = 5.0
 #: Ends that come from outside (an operator, a chaos test) rather than from the model's own code.
 _OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
@@ -28,15 +31,18 @@ class Quarantine:
     _level: dict[int, int] = field(default_factory=dict)
     _until: dict[int, float] = field(default_factory=dict)
 
-    def strike(self, model: int, now: float) -> float | None:
-        """A worker died while this model ran or loaded. Returns until when the model is refused, if it is."""
+    def strike(self, model: int, now: float, longest: float = LONGEST_QUARANTINE) -> float | None:
+        """A worker died while this model ran or loaded. Returns until when the model is refused, if it is; no term is
+        longer than ``longest`` seconds, and with 0.0 there is none."""
+        if not longest:
+            return None
         recent = [death for death in self._deaths.get(model, ()) if now - death < WINDOW] + [now]
         self._deaths[model] = recent
         if len(recent) < DEATHS and model not in self._level:
             return None
         level = self._level.get(model, -1) + 1
         self._level[model] = level
-        until = now + float(min(_FIRST * 2**level, _LONGEST))
+        until = now + float(min(_FIRST * 2**level, longest))
         self._until[model] = until
         return until
 

@@ -308,7 +308,7 @@ class Supervisor:
             fleet.failed_starts = 0
 
     def _strike(self, fleet: Fleet, model: int, now: float) -> None:
-        if fleet.spec.quarantined and fleet.quarantine.strike(model, now) is not None:
+        if fleet.quarantine.strike(model, now, fleet.spec.quarantine) is not None:
             log.error("a model of %s/%s is quarantined: it keeps ending workers", *fleet.spec.key.labels)
             self._on_change()
 

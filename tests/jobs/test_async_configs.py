@@ -116,7 +116,7 @@ def test_an_endpoint_goes_by_its_configuration() -> None:
         spec.asynchronous.success_topic, spec.asynchronous.error_topic, spec.asynchronous.include,
         spec.asynchronous.since,
     )  # fmt: skip
-    assert [3600.0] == [fleet.call_seconds for fleet in endpoint_fleets(spec)]
+    assert [(3600.0, 2.0)] == [(fleet.call_seconds, fleet.quarantine) for fleet in endpoint_fleets(spec)]
     plain = endpoint_spec("e", deployment(1, "c", config(), models, 5.0)).asynchronous
     assert plain is not None
     assert ("", "", 4) == (plain.output, plain.failure, plain.concurrency)

@@ -37,6 +37,13 @@ def test_each_further_death_doubles_the_time_to_five_minutes() -> None:
     assert [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0, 300.0, 300.0] == terms
 
 
+def test_terms_are_cut_short_where_calls_are_given_up_by_themselves() -> None:
+    """However often it dies; and there may be none at all."""
+    quarantine = Quarantine()
+    assert [None, None, 2.0, 2.0, 2.0] == [quarantine.strike(MODEL, 0.0, longest=2.0) for _ in range(5)]
+    assert [None] * 5 == [quarantine.strike(OTHER, 0.0, longest=0.0) for _ in range(5)]
+
+
 def test_a_model_that_behaves_for_a_while_starts_afresh() -> None:
     """A minute without a death after its term."""
     quarantine = Quarantine()
