@@ -28,7 +28,7 @@ from serving.jobs.patience import patiently, pause_after
 from serving.jobs.queue import QueueThread
 from serving.jobs.shaping import Shape
 from serving.jobs.splitting import Piece
-from serving.jobs.transform_calls import Answered, Caller, Hop, Losses, ObjectFailed, Request
+from serving.jobs.transform_calls import Answered, Caller, Hop, Losses, ObjectFailed
 from serving.jobs.transform_output import Mark, Output, error_line
 from serving.jobs.transform_plan import MB, Terms, clipped
 from serving.jobs.transform_reader import Reader, Start, rows_of
@@ -123,9 +123,9 @@ class _Result(NamedTuple):
 
 @dataclass(slots=True)
 class _Sent:
-    """A request on its way: its task, and the room it holds."""
+    """A piece on its way: its task, which lets go of the body that was sent when it is done, and the room it holds."""
 
-    request: Request
+    piece: Piece
     task: asyncio.Task[list[Answered]]
     room: int
 
@@ -242,7 +242,7 @@ class ObjectRun:
             for request in await self._persist(reader.take, max(1, held - least)):
                 size = 0 if self._terms.is_mapped else len(request.piece.body)
                 task = asyncio.create_task(self._tools.caller.answered(request, self._losses))
-                self._window.append(_Sent(request, task, size))
+                self._window.append(_Sent(request.piece, task, size))
                 used += size
         finally:
             await self._tools.room.give_back(held - used)
@@ -281,7 +281,7 @@ class ObjectRun:
                 part, errors = await self._persist(self._files.write, mark, chunks, lines)
         finally:
             await self._tools.room.give_back(sum(item.room for item in sent))
-        last = sent[-1].request.piece
+        last = sent[-1].piece
         bad, first_bad = len(lines), next((one.bad for one in results if one.bad), "")
         first = last.first + last.count
         self._mark = Mark(mark.version, last.end, first, part, errors, mark.bad + bad, mark.first_bad or first_bad)

@@ -27,6 +27,7 @@ from serving.errors import (
     UnsupportedContentType,
     WorkerDied,
 )
+from serving.jobs.parameters import MOST_MEGABYTES
 
 MB = 2**20
 #: SageMaker API: MaxPayloadInMB.
@@ -34,8 +35,9 @@ _PAYLOAD_MB = 6
 #: A job that leaves MaxPayloadInMB at its default has it as the limit of a record, and requests of this size: a third
 #: less processor time for a million rows of CSV than with 6 MB, and half of the memory (measured).
 _USUAL_BYTES = MB
-#: MaxPayloadInMB=0 is no limit for an object that is sent as it lies on the disk; of what has to be in memory, this is.
-_MOST_IN_MEMORY = 256 * MB
+#: MaxPayloadInMB=0 is no limit for an object that is sent as it lies on the disk; of what has to be in memory, up to
+#: three times at once, the largest MaxPayloadInMB is.
+_MOST_IN_MEMORY = MOST_MEGABYTES * MB
 #: Calls in flight per instance when the job names no number: enough that a worker never waits for its next call.
 _CONCURRENCY = 4
 #: ModelClientConfig's own defaults.

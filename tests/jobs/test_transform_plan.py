@@ -73,6 +73,13 @@ def test_what_a_job_says_is_so() -> None:
     assert ERRORS == found.errors_url
 
 
+def test_no_limit_is_one_for_what_has_to_be_in_memory() -> None:
+    """A single line of any size would not be bounded memory: the largest payload is SageMaker's, 100 MB."""
+    split = {"SplitType": "Line", **row()["job"]["TransformInput"]}
+    found = terms(row(MaxPayloadInMB=0, TransformInput=split))
+    assert (100 * MB, False) == (found.most_bytes, found.is_mapped)
+
+
 @pytest.mark.parametrize(("text", "expected"), [("", 0), ("5", 5), ("-1", 0), ("many", 0), ("9" * 40, 10**9)])
 def test_bad_records_that_are_put_up_with(text: str, expected: int) -> None:
     """A number from the job's environment; anything else is none."""
