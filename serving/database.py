@@ -23,6 +23,7 @@ from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, Programming
 from sqlalchemy.pool import QueuePool
 
 from serving.errors import ConfigError, ServiceUnavailable, ServingError, ValidationError
+from serving.wal import lacks_commits
 
 #: Said of lone surrogates, of NUL where a database has none, of numbers beyond 64 bits.
 CANNOT_BE_KEPT = "A value has characters, or a number of a size, that cannot be kept."
@@ -230,9 +231,12 @@ def _reason(error: BaseException) -> str:
 
 def _create_file(url: URL, path: Path, layout: Layout) -> None:
     """Make the SQLite file whole, then give it its name: an empty or half-made file is never one of ours."""
+    journal = path.with_name(path.name + "-wal")
     if path.exists():
+        if lacks_commits(journal):
+            raise ConfigError(f"The {layout.title} is damaged: its journal {journal.name} is.")
         return
-    if path.with_name(path.name + "-wal").exists():
+    if journal.exists():
         raise ConfigError(
             f"The {layout.title}'s file {path.name} is missing, but its journal {path.name}-wal is there."
         )

@@ -35,7 +35,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"workers"},
             {"runtimes", "watch"},
             {"codecs", "objects", "database"},
-            {"storage"},
+            {"storage", "wal"},
             {"config"},
             {"errors", "types"},
         ),

@@ -398,6 +398,42 @@ def test_no_byte_turns_unnoticed(tmp_path_factory: pytest.TempPathFactory, place
         shutil.rmtree(path.parent)
 
 
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a killed process leaves it: ten commits are in the journal."""
+    folder = tmp_path_factory.mktemp("left")
+    with opened(f"sqlite:///{folder}/first.db") as queue:
+        for number in range(10):
+            with queue.transaction() as session:
+                session.put(new(f"{number}"))
+        for suffix in ("", "-wal"):
+            shutil.copy(folder / f"first.db{suffix}", folder / f"queue.db{suffix}")
+    return folder
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.2, 0.5, 0.7])
+def test_a_journal_with_a_bit_turned_is_refused(left: Path, tmp_path: Path, share: float) -> None:
+    """Or SQLite would end its reading there, and the commits behind it were silently missing."""
+    for name in ("queue.db", "queue.db-wal"):
+        shutil.copy(left / name, tmp_path / name)
+    journal = bytearray((tmp_path / "queue.db-wal").read_bytes())
+    journal[int(share * len(journal)) + 10] ^= 1
+    (tmp_path / "queue.db-wal").write_bytes(journal)
+    for _ in range(2):
+        said = refuses(f"sqlite:///{tmp_path}/queue.db")
+        assert "The job queue is damaged: its journal queue.db-wal is." == said
+
+
+@pytest.mark.parametrize("torn", [0, 1, 5000])
+def test_a_journal_whose_end_is_torn_is_a_power_cut_s(left: Path, tmp_path: Path, torn: int) -> None:
+    """What was not finished then is not there; all before it is."""
+    for name in ("queue.db", "queue.db-wal"):
+        shutil.copy(left / name, tmp_path / name)
+    os.truncate(tmp_path / "queue.db-wal", (left / "queue.db-wal").stat().st_size - torn)
+    with opened(f"sqlite:///{tmp_path}/queue.db") as queue, queue.transaction() as session:
+        assert (9 if torn else 10) == session.backlog(LANE).size
+
+
 def sound_file(factory: pytest.TempPathFactory) -> Path:
     """A queue's file, made once."""
     path = factory.getbasetemp() / "sound.db"
