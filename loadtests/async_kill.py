@@ -44,7 +44,7 @@ def transform_fn(model, body, content_type, accept):
     if kind == "die":
         signal.raise_signal(signal.SIGSEGV)
     if kind == "slow":
-        time.sleep(0.5)
+        time.sleep(0.5)  # the model's work
     middle = "x" * 300_000 if kind == "large" else "x"
     return " ".join((token, os.urandom(8).hex(), middle, "END")).encode(), "text/plain"
 """

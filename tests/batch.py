@@ -35,7 +35,7 @@ def transform_fn(model, body, content_type, accept, context):
             pathlib.Path(rest).touch()
             raise ValueError("not the first time")
         while word == "wait" and not pathlib.Path(rest).exists():
-            time.sleep(0.005)
+            time.sleep(0.005)  # the model waits, not the test
     return "".join(line + "!\\n" for line in lines), accept
 """
 _names = itertools.count()

@@ -13,7 +13,7 @@ import pytest
 
 from serving.jobs.clock import Clock
 from serving.jobs.queue import Queue
-from serving.jobs.work import NewWork, Work
+from serving.jobs.work import Backlog, NewWork, Work
 from tests.postgres import NEEDED, Postgres
 
 DATABASES = ["sqlite", pytest.param("postgresql", marks=NEEDED)]
@@ -83,3 +83,29 @@ def new(name: str, lane: str = LANE, **more: Any) -> NewWork:
 def names(works: list[Work]) -> list[str]:
     """What works are called, in their order."""
     return [work.name for work in works]
+
+
+def put(queue: Queue, *works: NewWork) -> list[Work]:
+    """Put works, in one transaction."""
+    with queue.transaction() as session:
+        return [session.put(work).work for work in works]
+
+
+def take(queue: Queue, most: int = 1, owner: str = "me", lane: str = LANE) -> list[Work]:
+    """Lease works."""
+    with queue.transaction() as session:
+        return session.lease(lane, owner, most)
+
+
+def one(queue: Queue, name: str) -> Work:
+    """A work that is there, as it is now."""
+    with queue.transaction() as session:
+        found = session.get(name)
+    assert found is not None
+    return found
+
+
+def backlog(queue: Queue, lane: str = LANE) -> Backlog:
+    """What is open in a lane."""
+    with queue.transaction() as session:
+        return session.backlog(lane)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,57 +15,9 @@ from hypothesis import strategies as some
 from serving.errors import ServiceUnavailable, ValidationError
 from serving.jobs.queue import Queue
 from serving.jobs.work import ENDED, OPEN, Backlog, NewWork, QueueSession, State, Work
-from tests.postgres import Postgres, postgres
-from tests.queues import DATABASES, LANE, Hands, names, new, opened, url_of
+from tests.queues import DATABASES, LANE, Hands, backlog, names, new, one, opened, put, take, url_of
 
 DAY = 86_400.0
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """PostgreSQL, for the length of this file."""
-    with postgres() as running:
-        yield running
-
-
-@pytest.fixture
-def hands() -> Hands:
-    """The hands of the queue's clock."""
-    return Hands()
-
-
-@pytest.fixture(params=DATABASES)
-def queue(request: pytest.FixtureRequest, tmp_path: Path, hands: Hands) -> Iterator[Queue]:
-    """An empty queue, on each database in turn."""
-    with opened(url_of(request, request.param, tmp_path), hands) as queue:
-        yield queue
-
-
-def put(queue: Queue, *works: NewWork) -> list[Work]:
-    """Put works, in one transaction."""
-    with queue.transaction() as session:
-        return [session.put(work).work for work in works]
-
-
-def take(queue: Queue, most: int = 1, owner: str = "me", lane: str = LANE) -> list[Work]:
-    """Lease works."""
-    with queue.transaction() as session:
-        return session.lease(lane, owner, most)
-
-
-def one(queue: Queue, name: str) -> Work:
-    """A work that is there, as it is now."""
-    with queue.transaction() as session:
-        found = session.get(name)
-    assert found is not None
-    return found
-
-
-def backlog(queue: Queue, lane: str = LANE) -> Backlog:
-    """What is open in a lane."""
-    with queue.transaction() as session:
-        return session.backlog(lane)
-
 
 # --- put ------------------------------------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ def transform_fn(model, body, content_type, accept):
     if word == "size":
         return b"x" * int(rest), "application/octet-stream"
     while word == "wait" and not pathlib.Path(rest).exists():
-        time.sleep(0.005)
+        time.sleep(0.005)  # the model waits, not the test
     return b"answer to " + bytes(body[:200]), "text/plain"
 """
 
