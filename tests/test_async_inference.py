@@ -178,7 +178,7 @@ def test_an_input_that_is_cut_while_it_is_read_fails_alone(server: Server, sagem
     """A writer that empties its file instead of replacing it costs its own job, and not those behind it."""
     make(sagemaker, "cut")
     path = server.data_dir / "s3" / "inputs" / "cut"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x" * 16 * 2**20)
     [jobs], [worker] = processes(server, "serving.jobs_process"), server.workers("cut")
     os.kill(worker["Pid"], signal.SIGSTOP)
