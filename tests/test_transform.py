@@ -245,6 +245,16 @@ def test_a_stopped_job_leaves_no_output(batch: Batch, tmp_path: Path) -> None:
     batch.server.eventually(lambda: not (batch.server.data_dir / "spool" / "transform" / name).exists())
 
 
+def test_a_job_stopped_while_it_publishes_leaves_no_output(batch: Batch) -> None:
+    """Neither of the objects that were being published at that moment."""
+    for number in range(500):
+        batch.put(f"s3://in/flood/{number:03}.txt", f"{number}\n")
+    name = batch.begin("s3://in/flood/")
+    batch.server.eventually(lambda: bool(batch.objects(f"s3://out/{name}/")))
+    batch.sagemaker.stop_transform_job(TransformJobName=name)
+    assert ("Stopped", {}) == (batch.ended(name)["TransformJobStatus"], batch.objects(f"s3://out/{name}/"))
+
+
 def test_records_are_counted_while_a_job_runs(batch: Batch, tmp_path: Path) -> None:
     """And its series are gone when it has ended; that it ended stays counted."""
     batch.put("s3://in/counted/a.txt", "1\n2\n")

@@ -70,9 +70,11 @@ class Leavings:
             part.write(at, [b"]"])
 
     async def remove_outputs(self) -> None:
-        """A stopped job leaves no output (``behaviour/04``): remove those of the objects that were through."""
-        async for rows in self.rows("done"):
-            await self._hop(self._delete, [str(row.body["output"]) for row in rows])
+        """A stopped job leaves no output (``behaviour/04``): remove those of the objects that were through, and of the
+        others whose process ended, perhaps between the output and the row."""
+        async for rows in self.rows("done", "cancelled"):
+            urls = [str(row.body["output"]) for row in rows if row.state == "done" or row.deaths]
+            await self._hop(self._delete, urls)
 
     def _delete(self, urls: list[str]) -> None:
         for url in urls:

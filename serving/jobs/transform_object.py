@@ -362,8 +362,18 @@ class ObjectRun:
         if mark.first == mark.bad and mark.bad > terms.most_bad:
             raise ObjectFailed(mark.first_bad.removeprefix(f"{self.url}, "))
         content = self._whole if self._whole is not None else await self._persist(self._files.finish, mark)
+        published = False
+
+        def publish() -> None:
+            nonlocal published
+            self._tools.objects.put(self._output, content, terms.accept)
+            published = True
+
         try:
-            await self._persist(self._tools.objects.put, self._output, content, terms.accept)
+            await self._persist(publish)
+        except asyncio.CancelledError:
+            if not published:
+                raise  # else there is an output, which is only found by a row that is finished
         except ObjectUnavailable:
             if isinstance(content, bytes) or content.exists():
                 raise

@@ -17,7 +17,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
@@ -54,6 +54,8 @@ _SUSPECT, _MOST_ALONE = 3, 3
 _PLAN_BATCH = 1000
 _REPORT_SECONDS = 0.5
 _BEAT_SECONDS = 5.0
+#: What is cancelled may take so long to note what it has just done.
+_LAST_SECONDS = 5.0
 _VARIANT = "AllTraffic"
 
 log = logging.getLogger("serving.jobs")
@@ -317,16 +319,16 @@ class JobRun:
 
     async def _one(self, tools: Tools, work: Work) -> None:
         """One object, and its end."""
-        one = ObjectRun(tools, work)
+        one, outcome = ObjectRun(tools, work), None
         try:
             async with self._large if one.is_large else nullcontext():
                 self._active.add(one)
                 outcome = await one.run()
-            await self._settle(work, outcome, one.size)
+            await _to_its_end(self._settle(work, outcome, one.size))
         except Superseded:
             log.info("transform job %s: %s is no longer this run's", self.terms.job, one.url)
         except asyncio.CancelledError:
-            if not self.row["stopping"]:
+            if outcome is None and not self.row["stopping"]:
                 with suppress(ServingError, OSError, PartLost, Superseded):
                     await one.keep()
                     await self._means.queue.do(lambda session: session.give_back(work))
@@ -440,6 +442,19 @@ class JobRun:
             if not future.cancelled():
                 future.exception()  # nobody else will ask
             raise
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Let this end even if whoever asks is cancelled meanwhile, if it does so soon."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if (await asyncio.wait([task], timeout=_LAST_SECONDS))[1]:
+            task.cancel()
+        elif not task.cancelled():
+            task.exception()  # nobody else will ask
+        raise
 
 
 def _some(found: Iterator[inputs.Source]) -> list[inputs.Source]:
