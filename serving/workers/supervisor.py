@@ -310,6 +310,7 @@ class Supervisor:
     def _strike(self, fleet: Fleet, model: int, now: float) -> None:
         if fleet.quarantine.strike(model, now, fleet.spec.quarantine) is not None:
             log.error("a model of %s/%s is quarantined: it keeps ending workers", *fleet.spec.key.labels)
+            self._count(now)  # whoever is refused for it finds it counted
             self._on_change()
 
     def _forget(self, fleet: Fleet, worker: WorkerHandle) -> None:
