@@ -117,8 +117,9 @@ class Notifier:
                 import boto3
                 from botocore.config import Config
 
+                # twice: a connection that was kept alive may have been closed by the other side meanwhile
                 config = Config(
-                    connect_timeout=TIMEOUT / 2, read_timeout=TIMEOUT / 2, retries={"total_max_attempts": 1}
+                    connect_timeout=TIMEOUT / 2, read_timeout=TIMEOUT / 2, retries={"total_max_attempts": 2}
                 )
                 self._topics[region] = boto3.session.Session().client("sns", region_name=region, config=config)
             return self._topics[region]
