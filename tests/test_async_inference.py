@@ -23,9 +23,11 @@ from tests.later import ended
 from tests.processes import processes
 from tests.server import Server, serve
 
-HOLDS = "import time\n" + ANSWERS.replace(
-    "    return", "    while b'hold' in body:\n        time.sleep(0.01)\n    return", 1
-)
+HOLD = """
+    while b'hold' in body:
+        time.sleep(0.01)  # the model waits, not the test
+"""
+HOLDS = "import time\n" + ANSWERS.replace("\n    return", f"{HOLD}    return", 1)
 
 
 class Receiver:
