@@ -53,13 +53,6 @@ def sources(objects: ObjectStore, data_type: str, uri: str, output_path: str) ->
     raise ValidationError(f"S3DataType {data_type} is not supported for transform jobs; use S3Prefix or ManifestFile.")
 
 
-def overlap(a: str, b: str) -> bool:
-    """Can an object lie under both prefixes: is one of the URLs the beginning of the other? A folder is meant with the
-    slash at its end: without, ``s3://b/in`` also is the prefix of ``s3://b/in-2/``."""
-    one, other = (f"{found.bucket}/{found.key}" for found in (prefix_url(a), prefix_url(b)))
-    return one.startswith(other) or other.startswith(one)
-
-
 # --- names ----------------------------------------------------------------------------------------------------------
 
 

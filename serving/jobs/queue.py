@@ -118,14 +118,6 @@ class QueueThread:
         finally:
             patience.cancel()
 
-    async def exhaust(self, function: Callable[[QueueSession], int]) -> int:
-        """Do ``function`` again and again until it answers 0, each time in a transaction of its own, so that others get
-        their turn between; the sum of its answers."""
-        total = 0
-        while done := await self.do(function):
-            total += done
-        return total
-
     def close(self) -> None:
         """Do what has been asked, then end the thread; what a silent database holds up is given up. The queue stays
         open."""

@@ -160,7 +160,7 @@ class QueueSession(Protocol):
 
     def cancel_lane(self, lane: str, outcome: Mapping[str, Any], most: int = SLICE) -> int:
         """Cancel up to ``most`` works of a lane that are open and not decided; how many that was. Call it until that is
-        0: a lane may have a million, and nobody else should wait for all of them (``QueueThread.exhaust``)."""
+        0: a lane may have a million, and nobody else should wait for all of them."""
 
     def expired(self, most: int) -> list[Work]:
         """Queued and waiting works whose time to start is over, still as they were (see ``expire``)."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from serving.errors import ObjectMissing, ValidationError
 from serving.jobs import inputs
-from serving.jobs.inputs import overlap, sources
+from serving.jobs.inputs import sources
 from serving.objects import ObjectStore
 from tests.objects import S3Server, fill, local
 
@@ -298,26 +298,3 @@ def test_any_json_is_a_manifest_or_refused(content: object) -> None:
         objects.put("s3://m/m", json.dumps(content).encode())
         with pytest.raises(ValidationError):
             list(sources(objects, "ManifestFile", "s3://m/m", OUT))
-
-
-# --- overlap --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "answer"),
-    [
-        ("s3://b/in/", "s3://b/in/", True),
-        ("s3://b/in", "s3://b/in/", True),
-        ("s3://b/in/", "s3://b/in/out/", True),
-        ("s3://b", "s3://b/in/", True),
-        ("s3://b/", "s3://b", True),
-        ("s3://b/in", "s3://b/in-2/", True),
-        ("s3://b/in/", "s3://b/in-2/", False),
-        ("s3://b/in/", "s3://b/out/", False),
-        ("s3://b/in/", "s3://b-2/in/", False),
-        ("s3://b", "s3://b-2", False),
-    ],
-)
-def test_prefixes_overlap_when_one_is_the_beginning_of_the_other(a: str, b: str, answer: bool) -> None:
-    """Whichever way round; buckets are compared as a whole."""
-    assert (answer, answer) == (overlap(a, b), overlap(b, a))

@@ -113,14 +113,6 @@ def test_what_the_database_refuses_is_one_callers_mistake(queue: Queue) -> None:
     assert "A value has characters, or a number of a size, that cannot be kept." == str(answers[1])
 
 
-def test_what_is_too_much_for_one_turn_is_done_in_several(queue: Queue) -> None:
-    """Until nothing is left; the sum is told."""
-    with closing(QueueThread(queue)) as thread:
-        asyncio.run(thread.do(lambda session: session.put_all([new(f"{number}") for number in range(7)])))
-        assert 7 == asyncio.run(thread.exhaust(lambda session: session.forget(LANE, most=3)))
-    assert [] == open_names(queue)
-
-
 def test_who_gave_up_is_passed_over(queue: Queue) -> None:
     """Its turn had not come: nothing of it is written."""
 
