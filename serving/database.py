@@ -8,6 +8,7 @@ writes only once it has the lock again.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -268,7 +269,16 @@ def _sync_folder(folder: Path) -> None:
 def _create_tables(connection: Connection, layout: Layout) -> None:
     layout.metadata.create_all(connection, checkfirst=False)
     values = {"schema": str(layout.schema), **layout.first()}
+    if connection.dialect.name == "sqlite":
+        values["declared"] = _declared(connection, layout)
     connection.execute(layout.meta.insert(), [{"name": name, "value": value} for name, value in values.items()])
+
+
+def _declared(connection: Connection, layout: Layout) -> str:
+    """A digest of how a SQLite file declares our tables and indexes: its own checks take a column's name as it is."""
+    rows = connection.exec_driver_sql("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name")
+    ours = [tuple(row) for row in rows if row.tbl_name in layout.metadata.tables]
+    return hashlib.sha256(repr(ours).encode()).hexdigest()
 
 
 def _look_over(connection: Connection, layout: Layout) -> Mapping[str, str]:
@@ -289,5 +299,7 @@ def _look_over(connection: Connection, layout: Layout) -> Mapping[str, str]:
         raise ConfigError(f"The {title} has layout {schema}, this program knows {layout.schema}: use a newer one.")
     if schema != str(layout.schema):
         raise ConfigError(f"The {title} is damaged: it does not tell its layout.")
+    if sqlite and kept.get("declared", declared := _declared(connection, layout)) != declared:
+        raise ConfigError(f"The {title} is damaged: its tables are not as they were declared.")
     layout.check(connection, kept)
     return kept

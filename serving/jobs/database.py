@@ -19,7 +19,7 @@ import orjson
 from sqlalchemy import Connection
 
 from serving import database
-from serving.errors import ConfigError
+from serving.errors import ConfigError, ServiceUnavailable
 from serving.jobs import tables
 from serving.jobs.clock import Clock, Mark, QueueTime
 from serving.jobs.session import SEALED, SqlQueueSession, is_sound, seal, seal_bytes
@@ -116,6 +116,9 @@ class QueueDatabase:
                 _recount(connection)
                 connection.execute(tables.DROP_ALL_OWNERS)
                 self._keep_time(connection)
+        except ServiceUnavailable as error:  # a file that can be read, but not counted or written
+            self.close()
+            raise ConfigError(error.message) from error
         except BaseException:
             self.close()
             raise

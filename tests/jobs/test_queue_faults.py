@@ -377,6 +377,14 @@ def test_a_long_queue_without_works_is_sound(tmp_path: Path, monkeypatch: pytest
             assert [] == session.lanes()
 
 
+def test_a_column_whose_name_turned_is_refused(file: Path) -> None:
+    """SQLite takes any name for a name: its own checks find nothing amiss."""
+    content = file.read_bytes()
+    place = content.index(b"running ", content.index(b"CREATE TABLE work_lanes"))
+    file.write_bytes(content[:place] + b"s" + content[place + 1 :])
+    assert "The job queue is damaged: its tables are not as they were declared." == refuses(f"sqlite:///{file}")
+
+
 @settings(max_examples=60, deadline=None)
 @given(place=some.floats(0, 1, exclude_max=True), flip=some.integers(1, 255))
 def test_no_byte_turns_unnoticed(tmp_path_factory: pytest.TempPathFactory, place: float, flip: int) -> None:
