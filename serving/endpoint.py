@@ -11,13 +11,14 @@ import itertools
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from serving.errors import ServiceUnavailable, ServingError, UnknownEndpoint, UnknownVariant, ValidationError
 from serving.types import FleetKey, Invocation, Reply
 from serving.variants import Split, sticky
 from serving.watch.metrics import Registry, holders
+from serving.watch.observing import Observer
 from serving.workers import sessions
 from serving.workers.admission import MOST_BYTES
 from serving.workers.chain import Chain, Ticket
@@ -48,6 +49,7 @@ class Endpoint:
         self.asynchronous = False
         self.holds_components = False
         self.concurrency = 0
+        self.observers: tuple[Observer, ...] = ()
         self.reason = ""
         self._dice = dice
         self._targets: dict[str, Target] = {}
@@ -131,6 +133,8 @@ class Endpoint:
             raise ValidationError(
                 f"Endpoint {self.name} is not a multi-model endpoint and does not support target model header."
             )
+        for observer in self.observers:
+            done = observer.begin(invocation, target.variant, done)
         return target.submit(invocation, done)
 
     def _target(self, invocation: Invocation) -> Target:
@@ -204,15 +208,18 @@ class Directory:
         max_queue: int,
         on_stalled: Callable[[str], None] = lambda _: None,
         queue: bool = False,
+        observers: Callable[[Mapping[str, Any]], tuple[Observer, ...]] = lambda row: (),
     ) -> None:
         """``queue``: this is the jobs process's. Its endpoints take the calls of their queues, which keep the measure
-        themselves, and no worker gets more of them at a time than another."""
+        themselves, and no worker gets more of them at a time than another. ``observers``: who looks on at the calls of
+        an endpoint, by its row of the table."""
         self.endpoints: dict[str, Endpoint] = {}
         self.table: dict[str, Any] = {"version": 0, "endpoints": []}
         self._account_id = account_id
         self._max_queue = _MOST_OF_QUEUES if queue else max_queue
         self._queue = queue
         self._on_stalled = on_stalled
+        self._observers = observers
         self._registry = registry
         # a worker must be able to tell the calls of several fronts apart
         self._ids = itertools.count(int.from_bytes(os.urandom(5), "little") << 20)
@@ -244,6 +251,7 @@ class Directory:
         endpoint.asynchronous, endpoint.holds_components = row["asynchronous"], row["holds_components"]
         endpoint.concurrency = (row.get("async") or {}).get("concurrency", 0)
         endpoint.reason = row["reason"]
+        endpoint.observers = self._observers(row)
         targets = {one["name"]: self._target(endpoint, one, before) for one in row["variants"]}
         weights = {one["name"]: one["weight"] for one in row["variants"]}
         components = {one["key"][-1]: self._pool(one, before, endpoint.pools) for one in row["components"]}

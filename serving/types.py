@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 #: A model that keeps ending its workers is refused for so many seconds at most.
 LONGEST_QUARANTINE = 300.0
@@ -57,15 +57,32 @@ class AsyncSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CaptureSpec:
+    """What of an endpoint's calls is written down (SageMaker API, DataCaptureConfig; ``behaviour/05``).
+    ``destination``: an ``s3://`` prefix; ``percent`` of the calls; ``input``, ``output``: which directions; ``csv``,
+    ``json``: the content types whose bodies are text."""
+
+    destination: str
+    percent: int
+    input: bool
+    output: bool
+    csv: tuple[str, ...]
+    json: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointSpec:
     """An endpoint: 1 to 10 production variants under one name. ``generation`` counts its deployments; ``asynchronous``:
-    it takes InvokeEndpointAsync and nothing else, and this is how."""
+    it takes InvokeEndpointAsync and nothing else, and this is how; ``capture``: what of its calls is written down;
+    ``explainer``: its ClarifyExplainerConfig as it was given."""
 
     name: str
     config_name: str
     variants: tuple[VariantSpec, ...]
     generation: int = 1
     asynchronous: AsyncSpec | None = None
+    capture: CaptureSpec | None = None
+    explainer: Mapping[str, Any] | None = None
 
 
 class FleetKey(NamedTuple):
@@ -105,7 +122,8 @@ class Invocation(NamedTuple):
     ``stream_seconds`` above 0: the answer is wanted in parts as they are made, of which the first must come by the
     deadline, each within the same time of the one before, and the last so long after the call. ``retries``: how often
     another worker may try when one has ended under it; the call is then given up with ``WorkerDied``. ``strikes``:
-    workers that ended under it when it was tried before; one that has any runs with no other call."""
+    workers that ended under it when it was tried before; one that has any runs with no other call. ``traceparent``: the
+    W3C trace context it came with. ``explain``: what its EnableExplanations header said."""
 
     endpoint: str
     body: bytes
@@ -124,6 +142,8 @@ class Invocation(NamedTuple):
     stream_seconds: float = 0.0
     retries: int = 1
     strikes: int = 0
+    traceparent: str = ""
+    explain: str = ""
 
 
 class Timing(NamedTuple):

@@ -19,6 +19,7 @@ from serving.errors import ValidationError
 from serving.types import (
     LONGEST_QUARANTINE,
     AsyncSpec,
+    CaptureSpec,
     EndpointSpec,
     FleetKey,
     FleetSpec,
@@ -110,6 +111,24 @@ def endpoint_spec(name: str, deployed: Body) -> EndpointSpec:
         tuple(variants),
         deployed["Generation"],
         _asynchronous(config["AsyncInferenceConfig"], deployed) if "AsyncInferenceConfig" in config else None,
+        _capture(config["DataCaptureConfig"]) if "DataCaptureConfig" in config else None,
+        config.get("ExplainerConfig", {}).get("ClarifyExplainerConfig"),
+    )
+
+
+def _capture(config: Body) -> CaptureSpec | None:
+    """None: nothing is to be captured. Without lists of content types every body is written as Base64."""
+    if not config.get("EnableCapture", True):
+        return None
+    modes = {one["CaptureMode"] for one in config["CaptureOptions"]}
+    types = config.get("CaptureContentTypeHeader", {})
+    return CaptureSpec(
+        destination=config["DestinationS3Uri"],
+        percent=config["InitialSamplingPercentage"],
+        input=bool(modes & {"Input", "InputAndOutput"}),
+        output=bool(modes & {"Output", "InputAndOutput"}),
+        csv=tuple(types.get("CsvContentTypes", ())),
+        json=tuple(types.get("JsonContentTypes", ())),
     )
 
 

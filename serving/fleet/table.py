@@ -4,7 +4,7 @@
 
     {"version": 7, "aliases": {"endpoint": {"name": "path under the prefix"}}, "endpoints": [
       {"name": "default", "config": "default", "status": "InService", "reason": "", "up": true, "generation": 1,
-       "asynchronous": false, "async": null, "holds_components": false,
+       "asynchronous": false, "async": null, "holds_components": false, "capture": null, "explainer": null,
        "variants": [{"name": "AllTraffic", "weight": 1.0, "direct": false, "count": 1, "pools": [POOL]}],
        "components": [POOL]}]}
 
@@ -15,6 +15,9 @@
 
     "async" of an asynchronous endpoint = {"output": "s3://bucket/out", "failure": "", "concurrency": 4,
             "success_topic": "", "error_topic": "", "include": [], "since": 1789000000.0}
+    "capture" where calls are captured = {"destination": "s3://bucket/captured", "percent": 100, "input": true,
+            "output": true, "csv": ["text/csv"], "json": []}
+    "explainer" = the ClarifyExplainerConfig as it was given
 """
 
 from __future__ import annotations
@@ -70,6 +73,8 @@ def endpoint_row(
         "generation": spec.generation,
         "asynchronous": spec.asynchronous is not None,
         "async": asdict(spec.asynchronous) if spec.asynchronous else None,
+        "capture": asdict(spec.capture) if spec.capture else None,
+        "explainer": spec.explainer,
         "holds_components": any(not one.containers for one in spec.variants),
         "variants": variants,
         "components": [pool_row(fleet, now) for fleet in components],
