@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -55,8 +56,25 @@ class Record(NamedTuple):
 
 
 class Complaint(NamedTuple):
-    """A reason why records could not be used: how many, and the first of them."""
+    """A reason why records could not be used: how often, and the first of them (an event id, a place in a file)."""
 
     reason: str
-    count: int
+    times: int
     example: str
+
+
+class Complaints:
+    """Bad records of one run, counted by reason: a run goes on beside them and tells of them at its end."""
+
+    def __init__(self) -> None:
+        self._times: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+
+    def add(self, reason: str, example: str, times: int = 1) -> None:
+        """One more (or several) for this reason. Reasons are few: nothing of a record is part of one."""
+        self._times[reason] += times
+        self._examples.setdefault(reason, example)
+
+    def all(self) -> list[Complaint]:
+        """Every reason, the most frequent first."""
+        return [Complaint(reason, times, self._examples[reason]) for reason, times in self._times.most_common()]
