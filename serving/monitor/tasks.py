@@ -20,8 +20,8 @@ from serving.objects import ObjectStore
 @dataclass(frozen=True, slots=True)
 class Means:
     """What a task may use. ``staging``: the folder of captures that are still being written (``watch/capture.py``);
-    ``metrics_folder``: the cells of all processes (``watch/metrics.py``); None for both outside a server. ``explainer``:
-    the socket of the process that computes explanations, None where there is none."""
+    ``metrics_folder``: the cells of all processes (``watch/metrics.py``); None for both outside a server.
+    ``explainer``: the socket of the process that computes explanations, None where there is none."""
 
     settings: Settings
     objects: ObjectStore
