@@ -75,6 +75,16 @@ class Card:
     extra: Mapping[str, bytes] = field(default_factory=dict)
 
 
+def tables(table: DataSet, target: str) -> dict[str, bytes]:
+    """The data itself, for those who compare with it: ``train.csv`` and ``held.csv``, a header, the target first."""
+    parts = {"train.csv": (table.train_x, table.train_y), "held.csv": (table.held_x, table.held_y)}
+    header = ",".join((target, *table.columns)).encode() + b"\n"
+    return {
+        name: header + b"".join(b"%d,%b" % (y, csv_body(x[None])) for x, y in zip(*part, strict=True))
+        for name, part in parts.items()
+    }
+
+
 def csv_body(rows: Floats) -> bytes:
     """CSV of float32 ``rows``: no header, the shortest digits that read back as the same float32."""
     return "".join(",".join(str(value) for value in row) + "\n" for row in rows).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from models import baselines, boosting, data
-from models.cards import Card, csv_samples
+from models.cards import Card, csv_samples, tables
 from models.packaging import pack
 
 SAMPLE_ROWS = 20
@@ -33,6 +33,7 @@ def breast_cancer_xgboost(into: Path) -> Card:
         ),
         samples=csv_samples(table.held_x[:SAMPLE_ROWS], {"predictions": answers[:SAMPLE_ROWS]}),
         training="100 trees of depth 3.",
+        extra=tables(table, "benign"),
     )
 
 
