@@ -39,6 +39,7 @@ from serving.fleet.endpoints import COMPONENT, ENDPOINT, Endpoints
 from serving.fleet.store import Record, Session, Store, StoreThread
 from serving.fleet.table import failures
 from serving.fleet.transforms import Transforms
+from serving.monitors import Monitors
 from serving.storage import DataLock, open_store
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
@@ -113,6 +114,7 @@ class _Control:
         self._api: ControlApi
         hooks = Hooks(self._answer, self._supervisor.on_stalled, self._on_seen)
         self._children = Children(settings, run_dir, self._registry, hooks)
+        self._monitors = Monitors(settings, run_dir)
         self._version = 0
         self._push_due = False
         self._stopping = asyncio.Event()
@@ -146,6 +148,7 @@ class _Control:
         finally:
             self._endpoints.close()
             self._transforms.close()
+            await self._monitors.close()
             await self._stop()
             server.close()
             await asyncio.to_thread(self._thread.close)
@@ -255,6 +258,8 @@ class _Control:
             return await self._children.jobs_there()
         if what == "transform":
             return await self._transforms.report(args)
+        if what == "monitor":
+            return await self._monitors.ask(args)
         names = self._endpoints.names
         if what == "name_model":
             target = names.give(args["endpoint"], args["name"], args["url"])
