@@ -1,0 +1,69 @@
+"""Rows of captured bodies: what a CSV, JSON or JSON Lines body of one call holds, row by row (``behaviour/10``).
+
+Light: orjson and the standard library. All errors are ``ValidationError`` whose text says nothing of the body, so that
+it can be a reason of ``Complaints``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any, Literal
+
+import orjson
+
+from serving.errors import ValidationError
+from serving.monitor.values import Side
+
+Form = Literal["CSV", "JSON", "JSON Lines"]
+
+_JSON_LINES = ("jsonlines", "jsonl", "ndjson", "x-ndjson", "json-lines")
+
+
+def form(side: Side, text: str) -> Form:
+    """How a body is written: by its content type; by the encoding it was captured in; else by how it begins."""
+    kind = side.content_type.partition(";")[0].strip().lower().rpartition("/")[2]
+    if kind in _JSON_LINES:
+        return "JSON Lines"
+    if kind == "csv":
+        return "CSV"
+    if kind == "json" or kind.endswith("+json") or side.encoding == "JSON":
+        return "JSON"
+    if side.encoding == "CSV":
+        return "CSV"
+    return "JSON" if text.lstrip()[:1] in ("{", "[") else "CSV"
+
+
+def text_of(side: Side) -> str:
+    """The body as text. Raises ``ValidationError`` for one that is none."""
+    if side.encoding != "BASE64":
+        return side.data
+    try:
+        text = side.body.decode()
+    except UnicodeDecodeError:
+        raise ValidationError("a body is not text") from None
+    if "\0" in text:
+        raise ValidationError("a body is not text")
+    return text
+
+
+def documents(text: str, lines: bool) -> list[Any]:
+    """The JSON documents of a body: one, or one for each line that is not empty. A JSON body that is none as a whole
+    may still be JSON Lines, as some containers name them ``application/json``. Raises ``ValidationError``."""
+    pieces = [line for line in text.splitlines() if line.strip()] if lines else [text]
+    try:
+        return [orjson.loads(piece) for piece in pieces]
+    except ValueError:
+        if not lines and "\n" in text.strip():
+            return documents(text, True)
+        raise ValidationError("a body is not valid JSON") from None
+
+
+def cells(text: str) -> list[list[str]]:
+    """The rows of a CSV body without its empty lines, each cell without the space around it. Raises
+    ``ValidationError``."""
+    try:
+        rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+        return [[cell.strip() for cell in row] for row in rows if row]
+    except csv.Error:
+        raise ValidationError("a body is not valid CSV") from None
