@@ -24,7 +24,7 @@ from typing import Any
 
 import uvloop
 
-from serving.api.jobs_link import READ_AHEAD, Outgoing, read_frame
+from serving.api.desk import Answer, Desk
 from serving.config import Settings
 from serving.endpoint import Directory
 from serving.errors import ServiceUnavailable, ServingError, ValidationError
@@ -48,75 +48,7 @@ _PAUSE_SECONDS = 5.0
 #: A question that comes while the queue is being opened waits so long for it.
 _OPENING_SECONDS = 5.0
 
-#: What is asked, and with which bytes -> a value, or a value and bytes.
-Answer = Callable[[Mapping[str, Any], bytes], Awaitable[tuple[Any, bytes]]]
-
 log = logging.getLogger("serving.jobs")
-
-
-class Desk:
-    """Where fronts ask: one connection each, many questions at a time, answered in any order."""
-
-    def __init__(self, answers: Callable[[str], Awaitable[Answer]]) -> None:
-        """``answers`` finds who answers a question, by its name; raises ``ServingError``."""
-        self._answers = answers
-        self._open: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-        self.idle = asyncio.Event()
-        self.idle.set()
-
-    async def start(self, path: Path) -> None:
-        """Listen; a socket that a predecessor has left is replaced."""
-        self._server = await asyncio.start_unix_server(self._serve, str(path), limit=READ_AHEAD)
-
-    def close(self) -> None:
-        """Hear nobody any more."""
-        if self._server is not None:
-            self._server.close()
-        for connection in self._open:
-            connection.cancel()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        here = asyncio.current_task()
-        assert here is not None
-        self._open.add(here)
-        self.idle.clear()
-        asked: dict[int, asyncio.Task[None]] = {}
-        outgoing = Outgoing(writer)
-        try:
-            while True:
-                fields, payload = await read_frame(reader)
-                id = fields["id"]
-                if fields["what"] == "left":
-                    if id in asked:
-                        asked[id].cancel()
-                    continue
-                asked[id] = task = asyncio.create_task(self._reply(outgoing, fields, payload))
-                task.add_done_callback(lambda _, id=id: asked.pop(id))  # type: ignore[misc]  # a default argument
-        except (OSError, asyncio.IncompleteReadError, ValueError, KeyError) as error:
-            log.debug("a front's connection ended: %r", error)
-        except asyncio.CancelledError:  # the end of the loop, which would be logged as a failure of this callback
-            return
-        finally:
-            for task in asked.values():
-                task.cancel()
-            writer.close()
-            self._open.discard(here)
-            if not self._open:
-                self.idle.set()
-
-    async def _reply(self, outgoing: Outgoing, fields: Mapping[str, Any], payload: bytes) -> None:
-        told: dict[str, Any] = {"id": fields["id"]}
-        data = b""
-        try:
-            answer = await self._answers(fields["what"])
-            told["value"], data = await answer(fields["args"], payload)
-        except ServingError as error:
-            told |= {"error": type(error).__name__, "message": error.message}
-        except Exception:
-            log.exception("a front's question failed")
-            told |= {"error": "InternalFailure", "message": "An internal failure occurred."}
-        outgoing.send(told, data)
 
 
 class Service:

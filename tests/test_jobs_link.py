@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from serving.api import jobs_link
+from serving.api import desk_link
+from serving.api.desk import Answer, Desk
 from serving.api.jobs_link import JobsLink
 from serving.errors import ServiceUnavailable, Throttled, ValidationError
-from serving.jobs_process import Answer, Desk
 
 
 class Office:
@@ -161,7 +161,7 @@ def test_a_question_is_asked_again_when_the_process_ends(tmp_path: Path) -> None
 
 def test_a_process_that_does_not_come_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """503, and nothing was promised."""
-    monkeypatch.setattr(jobs_link, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(desk_link, "_PATIENCE_SECONDS", 0.2)
 
     async def nobody() -> None:
         raise ServiceUnavailable("The process does not come up.")
@@ -175,7 +175,7 @@ def test_a_process_that_does_not_come_is_given_up(tmp_path: Path, monkeypatch: p
 
 def test_a_process_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After what the question says it may take, and a while."""
-    monkeypatch.setattr(jobs_link, "_ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(desk_link, "_ANSWER_SECONDS", 0.1)
 
     async def body() -> None:
         office = Office(tmp_path / "jobs.sock")
@@ -191,8 +191,8 @@ def test_a_process_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch:
 
 def test_what_is_on_its_way_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In number and in bytes; what has been answered makes room again."""
-    monkeypatch.setattr(jobs_link, "_MOST_ASKED", 2)
-    monkeypatch.setattr(jobs_link, "_MOST_BYTES", 100)
+    monkeypatch.setattr(JobsLink, "most_asked", 2)
+    monkeypatch.setattr(JobsLink, "most_bytes", 100)
 
     async def body() -> None:
         office = Office(tmp_path / "jobs.sock")

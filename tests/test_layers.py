@@ -36,7 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"workers"},
             {"runtimes", "watch"},
             {"codecs", "objects", "database"},
-            {"storage", "wal"},
+            {"storage", "wal", "frames"},
             {"config"},
             {"errors", "types"},
         ),
