@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+import re
 from typing import Any, Literal
 
 import orjson
@@ -17,6 +19,8 @@ from serving.monitor.values import Side
 
 Form = Literal["CSV", "JSON", "JSON Lines"]
 
+_WHOLE = re.compile(r"[+-]?\d{1,100}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _JSON_LINES = ("jsonlines", "jsonl", "ndjson", "x-ndjson", "json-lines")
 
 
@@ -67,3 +71,36 @@ def cells(text: str) -> list[list[str]]:
         return [[cell.strip() for cell in row] for row in rows if row]
     except csv.Error:
         raise ValidationError("a body is not valid CSV") from None
+
+
+def label_text(value: object) -> str | None:
+    """A label in the one way in which predicted and true ones are compared: 1, 1.0, ``"1"`` and ``"1.0"`` are one
+    label, so are true and ``"True"``. None for what is no label: nothing, a list, an object, no finite number."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str):
+        text = value.strip()
+        if _WHOLE.fullmatch(text):
+            return str(int(text))
+        found = number(text)
+        if found is None:
+            return text.lower() if text.lower() in ("true", "false") else text or None
+        value = found
+    if not isinstance(value, float) or not math.isfinite(value):
+        return None
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def number(value: object) -> float | None:
+    """A finite number, of a JSON number or of a text that is one; None for anything else."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None

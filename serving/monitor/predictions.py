@@ -10,8 +10,8 @@ An answer that cannot be read is a complaint, never an error: only an attribute 
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -21,15 +21,17 @@ import orjson
 from jmespath.exceptions import JMESPathError
 
 from serving.errors import ValidationError
-from serving.monitor.bodies import cells, documents, form, text_of
-from serving.monitor.values import Complaints, Side
+from serving.monitor.bodies import cells, documents, form, label_text, number, text_of
+from serving.monitor.labels import label_rows
+from serving.monitor.values import Complaints, Record, Side
 
 #: Probability from which a lone score counts as the positive class, where no threshold is given (SageMaker Clarify,
 #: ``probability_threshold``).
 THRESHOLD = 0.5
 
-_WHOLE = re.compile(r"[+-]?\d{1,100}", re.ASCII)
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+#: A class's number, and what probabilities that were rounded may lack of 1.
+_WHOLE = re.compile(r"\d+", re.ASCII)
+_ROUNDING = 0.02
 #: Keys of the built-in algorithms' answers, and of widespread containers.
 _LABEL_KEYS = ("predicted_label", "label", "closest_cluster")
 _SCORE_KEYS = ("probabilities", "scores", "probability", "prob", "score", "predicted_score", "prediction")
@@ -57,39 +59,6 @@ class Prediction(NamedTuple):
     label: str | None = None
     score: float | None = None
     scores: tuple[float, ...] = ()
-
-
-def label_text(value: object) -> str | None:
-    """A label in the one way in which predicted and true ones are compared: 1, 1.0, ``"1"`` and ``"1.0"`` are one
-    label, so are true and ``"True"``. None for what is no label: nothing, a list, an object, no finite number."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, str):
-        text = value.strip()
-        if _WHOLE.fullmatch(text):
-            return str(int(text))
-        found = number(text)
-        if found is None:
-            return text.lower() if text.lower() in ("true", "false") else text or None
-        value = found
-    if not isinstance(value, float) or not math.isfinite(value):
-        return None
-    return str(int(value)) if value == int(value) else repr(value)
-
-
-def number(value: object) -> float | None:
-    """A finite number, of a JSON number or of a text that is one; None for anything else."""
-    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
-        value = float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        found = float(value)
-    except OverflowError:
-        return None
-    return found if math.isfinite(found) else None
 
 
 def decided(prediction: Prediction, threshold: float | None = None) -> str | None:
@@ -136,6 +105,34 @@ def _predictions(side: Side, attributes: Attributes) -> list[Prediction]:
     return [_joined(label, probability, attributes) for label, probability in pairs]
 
 
+class Labelled(NamedTuple):
+    """A row with its true label, as ``label_text`` writes it, and what was predicted for it."""
+
+    label: str
+    prediction: Prediction
+    record: Record
+
+
+def labelled(records: Iterable[Record], attributes: Attributes, complaints: Complaints) -> Iterator[Labelled]:
+    """The rows of merged records (``labels.merge``): labels and predictions of one call belong together by their
+    order. Of a call with another number of labels than of predictions no row counts, nor does a row that lacks either;
+    each is a complaint."""
+    for record in records:
+        if record.output is None or record.label is None:
+            complaints.add("a record without " + ("a label" if record.output else "an answer"), record.event_id)
+            continue
+        found = predictions(record.output, attributes, complaints, record.event_id)
+        truths = label_rows(record.label)
+        if found and len(truths) != len(found):
+            complaints.add("another number of labels than of predictions", record.event_id)
+            continue
+        for truth, prediction in zip(truths, found, strict=False):
+            if truth is None:
+                complaints.add("a label is empty", record.event_id)
+            elif prediction.label is not None or prediction.score is not None:
+                yield Labelled(truth, prediction, record)
+
+
 # --- where a row's prediction stands --------------------------------------------------------------------------------
 
 
@@ -169,15 +166,26 @@ def _list_in(cell: str) -> Any:
 
 
 def _cells_value(row: list[str]) -> Any:
-    """A row of CSV as JSON would have it: one value, the classes' probabilities, or a label and a list of them."""
+    """A row of CSV as JSON would have it: one value, the classes' probabilities, or a label and these (ours are side by
+    side, XGBoost's container writes a list into a cell)."""
     values = [_list_in(cell) for cell in row]
     if len(values) == 1:
         return values[0]
     lists = [one for one in values if isinstance(one, list)]
     if not lists:
-        return values
+        return {"label": row[0], "probabilities": row[1:]} if _is_labelled(row) else values
     alone = [one for one in values if not isinstance(one, list)]
     return {"label": alone[0], "probabilities": lists[0]} if alone else lists[0]
+
+
+def _is_labelled(row: list[str]) -> bool:
+    """Is a row a label and the classes' probabilities? A label is a word or a whole number, which no probability
+    between others is; those after it make up 1."""
+    first, rest = row[0], [number(cell) for cell in row[1:]]
+    if len(rest) < 2 or None in rest or all(_WHOLE.fullmatch(cell) for cell in row):
+        return False
+    total = sum(one for one in rest if one is not None)
+    return number(first) is None or (_WHOLE.fullmatch(first) is not None and abs(total - 1.0) < _ROUNDING)
 
 
 def _answers(document: Any) -> list[Any]:
