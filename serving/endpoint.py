@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from serving.errors import ServiceUnavailable, ServingError, UnknownEndpoint, UnknownVariant, ValidationError
 from serving.types import FleetKey, Invocation, Reply
@@ -26,6 +26,13 @@ from serving.workers.channel import Address, Done
 from serving.workers.pool import SWEEP_SECONDS, Pool
 
 Target = Pool | Chain
+
+
+class Invocable(Protocol):
+    """An endpoint, or who does something with its answers."""
+
+    def invoke(self, invocation: Invocation, done: Done) -> Ticket: ...  # noqa: D102
+
 
 #: Calls at a time of a variant in the jobs process, and bytes of them: its consumers take no more from the queue than
 #: may run, and large bodies are not in its memory.
@@ -49,6 +56,7 @@ class Endpoint:
         self.asynchronous = False
         self.holds_components = False
         self.concurrency = 0
+        self.explainer: Mapping[str, Any] | None = None
         self.observers: tuple[Observer, ...] = ()
         self.reason = ""
         self._dice = dice
@@ -250,7 +258,7 @@ class Directory:
         answered = {pool.variant: endpoint.target(pool.variant) for pool in before.values()}
         endpoint.asynchronous, endpoint.holds_components = row["asynchronous"], row["holds_components"]
         endpoint.concurrency = (row.get("async") or {}).get("concurrency", 0)
-        endpoint.reason = row["reason"]
+        endpoint.reason, endpoint.explainer = row["reason"], row["explainer"]
         endpoint.observers = self._observers(row)
         targets = {one["name"]: self._target(endpoint, one, before) for one in row["variants"]}
         weights = {one["name"]: one["weight"] for one in row["variants"]}
@@ -305,7 +313,7 @@ class Directory:
 
 
 async def answer(
-    endpoint: Endpoint, invocation: Invocation, on_accepted: Callable[[Ticket], None] = lambda _: None
+    endpoint: Invocable, invocation: Invocation, on_accepted: Callable[[Ticket], None] = lambda _: None
 ) -> Reply:
     """``Endpoint.invoke`` for a caller that can await. Raises the ``ServingError``; leaving cancels the call.
     ``on_accepted`` hears of the call as soon as a variant has it."""
