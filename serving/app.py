@@ -41,6 +41,8 @@ from serving.fleet.table import failures
 from serving.fleet.transforms import Transforms
 from serving.monitors import Monitors
 from serving.storage import DataLock, open_store
+from serving.watch import points
+from serving.watch.history import History, sample_forever
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
 from serving.workers.supervisor import Supervisor
@@ -106,6 +108,7 @@ class _Control:
         self._settings = settings
         self._run_dir = run_dir
         self._registry = Registry(run_dir / "metrics", "control")
+        self._history = History()
         self._supervisor = Supervisor(settings, run_dir, self._registry, self._changed)
         self._store = Store(settings.database_url or f"sqlite:///{settings.data_dir.absolute() / 'serving.db'}")
         self._thread = StoreThread(self._store)
@@ -131,6 +134,7 @@ class _Control:
         server = await asyncio.start_unix_server(self._connected, str(self._run_dir / "control.sock"), limit=2**25)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_soon)
+        sampling = asyncio.create_task(sample_forever(self._history, self._registry.folder))
         try:
             self._supervisor.start()
             self._children.start_fronts(self._listener)
@@ -146,6 +150,7 @@ class _Control:
             await self._stopping.wait()
             return 0
         finally:
+            sampling.cancel()
             self._endpoints.close()
             self._transforms.close()
             await self._monitors.close()
@@ -256,6 +261,8 @@ class _Control:
             return await self._api.handle(args)
         if what == "jobs":
             return await self._children.jobs_there()
+        if what == "history":
+            return points.answer(self._history, args)
         if what == "transform":
             return await self._transforms.report(args)
         if what == "monitor":

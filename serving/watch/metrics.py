@@ -28,7 +28,7 @@ import os
 import struct
 import weakref
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -458,15 +458,18 @@ def _shown(folder: Path) -> bytes:
 
 
 Snapshot = dict[tuple[str, tuple[str, ...]], list[float]]
+#: One process's file -> (metric, label values, cells) of each of its series.
+Read = Callable[[Path], Iterable[tuple[str, tuple[str, ...], list[float]]]]
 
 
-def snapshot(folder: Path) -> Snapshot:
-    """The sum over all processes: (metric, label values) -> cells (one, or a histogram's buckets and sum)."""
+def snapshot(folder: Path, read: Read = _read) -> Snapshot:
+    """The sum over all processes: (metric, label values) -> cells (one, or a histogram's buckets and sum). ``read``:
+    how one process's file is read (``history.Reader``: some metrics only)."""
     total: Snapshot = {}
     shown = b""
     for _ in range(_SCRAPES):
         before, shown = _folds(folder), _shown(folder)
-        total = _sum(folder)
+        total = _sum(folder, read)
         if before % 2 == 0 and before == _folds(folder) and shown == _shown(folder):
             break
     if not shown:
@@ -475,10 +478,10 @@ def snapshot(folder: Path) -> Snapshot:
     return {key: values for key, values in total.items() if _holder(*key) in visible}
 
 
-def _sum(folder: Path) -> Snapshot:
+def _sum(folder: Path, read: Read) -> Snapshot:
     total: Snapshot = {}
     for path in sorted(folder.glob("*.cells")):
-        for name, labels, values in _read(path):
+        for name, labels, values in read(path):
             old = total.get((name, labels))
             total[name, labels] = values if old is None else [a + b for a, b in zip(old, values, strict=True)]
     return total
