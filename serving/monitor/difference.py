@@ -2,7 +2,8 @@
 
 One pass over pairs of answers, in bounded memory: numbers go into sketches, labels into a table of limited size, and
 only the worst pairs are kept with their inputs. What the answers are (labels, numbers, or any other body) is seen from
-them, or said by whoever asks. Rows of a body are compared one by one; bodies of unequal shape are counted instead.
+them, or said by whoever asks: lone numbers that all lie between 0 and 1 are taken for probabilities. Rows of a body are
+compared one by one; bodies of unequal shape are counted instead.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from serving.errors import ValidationError
-from serving.monitor.predictions import Attributes, Prediction, predictions
+from serving.monitor.bodies import label_text
+from serving.monitor.predictions import Attributes, Prediction, decided, predictions
 from serving.monitor.sketches import Correlation, Quantiles
 from serving.monitor.values import Complaints, Side
 
@@ -24,6 +26,9 @@ KINDS: tuple[Kind, ...] = ("classification", "regression", "text")
 
 #: Pairs of labels counted by name; whatever comes beyond goes by ``OTHER``.
 _MOST_LABELS = 1000
+_LONGEST_LABEL = 100
+#: Of more pairs than that whole numbers are values, and words are text, not classes.
+_MOST_CLASSES = 300
 OTHER = "(other)"
 #: Of a body that is shown as an example, so many characters are.
 _LONGEST_SHOWN = 4000
@@ -125,9 +130,9 @@ class Difference:
             "UnequalPairs": self.unequal,
             "UnreadablePairs": self.unreadable,
         }
-        if self.kind == "classification":
+        if self.labels.rows and self.kind != "regression":
             told["Classification"] = _labels_json(self.labels)
-        if self.kind == "regression":
+        if self.numbers.rows:
             told["Regression"] = _numbers_json(self.numbers)
         return told | {"Examples": [one.as_json(bodies) for one in self.examples]}
 
@@ -180,6 +185,8 @@ class Comparison:
         self._worst = _Worst(worst)
         self._pairs = self._identical = self._unequal = self._unreadable = 0
         self._agreed_labels = self._labelled = self._agreed_numbers = self._numbered = self._not_finite = 0
+        self._definite = 0
+        self._lone = _Lone()
         self._confusion: Counter[tuple[str, str]] = Counter()
         self._distance, self._absolute, self._relative = Quantiles(), Quantiles(), Quantiles()
         self._correlation = Correlation()
@@ -193,8 +200,8 @@ class Comparison:
             self._differ(pair, same)
             return
         try:
-            first = predictions(pair.first, self._attributes, self._complaints)
-            second = first if same else predictions(pair.second, self._attributes, self._complaints)
+            first = predictions(pair.first, self._attributes, self._complaints, pair.key)
+            second = first if same else predictions(pair.second, self._attributes, self._complaints, pair.key)
         except ValidationError as error:
             self._complaints.add(error.message, pair.key)
             first = second = []
@@ -213,26 +220,36 @@ class Comparison:
 
     def _add_rows(self, pair: Pair, first: list[Prediction], second: list[Prediction]) -> None:
         for row, (a, b) in enumerate(zip(first, second, strict=True)):
-            if self._kind != "regression" and a.label is not None and b.label is not None:
-                difference = self._add_labels(a, b)
-            elif self._kind != "classification" and a.score is not None and b.score is not None:
-                difference = self._add_numbers(a.score, b.score)
-            else:
+            difference = self._add_row(a, b)
+            if difference is None:
                 self._unequal += 1
                 difference = 1.0
             if difference:
                 self._worst.add(pair, row, difference, _text(a), _text(b))
 
-    def _add_labels(self, a: Prediction, b: Prediction) -> float:
+    def _add_row(self, a: Prediction, b: Prediction) -> float | None:
+        """The difference of two rows; None when one has a number or label that the other has not. Lone numbers are
+        both: whether they are classes, probabilities or values shows at the end."""
+        lone = alone(a) and alone(b)
+        if lone:
+            self._lone.add(a, b)
+        by_number = by_label = None
+        if a.score is not None and b.score is not None and (lone or self._kind == "regression"):
+            by_number = self._add_numbers(a.score, b.score)
+        first, second = (decided(one, self._attributes.threshold) for one in (a, b))
+        if first is not None and second is not None and self._kind != "regression":
+            by_label = self._add_labels(a, b, first, second)
+            self._definite += not lone
+        return by_number if self._lone.values or by_label is None else by_label
+
+    def _add_labels(self, a: Prediction, b: Prediction, first: str, second: str) -> float:
         """The difference of two labelled rows."""
-        first, second = str(a.label), str(b.label)
-        agreed = same_label(first, second)
+        agreed = first == second
         self._labelled += 1
         self._agreed_labels += agreed
-        names = (first, first if agreed else second)
-        self._confusion[
-            names if names in self._confusion or len(self._confusion) < _MOST_LABELS else (OTHER, OTHER)
-        ] += 1
+        names = (first[:_LONGEST_LABEL], second[:_LONGEST_LABEL])
+        known = names in self._confusion or len(self._confusion) < _MOST_LABELS
+        self._confusion[names if known else (OTHER, OTHER)] += 1
         distance = score_distance(a, b)
         if distance is not None:
             self._distance.add(distance)
@@ -273,11 +290,12 @@ class Comparison:
 
     def _seen(self) -> Kind:
         """By what most answers are."""
-        if self._unreadable > max(self._labelled, self._numbered):
+        if self._unreadable > max(self._labelled, self._numbered) or not (self._labelled or self._numbered):
             return "text"
-        if self._labelled or self._numbered:
-            return "classification" if self._labelled >= self._numbered else "regression"
-        return "text"
+        many = len(self._confusion) > _MOST_CLASSES
+        if self._definite >= self._numbered:
+            return "text" if many else "classification"
+        return "regression" if many or self._lone.values else "classification"
 
 
 def compare(
@@ -295,14 +313,26 @@ def compare(
     return comparison.result()
 
 
-def same_label(first: str, second: str) -> bool:
-    """Whether two labels mean the same class: ``1`` and ``1.0`` do."""
-    if first == second:
-        return True
-    try:
-        return float(first) == float(second)
-    except ValueError:
-        return False
+def alone(one: Prediction) -> bool:
+    """Whether a row is a number and nothing else."""
+    return one.score is not None and not one.scores and one.label in (None, label_text(one.score))
+
+
+class _Lone:
+    """What rows that are lone numbers may be: whole ones are classes, those from 0 to 1 probabilities. ``values``: they
+    are neither."""
+
+    def __init__(self) -> None:
+        self._whole = self._likely = True
+
+    def add(self, a: Prediction, b: Prediction) -> None:
+        for one in (a, b):
+            self._whole &= one.label is not None
+            self._likely &= one.score is not None and 0 <= one.score <= 1
+
+    @property
+    def values(self) -> bool:
+        return not (self._whole or self._likely)
 
 
 def score_distance(a: Prediction, b: Prediction) -> float | None:
