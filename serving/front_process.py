@@ -28,6 +28,7 @@ from serving.endpoint import Directory
 from serving.link import ControlLink, settings_of
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
+from serving.watch.slow import SlowCalls
 from serving.workers import memory
 
 _BACKLOG = 2048
@@ -36,6 +37,7 @@ _BACKLOG = 2048
 async def _front(plan: Mapping[str, Any]) -> None:
     settings, run_dir = settings_of(plan["settings"]), Path(plan["run_dir"])
     registry = Registry(run_dir / "metrics", f"front-{plan['number']}")
+    registry.slow = SlowCalls(registry.path.with_suffix(".slow"))
     link = ControlLink(plan["number"])
     directory = Directory(registry, settings.account_id, settings.max_queue, link.stalled)
     keys = auth.load_keys(settings.access_keys) if settings.access_keys else None
@@ -80,6 +82,7 @@ async def _sweep_connections(server: Any, front: Front) -> None:
     while True:
         await asyncio.sleep(1.0)  # the sweep's clock
         front.clock = now = loop.time()
+        front.registry.slow.flush()
         for connection in list(server.server_state.connections):
             connection.sweep(now)
 

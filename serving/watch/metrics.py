@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from serving.types import FleetKey
+from serving.watch import slow
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -241,7 +242,10 @@ class _Entry(NamedTuple):
 
 class Registry:
     """One process's metrics file. ``role`` names the process, for people who look into the folder. New series and
-    ``keep`` are for one thread; adding to what is there is for any."""
+    ``keep`` are for one thread; adding to what is there is for any. ``slow``: where single calls worth a look are kept,
+    in a process that keeps any."""
+
+    slow = slow.NONE
 
     def __init__(self, folder: Path, role: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ from serving import errors
 from serving.errors import InvocationTimedOut, Quarantined, ServiceUnavailable, ServingError, Throttled
 from serving.types import FleetKey, Invocation, Reply, RoutingStrategy
 from serving.watch.metrics import Registry
+from serving.watch.slow import SlowCall
 from serving.workers import cells, placement, sessions, wire
 from serving.workers.admission import MOST_BYTES, Admission
 from serving.workers.calls import error_of, is_settled, may_have_run, orphaned, reply_head, with_extras
@@ -87,6 +88,7 @@ class Pool:
         self._ids = ids
         self._random = random.random
         self._metrics = VariantMetrics(registry, *key.labels)
+        self._slow = registry.slow
         self._addresses: dict[str, Address] = {}
         self._channels: dict[str, Channel] = {}
         self._connecting: set[asyncio.Task[None]] = set()
@@ -356,6 +358,8 @@ class Pool:
         content_type, headers = reply_head(answer.meta)
         spent, hit = answer[3:9], answer.flags == wire.HIT
         total = now - call.started
+        if total > self._slow.threshold:
+            self._slow.note(self._noted(call, total, 200, "", spent, hit))
         self._finish(call, _new(Reply, (answer.body, content_type, self.variant, total, spent, hit, headers, None)))
 
     def _on_part(self, channel: Channel, call: Call, answer: wire.Answer) -> None:
@@ -442,7 +446,16 @@ class Pool:
             self._metrics.failed(result)
             if call.parts is not None:
                 self._metrics.broken.add()
+            self._slow.failed(self._noted(call, time.monotonic() - call.started, result.status, result.code))
         self._tell(done, result)
+
+    def _noted(
+        self, call: Call, total: float, status: int, code: str, spent: tuple[int, ...] = (), hit: bool = True
+    ) -> SlowCall:
+        """A call as it is kept to be looked at."""
+        asked = call.invocation
+        named = (*self.key.labels, asked.target_model, asked.request_id)
+        return SlowCall(self._slow.now(), *named, total, status, code, spent, hit)
 
     def _tell(self, done: Done, result: Reply | ServingError) -> None:
         try:
