@@ -64,7 +64,6 @@ _NO_EFFECT_YET: Mapping[str, str] = {
     "InstancePools": "all workers are alike",
     "ManagedInstanceScaling": "nothing scales by itself",
     "ServerlessConfig": "the variant has workers like any other",
-    "ShadowProductionVariants": "no traffic is shadowed",
 }
 
 # --- what is wanted -------------------------------------------------------------------------------------------------

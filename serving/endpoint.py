@@ -11,10 +11,11 @@ import itertools
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from serving.errors import ServiceUnavailable, ServingError, UnknownEndpoint, UnknownVariant, ValidationError
+from serving.shadows import Shadow, Shadows, share
 from serving.types import FleetKey, Invocation, Reply
 from serving.variants import Split, sticky
 from serving.watch.metrics import Registry, holders
@@ -48,11 +49,14 @@ class Endpoint:
 
     def __init__(self, name: str, dice: Callable[[], float] = random.random, queue: bool = False) -> None:
         """``queue``: calls come from its queue, so that it answers them although it is asynchronous. ``concurrency``:
-        how many at a time its configuration allows in one worker; 0 = it does not say."""
+        how many at a time its configuration allows in one worker; 0 = it does not say. ``pools`` answer its calls,
+        ``shadow_pools`` the copies of them."""
         self.name = name
         self.on_ready_change: Callable[[], None] = _ignore
         self._queue = queue
         self.pools: dict[FleetKey, Pool] = {}
+        self.shadow_pools: dict[FleetKey, Pool] = {}
+        self.shadows: Shadows | None = None
         self.asynchronous = False
         self.holds_components = False
         self.concurrency = 0
@@ -73,6 +77,11 @@ class Endpoint:
         if not self.pools:
             return self.holds_components
         return any(pool.ready or not pool.desired for pool in self.pools.values())
+
+    @property
+    def every_pool(self) -> tuple[Pool, ...]:
+        """Those that answer its calls, and its shadow variants'."""
+        return (*self.pools.values(), *self.shadow_pools.values())
 
     @property
     def workers(self) -> int:
@@ -143,6 +152,8 @@ class Endpoint:
             )
         for observer in self.observers:
             done = observer.begin(invocation, target.variant, done)
+        if self.shadows is not None:
+            return self.shadows.submit(target, invocation, done, self.observers)
         return target.submit(invocation, done)
 
     def _target(self, invocation: Invocation) -> Target:
@@ -248,7 +259,7 @@ class Directory:
             names.add(row["name"])
             self._work_by(row, self.endpoints.setdefault(row["name"], Endpoint(row["name"], queue=self._queue)))
         for name in set(self.endpoints) - names:
-            for pool in self.endpoints.pop(name).pools.values():
+            for pool in self.endpoints.pop(name).every_pool:
                 self._leave(pool, None)
         self._registry.keep(holders(table))
 
@@ -260,19 +271,51 @@ class Directory:
         endpoint.concurrency = (row.get("async") or {}).get("concurrency", 0)
         endpoint.reason, endpoint.explainer = row["reason"], row["explainer"]
         endpoint.observers = self._observers(row)
-        targets = {one["name"]: self._target(endpoint, one, before) for one in row["variants"]}
+        targets = {
+            one["name"]: self._target(endpoint, one, endpoint.target(one["name"]), before, endpoint.pools)
+            for one in row["variants"]
+        }
         weights = {one["name"]: one["weight"] for one in row["variants"]}
         components = {one["key"][-1]: self._pool(one, before, endpoint.pools) for one in row["components"]}
         endpoint.set_targets(targets, weights, components)
+        self._shadow(row.get("shadows", ()), endpoint, sum(weights.values()))
         for key, pool in before.items():
             if endpoint.pools.get(key) is not pool:
                 self._leave(pool, endpoint.successor(pool, answered[pool.variant]))
 
-    def _target(self, endpoint: Endpoint, variant: dict[str, Any], before: dict[FleetKey, Pool]) -> Target:
-        made = tuple(self._pool(one, before, endpoint.pools) for one in variant["pools"])
+    def _shadow(self, rows: Iterable[dict[str, Any]], endpoint: Endpoint, production: float) -> None:
+        """Bring its shadow variants to what their rows say. ``production``: the weight of the others together. Copies
+        that no worker has begun when their workers leave are not for anybody else."""
+        before, endpoint.shadow_pools = endpoint.shadow_pools, {}
+        known = endpoint.shadows.by_name if endpoint.shadows is not None else {}
+        shadows = {}
+        for row in rows:
+            name, old = row["name"], known.get(row["name"])
+            target = self._target(endpoint, row, old.target if old else None, before, endpoint.shadow_pools)
+            shadows[name] = shadow = old or Shadow(endpoint.name, name, target, self._registry)
+            shadow.work_by(target, share(row["weight"], production))
+        if not shadows:
+            endpoint.shadows = None
+        elif endpoint.shadows is None:
+            endpoint.shadows = Shadows(asyncio.get_running_loop())
+        if endpoint.shadows is not None:
+            endpoint.shadows.set(shadows)
+        for key, pool in before.items():
+            if endpoint.shadow_pools.get(key) is not pool:
+                self._leave(pool, None)
+
+    def _target(
+        self,
+        endpoint: Endpoint,
+        variant: dict[str, Any],
+        known: Target | None,
+        before: dict[FleetKey, Pool],
+        pools: dict[FleetKey, Pool],
+    ) -> Target:
+        """What answers for a variant's row, ``known`` until now, and ``pools`` with those it is made of."""
+        made = tuple(self._pool(one, before, pools) for one in variant["pools"])
         if len(made) == 1 and not made[0].part:
             return made[0]
-        known = endpoint.target(variant["name"])
         if isinstance(known, Chain) and known.stages == made:
             return known
         return Chain(endpoint.name, variant["name"], made, variant["direct"], self._registry)
@@ -298,7 +341,7 @@ class Directory:
     def abandon(self) -> None:
         """Control has gone, and the workers with it: nothing more can be answered, and nobody need wait to hear it."""
         for endpoint in self.endpoints.values():
-            for pool in endpoint.pools.values():
+            for pool in endpoint.every_pool:
                 pool.retire()
 
     async def sweep_forever(self) -> None:
@@ -306,7 +349,7 @@ class Directory:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)  # the sweep's clock
             now = time.monotonic()
-            pools = [pool for endpoint in self.endpoints.values() for pool in endpoint.pools.values()]
+            pools = [pool for endpoint in self.endpoints.values() for pool in endpoint.every_pool]
             for pool in (*pools, *self._leaving):
                 pool.sweep(now)
             self._leaving = [pool for pool in self._leaving if pool.pending or pool.promised]

@@ -101,8 +101,17 @@ def _names(server: Server) -> Iterator[str]:
 def rows(endpoint: Body) -> list[tuple[str, ...]]:
     """An endpoint's lines in a table under ``HEADINGS``: one for each variant, one alone if it has none yet."""
     name, status = endpoint["EndpointName"], endpoint["EndpointStatus"]
-    running = endpoint.get("ProductionVariants", ())
-    return [(name, status, *variant_cells(one)) for one in running] or [(name, status, "-", "-", "-")]
+    running = running_variants(endpoint)
+    return [(name, status, *one) for one in running] or [(name, status, "-", "-", "-")]
+
+
+def running_variants(endpoint: Body) -> list[tuple[str, str, str]]:
+    """The cells of an endpoint's variants; those of its shadow variants say so."""
+    shadows = [variant_cells(one) for one in endpoint.get("ShadowProductionVariants", ())]
+    return [
+        *(variant_cells(one) for one in endpoint.get("ProductionVariants", ())),
+        *((name, f"{weight} (shadow)", workers) for name, weight, workers in shadows),
+    ]
 
 
 def variant_cells(variant: Body) -> tuple[str, str, str]:

@@ -74,7 +74,7 @@ class CaptureSpec:
 class EndpointSpec:
     """An endpoint: 1 to 10 production variants under one name. ``generation`` counts its deployments; ``asynchronous``:
     it takes InvokeEndpointAsync and nothing else, and this is how; ``capture``: what of its calls is written down;
-    ``explainer``: its ClarifyExplainerConfig as it was given."""
+    ``explainer``: its ClarifyExplainerConfig as it was given; ``shadows``: variants that get copies of its calls."""
 
     name: str
     config_name: str
@@ -83,6 +83,7 @@ class EndpointSpec:
     asynchronous: AsyncSpec | None = None
     capture: CaptureSpec | None = None
     explainer: Mapping[str, Any] | None = None
+    shadows: tuple[VariantSpec, ...] = ()
 
 
 class FleetKey(NamedTuple):

@@ -101,6 +101,10 @@ VARIANTS: list[dict[str, Any]] = [
             "ProductionVariants": [variant("a")],
             "ShadowProductionVariants": [variant("b", "n", InitialVariantWeight=0.5)],
         },
+        {
+            "ProductionVariants": [variant("a"), variant("b")],
+            "ShadowProductionVariants": [variant("c"), variant("d", "n", InitialVariantWeight=0)],
+        },
         {"ProductionVariants": [variant()], "DataCaptureConfig": CAPTURE},
         {"ProductionVariants": [variant()], "DataCaptureConfig": {**CAPTURE, "CaptureContentTypeHeader": {}}},
         {"ProductionVariants": [variant()], "AsyncInferenceConfig": ASYNC},
@@ -173,12 +177,8 @@ def test_what_is_described_can_be_created_again(control: Control) -> None:
             'The variant name "a" was non-unique',
         ),
         (
-            {"ProductionVariants": [variant("a"), variant("b")], "ShadowProductionVariants": [variant("c")]},
-            "exactly one shadow variant and exactly one production variant",
-        ),
-        (
-            {"ProductionVariants": [variant("a")], "ShadowProductionVariants": [variant("b"), variant("c")]},
-            "exactly one shadow variant and exactly one production variant",
+            {"ProductionVariants": [variant("a")], "ShadowProductionVariants": [variant("b", "many")]},
+            "either every variant has a MultiModel container or none.",
         ),
         ({"ProductionVariants": [variant(model="none")]}, f'Could not find model "{ARN}model/none".'),
         (

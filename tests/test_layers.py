@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"fleet", "jobs", "explain"},
             {"monitor"},
             {"endpoint"},
-            {"variants"},
+            {"shadows", "variants"},
             {"workers"},
             {"runtimes", "watch"},
             {"codecs", "objects", "database"},

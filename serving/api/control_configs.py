@@ -34,6 +34,7 @@ def create(call: ControlCall) -> Outcome:
     check_config(call.params, trusted=call.trusted)
     for model in model_names(call.params):
         _check_model(call, find_model(call, model), call.params)
+    _check_shadows(call)
     if "AsyncInferenceConfig" in call.params:
         check_outputs(call)
     keep(call, Record("endpoint-config", name, without_tags(call.params), call.now, call.now))
@@ -97,12 +98,9 @@ def check_config(config: Mapping[str, Any], trusted: bool = False) -> None:
 
 
 def _check_variants(config: Mapping[str, Any]) -> None:
+    """SageMaker takes one shadow variant for one production variant; several of either are no harm here."""
     variants, shadows = all_variants(config), config.get("ShadowProductionVariants")
     _check_unique([variant["VariantName"] for variant in variants])
-    if shadows is not None and (len(shadows), len(config["ProductionVariants"])) != (1, 1):
-        raise ValidationError(
-            "ShadowProductionVariants needs exactly one shadow variant and exactly one production variant."
-        )
     with_model = sum("ModelName" in variant for variant in variants)
     if with_model not in (0, len(variants)):
         raise ValidationError("Either every variant has a ModelName or none (for inference components).")
@@ -216,6 +214,24 @@ def _check_model(call: ControlCall, model: Record, config: Mapping[str, Any]) ->
     for what, is_so in refused.items():
         if is_so:
             raise ValidationError(f'Model "{arn}" {what}, which serverless endpoints do not support.')
+
+
+def _check_shadows(call: ControlCall) -> None:
+    """A copy names a model exactly where the call does: all variants are multi-model ones, or none."""
+    if "ShadowProductionVariants" not in call.params:
+        return
+    kinds = {_is_multi_model(call, find_model(call, name)) for name in model_names(call.params)}
+    if len(kinds) > 1:
+        raise ValidationError(
+            "A shadow variant gets the same calls as production: either every variant has a MultiModel container or "
+            "none."
+        )
+
+
+def _is_multi_model(call: ControlCall, model: Record) -> bool:
+    body = unpacked(call, model.body)
+    containers = body.get("Containers") or [body["PrimaryContainer"]]
+    return any(one.get("Mode") == "MultiModel" for one in containers)
 
 
 # --- explanations ---------------------------------------------------------------------------------------------------

@@ -82,8 +82,8 @@ def update_weights(call: ControlCall) -> Outcome:
     record = settled(call, ENDPOINT, call.params["EndpointName"])
     serving = record.body["Serving"]
     changes = call.params["DesiredWeightsAndCapacities"]
-    _check_changes(record, [one["VariantName"] for one in changes])
-    variants = {name: dict(values) for name, values in serving["Variants"].items()}
+    variants = {one["VariantName"]: dict(resolve.wanted(one, serving)) for one in _every_variant(serving)}
+    _check_changes(serving, variants, [one["VariantName"] for one in changes])
     for one in changes:
         wanted = variants[one["VariantName"]]
         if "DesiredWeight" in one:
@@ -131,9 +131,13 @@ def _check_capacity(call: ControlCall, deployment: Body) -> None:
         )
 
 
-def _check_changes(record: Record, names: list[str]) -> None:
-    serving = record.body["Serving"]
-    unknown = [name for name in names if name not in serving["Variants"]]
+def _every_variant(deployment: Body) -> list[Body]:
+    """Shadow variants too."""
+    return [*resolve.variants_of(deployment["Config"]), *resolve.shadows_of(deployment["Config"])]
+
+
+def _check_changes(serving: Body, variants: Body, names: list[str]) -> None:
+    unknown = [name for name in names if name not in variants]
     if unknown:
         raise ValidationError(
             f'The variant name(s) "{", ".join(unknown)}" is/are not present within endpoint configuration '
@@ -160,7 +164,7 @@ def _is_serverless(deployment: Body) -> bool:
 
 
 def _update_serverless(serving: Body, change: Body, wanted: dict[str, Any]) -> None:
-    config = next(one for one in resolve.variants_of(serving["Config"]) if one["VariantName"] == change["VariantName"])
+    config = next(one for one in _every_variant(serving) if one["VariantName"] == change["VariantName"])
     serverless = config.get("ServerlessConfig")
     if serverless is None:
         if "ServerlessUpdateConfig" in change:
@@ -220,21 +224,18 @@ def _variants(deployment: Body, live: Body | None, state: str | None) -> dict[st
     """ProductionVariants and ShadowProductionVariants of a deployment. ``live``: its row of the routing table; without
     one nothing of it is said to run."""
     config = deployment["Config"]
-    rows = {row["name"]: row for row in live["variants"]} if live is not None else {}
-    made = {
-        "ProductionVariants": [
-            _variant(one, deployment, rows.get(one["VariantName"]), live is not None, state)
-            for one in resolve.variants_of(config)
-        ]
-    }
-    shadows = config.get("ShadowProductionVariants")
-    if shadows:  # kept and shown; nothing is sent to them yet
-        made["ShadowProductionVariants"] = [_shadow(one) for one in shadows]
-    return made
+    rows = {row["name"]: row for row in (*live["variants"], *live["shadows"])} if live is not None else {}
+
+    def summaries(variants: list[Body]) -> list[dict[str, Any]]:
+        return [_variant(one, deployment, rows.get(one["VariantName"]), live is not None, state) for one in variants]
+
+    shadows = summaries(resolve.shadows_of(config))
+    made = {"ProductionVariants": summaries(resolve.variants_of(config))}
+    return made | ({"ShadowProductionVariants": shadows} if shadows else {})
 
 
 def _variant(variant: Body, deployment: Body, row: Body | None, runs: bool, state: str | None) -> dict[str, Any]:
-    wanted, model_name = deployment["Variants"][variant["VariantName"]], variant.get("ModelName")
+    wanted, model_name = resolve.wanted(variant, deployment), variant.get("ModelName")
     serverless = wanted.get("Serverless") or variant.get("ServerlessConfig")
     current = wanted["Count"] if runs and not model_name else table.instances(row) if row is not None else 0
     described: dict[str, Any] = {
@@ -253,17 +254,6 @@ def _variant(variant: Body, deployment: Body, row: Body | None, runs: bool, stat
     if state:
         described["VariantStatus"] = [{"Status": state, "StartTime": deployment["StartTime"]}]
     return described
-
-
-def _shadow(variant: Body) -> dict[str, Any]:
-    wanted = resolve.initial(variant)
-    return {
-        "VariantName": variant["VariantName"],
-        "CurrentWeight": 0.0,
-        "DesiredWeight": wanted["Weight"],
-        "CurrentInstanceCount": 0,
-        "DesiredInstanceCount": wanted["Count"],
-    }
 
 
 def _images(model: Body, at: float) -> list[dict[str, Any]]:

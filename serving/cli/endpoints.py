@@ -88,8 +88,7 @@ def describe(endpoint: Name, url: Url = None, settings_file: SettingsFile = None
     for name, text in remote.facts(found):
         print(f"{name:<10}{text}")
     made_of = remote.artifacts(server, found)
-    cells = [remote.variant_cells(one) for one in found.get("ProductionVariants", ())]
-    rows = [(*one, *made_of.get(one[0], ("-", "-"))) for one in cells]
+    rows = [(*one, *made_of.get(one[0], ("-", "-"))) for one in remote.running_variants(found)]
     if rows:
         print()
         print_table(("VARIANT", "WEIGHT", "WORKERS", "MODEL", "ARTIFACT"), rows)

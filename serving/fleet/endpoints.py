@@ -75,6 +75,18 @@ class Deployed:
         """Their keys."""
         return tuple(fleet.key for fleet in self.fleets)
 
+    @property
+    def shadows(self) -> tuple[FleetSpec, ...]:
+        """Those of them that only get copies of calls."""
+        names = {one.name for one in self.spec.shadows} if self.spec else ()
+        return tuple(fleet for fleet in self.fleets if fleet.key.variant in names)
+
+    @property
+    def answering(self) -> tuple[FleetSpec, ...]:
+        """Those that callers are answered by."""
+        shadows = self.shadows
+        return tuple(fleet for fleet in self.fleets if fleet not in shadows)
+
 
 def deployed(record: Record, deployment: Mapping[str, Any]) -> Deployed:
     """The fleets that a deployment of this record means. Raises ``ValidationError`` for one that cannot run."""
@@ -216,6 +228,7 @@ class Endpoints:
         if lost is not None and not self._running[tag(kind, name)].up:
             self._say(tag(kind, name), reason=lost.message)
             raise lost
+        await self._bring_shadows(tag(kind, name))
         return True
 
     def _note(self, record: Record) -> None:
@@ -231,15 +244,29 @@ class Endpoints:
     def _serve(self, one: str, made: Deployed) -> None:
         """Calls are for these from now on."""
         self._running[one] = made
-        for fleet in made.fleets:
+        for fleet in made.answering:
             self.names.locate(fleet.key.endpoint, Path(self._supervisor.fleets[fleet.key].location))
         self.enter(one)
         self._on_change()
 
-    async def _raise_up(self, made: Deployed) -> None:
+    async def _bring_shadows(self, one: str) -> None:
+        """What came back after a restart without its shadow variants gets them as soon as they can be had. Raises
+        ``ServingError`` as long as they cannot."""
+        made = self._running.get(one)
+        missing = [fleet for fleet in made.shadows if fleet.key not in self._supervisor.fleets] if made else []
+        if made is None or not made.up or not missing:
+            return
+        try:
+            await self._raise_up(missing)
+        except ServingError as error:
+            self._say(one, reason=f"{missing[0].key.variant}: {error.message}")
+            raise
+        self._on_change()
+
+    async def _raise_up(self, fleets: Sequence[FleetSpec]) -> None:
         """Start these fleets. Raises ``ServingError`` for an artifact that is missing, unknown or not allowed."""
-        places = [await asyncio.to_thread(self._place, fleet) for fleet in made.fleets]
-        for fleet, (location, frameworks) in zip(made.fleets, places, strict=True):
+        places = [await asyncio.to_thread(self._place, fleet) for fleet in fleets]
+        for fleet, (location, frameworks) in zip(fleets, places, strict=True):
             if fleet.key not in self._supervisor.fleets:
                 self._supervisor.put(fleet, str(location), frameworks)
 
@@ -247,19 +274,20 @@ class Endpoints:
         return place(fleet, self._artifacts, self._settings.allow_code)
 
     async def _come_back(self, record: Record) -> ServingError | None:
-        """After a restart: what served shall serve again. Returns why it cannot even be tried."""
+        """After a restart: what served shall serve again; shadow variants come as soon as they can, and hold up
+        nobody. Returns why it cannot even be tried."""
         one = tag(record.kind, record.name)
         made = replace(deployed(record, record.body["Serving"]), status=record.status)
         self._running[one] = replace(made, up=False)
         try:
-            await self._raise_up(made)
+            await self._raise_up(made.answering)
         except ServingError as error:
             self._say(one, reason=error.message)  # callers are told why
             self.enter(one)
             return error
         self._serve(one, made)
         try:
-            await self._supervisor.settled(made.keys, self._patience)
+            await self._supervisor.settled([fleet.key for fleet in made.answering], self._patience)
         except ServiceUnavailable as error:
             log.error("%s does not come back: %s", record.name, error.message)
         return None
@@ -277,7 +305,7 @@ class Endpoints:
             made = replace(deployed(record, pending), status=record.status)
             coming = made.keys
             if before != made or "Serving" not in record.body:  # else it serves; only to write that down has failed
-                await self._raise_up(made)
+                await self._raise_up(made.fleets)
                 if before is None:
                     self._serve(one, made)  # nobody is served yet: calls may wait for it
                 await self._supervisor.settled(coming, self._patience)

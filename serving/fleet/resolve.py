@@ -55,6 +55,18 @@ def variants_of(config: Body) -> list[Body]:
     return list(config["ProductionVariants"])
 
 
+def shadows_of(config: Body) -> list[Body]:
+    """The shadow variants of a config body."""
+    return list(config.get("ShadowProductionVariants", ()))
+
+
+def wanted(variant: Body, deployed: Body) -> Mapping[str, Any]:
+    """Weight and count that a variant of a deployment should have now; a deployment that was written before shadow
+    variants ran says nothing of them but in its config."""
+    found: Mapping[str, Any] = deployed["Variants"].get(variant["VariantName"]) or initial(variant)
+    return found
+
+
 def holders(config: Body) -> list[str]:
     """The variants that hold inference components: they name no model of their own."""
     return [str(one["VariantName"]) for one in variants_of(config) if "ModelName" not in one]
@@ -77,7 +89,7 @@ def deployment(
         "EndpointConfigName": config_name,
         "Config": dict(config),
         "Models": {name: dict(model) for name, model in models.items()},
-        "Variants": {one["VariantName"]: initial(one) for one in variants_of(config)},
+        "Variants": {one["VariantName"]: initial(one) for one in (*variants_of(config), *shadows_of(config))},
         "StartTime": now,
     }
 
@@ -113,6 +125,7 @@ def endpoint_spec(name: str, deployed: Body) -> EndpointSpec:
         _asynchronous(config["AsyncInferenceConfig"], deployed) if "AsyncInferenceConfig" in config else None,
         _capture(config["DataCaptureConfig"]) if "DataCaptureConfig" in config else None,
         config.get("ExplainerConfig", {}).get("ClarifyExplainerConfig"),
+        tuple(_variant(one, deployed) for one in shadows_of(config)),
     )
 
 
@@ -149,12 +162,12 @@ def _asynchronous(config: Body, deployed: Body) -> AsyncSpec:
 def _variant(variant: Body, deployed: Body) -> VariantSpec:
     name, model_name = variant["VariantName"], variant.get("ModelName")
     model = deployed["Models"][model_name] if model_name else {}
-    wanted = deployed["Variants"][name]
+    now = wanted(variant, deployed)
     return VariantSpec(
         name=name,
         containers=containers(model_name, model) if model_name else (),
-        weight=wanted["Weight"],
-        instance_count=wanted["Count"],
+        weight=now["Weight"],
+        instance_count=now["Count"],
         routing=_STRATEGIES[variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM")],
         direct=model.get("InferenceExecutionConfig", {}).get("Mode") == "Direct",
     )
@@ -206,7 +219,7 @@ def object_url(url: str) -> str:
 
 
 def endpoint_fleets(spec: EndpointSpec) -> tuple[FleetSpec, ...]:
-    """One fleet for each container of each variant."""
+    """One fleet for each container of each variant, shadow variants last."""
     longest = _LONGEST_ASYNC_CALL if spec.asynchronous else 0.0
     quarantine = _ASYNC_QUARANTINE if spec.asynchronous else LONGEST_QUARANTINE
     return tuple(
@@ -218,7 +231,7 @@ def endpoint_fleets(spec: EndpointSpec) -> tuple[FleetSpec, ...]:
             longest,
             quarantine,
         )
-        for one in spec.variants
+        for one in (*spec.variants, *spec.shadows)
         for model in one.containers
     )
 

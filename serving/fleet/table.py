@@ -6,6 +6,7 @@
       {"name": "default", "config": "default", "status": "InService", "reason": "", "up": true, "generation": 1,
        "asynchronous": false, "async": null, "holds_components": false, "capture": null, "explainer": null,
        "variants": [{"name": "AllTraffic", "weight": 1.0, "direct": false, "count": 1, "pools": [POOL]}],
+       "shadows": [as variants: those that get copies],
        "components": [POOL]}]}
 
     POOL = {"key": ["default", 1, "AllTraffic", "", ""], "multi_model": false, "routing": "RANDOM",
@@ -26,7 +27,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from serving.types import EndpointSpec, FleetKey
+from serving.types import EndpointSpec, FleetKey, VariantSpec
 from serving.workers.roster import READY, Fleet
 
 
@@ -57,13 +58,11 @@ def endpoint_row(
 ) -> dict[str, Any]:
     """One endpoint as fronts need it. ``status``: its EndpointStatus and FailureReason as recorded, and whether its
     fleets could be started at all."""
-    variants = []
-    for one in spec.variants:
-        keys = [FleetKey(spec.name, spec.generation, one.name, model.hostname) for model in one.containers]
-        pools = [pool_row(fleets[key], now) for key in keys if key in fleets]
-        if pools:
-            row = {"name": one.name, "weight": one.weight, "direct": one.direct, "count": one.instance_count}
-            variants.append(row | {"pools": pools})
+
+    def rows(variants: Iterable[VariantSpec]) -> list[dict[str, Any]]:
+        made = (_variant_row(one, spec, fleets, now) for one in variants)
+        return [row for row in made if row["pools"]]
+
     return {
         "name": spec.name,
         "config": spec.config_name,
@@ -76,16 +75,30 @@ def endpoint_row(
         "capture": asdict(spec.capture) if spec.capture else None,
         "explainer": spec.explainer,
         "holds_components": any(not one.containers for one in spec.variants),
-        "variants": variants,
+        "variants": rows(spec.variants),
+        "shadows": rows(spec.shadows),
         "components": [pool_row(fleet, now) for fleet in components],
     }
 
 
+def _variant_row(
+    variant: VariantSpec, spec: EndpointSpec, fleets: Mapping[FleetKey, Fleet], now: float
+) -> dict[str, Any]:
+    keys = [FleetKey(spec.name, spec.generation, variant.name, model.hostname) for model in variant.containers]
+    return {
+        "name": variant.name,
+        "weight": variant.weight,
+        "direct": variant.direct,
+        "count": variant.instance_count,
+        "pools": [pool_row(fleets[key], now) for key in keys if key in fleets],
+    }
+
+
 def failures(row: Mapping[str, Any]) -> list[str]:
-    """What keeps the row's variants from having a worker, as ``variant: reason``."""
+    """What keeps the row's variants, those that shadow too, from having a worker, as ``variant: reason``."""
     return [
         f"{variant['name']}: {pool['failure']}"
-        for variant in row["variants"]
+        for variant in (*row["variants"], *row["shadows"])
         for pool in variant["pools"]
         if pool["failure"]
     ]
@@ -93,7 +106,7 @@ def failures(row: Mapping[str, Any]) -> list[str]:
 
 def status(row: Mapping[str, Any]) -> str:
     """SageMaker's EndpointStatus of a row: what its record says, but OutOfService when an InService one could not be
-    brought back, or has given up starting workers and none is left."""
+    brought back, or has given up starting workers and none is left; shadow variants answer nobody."""
     pools = [pool for variant in row["variants"] for pool in variant["pools"]]
     gone = any(pool["failure"] for pool in pools) and not any(pool["workers"] for pool in pools)
     if row["status"] == "InService" and (gone or not row["up"]):
@@ -109,6 +122,8 @@ def describe(row: Mapping[str, Any]) -> dict[str, Any]:
         "EndpointStatus": status(row),
         "ProductionVariants": [_describe_variant(one) for one in row["variants"]],
     }
+    if row["shadows"]:
+        described["ShadowProductionVariants"] = [_describe_variant(one) for one in row["shadows"]]
     if row["components"]:
         described["InferenceComponents"] = [
             {

@@ -65,9 +65,11 @@ class Family(NamedTuple):
     buckets: tuple[float, ...] = ()
 
 
-#: Whose a series is: the values of its labels endpoint and variant, or of the endpoint alone.
+#: Whose a series is: the values of its labels endpoint and variant, or of the endpoint alone; of a pair, all three.
 Holder = tuple[str, ...]
 _EV, _E = ("endpoint", "variant"), ("endpoint",)
+#: Of a shadow variant beside a production variant.
+_PAIR = (*_EV, "production")
 #: Every metric there is. The README's table is checked against it.
 FAMILIES: dict[str, Family] = {
     "sagemaker_invocations_total": Family("Calls sent to a variant (AWS: Invocations)", "counter", _EV),
@@ -176,6 +178,21 @@ FAMILIES: dict[str, Family] = {
         "How much of the input of a running transform job is done, 0 to 1", "gauge", _EV
     ),
     "sagemaker_transform_jobs_total": Family("Transform jobs that ended, by status", "counter", ("status",)),
+    "sagemaker_ground_truth_records_total": Family(
+        "Labels that were sent, by result (accepted, rejected)", "counter", (*_E, "result")
+    ),
+    "sagemaker_shadow_dropped_total": Family(
+        "Copies a shadow variant did not get: it held too many, or refused them", "counter", _EV
+    ),
+    "sagemaker_shadow_pairs_total": Family(
+        "Calls that a production and a shadow variant both answered", "counter", _PAIR
+    ),
+    "sagemaker_shadow_pair_seconds_total": Family(
+        "Time these took in each, by side (production, shadow)", "counter", (*_PAIR, "side")
+    ),
+    "sagemaker_shadow_pair_squared_difference_total": Family(
+        "Squares, summed, of the shadow's seconds less production's for the same call", "counter", _PAIR
+    ),
 }
 
 
@@ -412,12 +429,15 @@ def _folding(folder: Path) -> Iterator[None]:
 
 def holders(table: Mapping[str, Any]) -> frozenset[Holder]:
     """Whose series there are by a routing table (``fleet/table.py``): its endpoints, their variants, the containers of
-    these where there are several, and components."""
+    these where there are several, components, and shadow variants, alone and beside each production variant."""
     found: set[Holder] = set()
     for row in table["endpoints"]:
+        shadows = row.get("shadows", ())
+        variants = [*row["variants"], *shadows]
         found.add((row["name"],))
-        found.update((row["name"], variant["name"]) for variant in row["variants"])
-        pools = [pool for variant in row["variants"] for pool in variant["pools"]]
+        found.update((row["name"], variant["name"]) for variant in variants)
+        found.update((row["name"], one["name"], other["name"]) for one in shadows for other in row["variants"])
+        pools = [pool for variant in variants for pool in variant["pools"]]
         found.update(FleetKey(*pool["key"]).labels for pool in (*pools, *row["components"]))
     return frozenset(found)
 
@@ -425,6 +445,8 @@ def holders(table: Mapping[str, Any]) -> frozenset[Holder]:
 def _holder(name: str, labels: tuple[str, ...]) -> Holder | None:
     """Whose a series is; ``None`` for one of the whole server."""
     known = FAMILIES[name].labels
+    if known[:3] == _PAIR:
+        return labels[:3]
     return labels[:2] if known[:2] == _EV else labels if known == _E else None
 
 
