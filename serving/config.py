@@ -182,6 +182,7 @@ HOSTS = _many("host names, separated by commas", _host)
 DATABASE = Kind("sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE", _database)
 ACCOUNT = _matching("12 digits", r"\d{12}")
 REGION = _matching("a region such as us-east-1", r"[a-z0-9-]{1,32}")
+PREFIX_URL = _matching("s3://BUCKET or s3://BUCKET/PREFIX", r"s3://[a-zA-Z0-9][a-zA-Z0-9.-]{1,62}(/[^/\s]+)*/?")
 ENDPOINT = _matching("an endpoint name (letters, digits, hyphens; at most 63)", r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 
 
@@ -231,6 +232,7 @@ class Settings:
     fast_path: bool = _row(True, FLAG, "Answer invocations inside the HTTP protocol; false = through plain ASGI.")
     default_endpoint: str = _row("default", ENDPOINT, "Endpoint that /ping and /invocations stand for.")
     access_keys: Path | None = _row(None, PATH, "JSON or YAML list of {AccessKeyId, SecretAccessKey, Permissions}.")
+    ground_truth: str = _row("s3://ground-truth", PREFIX_URL, "Where labels are kept, in a folder for each endpoint.")
     s3: str = _row("local", OBJECT_STORE, "What s3:// means: local = DATA_DIR/s3, aws, or a store's URL.")
     file_roots: tuple[Path, ...] = _row((), PATHS, "Folders below which file:// artifacts may lie.")
     notify_hosts: tuple[str, ...] = _row((), HOSTS, "Hosts that notifications may go to, as HOST or HOST:PORT.")

@@ -244,6 +244,7 @@ ROUTES = {
     ("GET", f"/endpoints/alpha/async-invocations/{uuid.UUID(int=1)}"): "invoke",
     ("DELETE", f"/endpoints/alpha/async-invocations/{uuid.UUID(int=1)}"): "invoke",
     ("GET", f"/endpoints/alpha/async-invocations/{uuid.UUID(int=1)}/output"): "invoke",
+    ("POST", "/endpoints/alpha/ground-truth"): "invoke",
     ("POST", "/models/a%2Fnone.onnx/invoke"): "invoke",
 }
 

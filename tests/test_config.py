@@ -70,6 +70,7 @@ def test_every_setting_has_its_documented_default() -> None:
         "SERVING_FAST_PATH": "true",
         "SERVING_DEFAULT_ENDPOINT": "default",
         "SERVING_ACCESS_KEYS": "",
+        "SERVING_GROUND_TRUTH": "s3://ground-truth",
         "SERVING_S3": "local",
         "SERVING_FILE_ROOTS": "",
         "SERVING_NOTIFY_HOSTS": "",

@@ -39,7 +39,7 @@ Status = Mapping[str, Any]
 async def invoke_async(front: Front, request: Request) -> Response:
     """POST /endpoints/{name}/async-invocations."""
     headers, body = headers_of(request), await body_of(front, request)
-    route = _route(front, request)
+    route = endpoint_route(front, request)
     identity = invocations.authorise(front, route, target_of(request), headers, body)
     asked = async_invocations.submission(route.endpoint, dict(headers), body, _sender(request, identity))
     _check_input(front, identity, asked["input"])
@@ -206,7 +206,7 @@ async def _piece(front: Front, args: Status, offset: int) -> tuple[Status, bytes
 # -- who asks for what ----------------------------------------------------------------------------------------------
 
 
-def _route(front: Front, request: Request) -> invocations.Route:
+def endpoint_route(front: Front, request: Request) -> invocations.Route:
     """The endpoint that the path names. Raises ``UnknownEndpoint`` for a name that cannot be one's."""
     name = request.path_params["name"]
     route = invocations.Route(invocations.endpoint_name(name.encode()), False)
@@ -217,7 +217,7 @@ def _route(front: Front, request: Request) -> invocations.Route:
 
 async def _authorised(front: Front, request: Request) -> invocations.Route:
     """The endpoint, for one who may invoke it."""
-    route = _route(front, request)
+    route = endpoint_route(front, request)
     body = await body_of(front, request)
     invocations.authorise(front, route, target_of(request), headers_of(request), body, method=request.method)
     return route

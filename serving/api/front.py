@@ -15,6 +15,7 @@ from serving.api.auth import AccessKey
 from serving.api.jobs_link import JobsLink
 from serving.config import Settings
 from serving.endpoint import Directory
+from serving.monitor.collecting import Collector
 from serving.watch.metrics import Registry
 
 #: A question to the control process: name and arguments in, its answer out. Raises its ``ServingError``.
@@ -45,3 +46,8 @@ class Front:
     clock: float = 0.0
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     next_request_id: Callable[[], str] = field(default_factory=_request_ids)
+    collector: Collector = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Labels are collected where the settings say."""
+        self.collector = Collector(self.settings)

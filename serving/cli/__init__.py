@@ -17,6 +17,7 @@ from serving.cli.batch import transform, transforms
 from serving.cli.calls import invoke, jobs
 from serving.cli.check import check
 from serving.cli.endpoints import delete, deploy, describe, endpoints, weights
+from serving.cli.label import label
 from serving.cli.load import load
 from serving.cli.up import up
 from serving.errors import ServiceUnavailable, ServingError
@@ -31,6 +32,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     jobs,
     transform,
     transforms,
+    label,
     deploy,
     endpoints,
     describe,
