@@ -60,36 +60,57 @@ def encoding_of(content_type: str, csv: Sequence[str], json: Sequence[str]) -> E
 # --- the record -----------------------------------------------------------------------------------------------------
 
 
+class Body(NamedTuple):
+    """One direction of a call."""
+
+    mode: Mode
+    content_type: str
+    data: bytes
+
+
 class Encoder:
-    """Writes the directions of calls as one endpoint's configuration wants them."""
+    """Writes the records of calls as one endpoint's configuration wants them. ``bodies``: the directions that are
+    captured; ``metadata``: the record's ``eventMetadata``."""
 
     def __init__(self, spec: CaptureSpec) -> None:
         self._spec = spec
         self._heads: dict[tuple[Mode, str], tuple[bytes, Encoding]] = {}
 
-    def side(self, mode: Mode, content_type: str, body: bytes) -> bytes:
-        """One direction, as the member of ``captureData`` that it is. For small bodies: this is on the hot path."""
+    def line(self, bodies: Sequence[Body], metadata: bytes) -> bytes:
+        """A whole record with its line end. For small bodies: this is on the hot path."""
+        sides = b",".join([self._side(*body) for body in bodies])
+        return b'{"captureData":{%b},"eventMetadata":%b,"eventVersion":"0"}\n' % (sides, metadata)
+
+    def pieces(self, bodies: Sequence[Body], metadata: bytes) -> Iterator[bytes]:
+        """The same for large ones, piece by piece."""
+        yield b'{"captureData":{'
+        for number, body in enumerate(bodies):
+            if number:
+                yield b","
+            yield from self._side_pieces(*body)
+        yield b'},"eventMetadata":%b,"eventVersion":"0"}\n' % metadata
+
+    def _side(self, mode: Mode, content_type: str, data: bytes) -> bytes:
         head, encoding = self._heads.get((mode, content_type)) or self._head(mode, content_type)
         if encoding != "BASE64":
             try:
-                return b'%b%b,"encoding":"%b"}' % (head, orjson.dumps(body.decode()), encoding.encode())
+                return b'%b%b,"encoding":"%b"}' % (head, orjson.dumps(data.decode()), encoding.encode())
             except UnicodeDecodeError:
                 pass
-        return b'%b"%b","encoding":"BASE64"}' % (head, b2a_base64(body, newline=False))
+        return b'%b"%b","encoding":"BASE64"}' % (head, b2a_base64(data, newline=False))
 
-    def pieces(self, mode: Mode, content_type: str, body: bytes) -> Iterator[bytes]:
-        """The same for large ones, piece by piece."""
+    def _side_pieces(self, mode: Mode, content_type: str, data: bytes) -> Iterator[bytes]:
         head, encoding = self._heads.get((mode, content_type)) or self._head(mode, content_type)
         text = None
         if encoding != "BASE64":
             try:
-                text = body.decode()
+                text = data.decode()
             except UnicodeDecodeError:
                 encoding = "BASE64"
         yield head + b'"'
-        for at in range(0, len(body if text is None else text), _PIECE):
+        for at in range(0, len(data if text is None else text), _PIECE):
             if text is None:
-                yield b2a_base64(body[at : at + _PIECE], newline=False)
+                yield b2a_base64(data[at : at + _PIECE], newline=False)
             else:
                 yield orjson.dumps(text[at : at + _PIECE])[1:-1]
         yield b'","encoding":"%b"}' % encoding.encode()
@@ -143,11 +164,6 @@ def with_details(written: bytes, invocation: Invocation, reply: Reply | None) ->
     return written[:-1] + b"," + orjson.dumps(details)[1:] if details else written
 
 
-def line(sides: Sequence[bytes], metadata: bytes) -> bytes:
-    """A whole record with its line end. ``sides``: the directions that are captured."""
-    return b'{"captureData":{%b},"eventMetadata":%b,"eventVersion":"0"}\n' % (b",".join(sides), metadata)
-
-
 def _quoted(text: str) -> bytes:
     """As JSON; what no UTF-8 can hold (half a surrogate pair) is a question mark."""
     try:
@@ -195,8 +211,3 @@ def _prefix(destination: str) -> str:
     """Bucket and key of a prefix, without slashes around."""
     found: ObjectUrl = parse_s3(destination)
     return f"{found.bucket}/{found.key}".rstrip("/")
-
-
-def whole_lines(data: bytes) -> int:
-    """How many bytes of a file are whole lines: what comes behind was being written as its process ended."""
-    return data.rfind(b"\n") + 1

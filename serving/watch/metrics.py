@@ -177,6 +177,15 @@ FAMILIES: dict[str, Family] = {
     "sagemaker_transform_progress_ratio": Family(
         "How much of the input of a running transform job is done, 0 to 1", "gauge", _EV
     ),
+    "sagemaker_data_capture_records_total": Family("Captured calls that were written down", "counter", _EV),
+    "sagemaker_data_capture_dropped_total": Family(
+        "Captured calls that were not, or not wholly: capture had stopped, overload, too_large (one direction), error",
+        "counter",
+        (*_EV, "reason"),
+    ),
+    "sagemaker_data_capture_stopped": Family(
+        "Processes that have stopped capturing: a disk is full or fails, or the destination is away", "gauge", _E
+    ),
     "sagemaker_transform_jobs_total": Family("Transform jobs that ended, by status", "counter", ("status",)),
     "sagemaker_ground_truth_records_total": Family(
         "Labels that were sent, by result (accepted, rejected)", "counter", (*_E, "result")

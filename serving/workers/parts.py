@@ -19,13 +19,16 @@ _PIECE = wire.STREAM_WINDOW // 4
 
 Take = Callable[[bytes], None]
 End = Callable[["ServingError | None"], None]
+Over = Callable[[], None]
 
 
 class Parts:
     """The parts after the first, for one consumer: it ``follow``s, and ``grant``s for every part, the first included,
     once it is out of the way."""
 
-    __slots__ = ("_call", "_channel", "_early", "_end", "_owed", "_result", "_seconds", "_take", "_unspent", "_until")
+    __slots__ = (
+        "_call", "_channel", "_early", "_end", "_owed", "_result", "_seconds", "_take", "_taps", "_unspent", "_until"
+    )  # fmt: skip
 
     def __init__(self, channel: Channel, call: Call, first: int, now: float) -> None:
         """``first``: bytes of the first part."""
@@ -39,6 +42,7 @@ class Parts:
         self._result: Reply | ServingError | None = None
         self._take: Take | None = None
         self._end: End | None = None
+        self._taps: tuple[tuple[Take, Over], ...] = ()
         call.invocation = call.invocation._replace(body=b"")  # nobody will need it again
         self._set_deadline(now)
 
@@ -69,6 +73,19 @@ class Parts:
         self._take = self._end = None
         self._early.clear()
         self._call.cancel()
+        self._tell_taps()
+
+    # -- those who look on----------------------------------------------------------------------------------------
+
+    def tap(self, take: Take, end: Over) -> None:
+        """Have ``take`` see each part that comes from now on, and ``end`` that no more will, or that nobody wants
+        them. The consumer's pace is not changed by it."""
+        self._taps += ((take, end),)
+
+    def _tell_taps(self) -> None:
+        taps, self._taps = self._taps, ()
+        for _, end in taps:
+            end()
 
     # -- the pool's -----------------------------------------------------------------------------------------------
 
@@ -76,6 +93,8 @@ class Parts:
         """A part has come."""
         self._unspent -= wire.cost(len(part))
         self._set_deadline(self._channel.read_at)
+        for take, _ in self._taps:
+            take(part)
         if self._take is not None:
             self._take(part)
         else:
@@ -84,7 +103,10 @@ class Parts:
     def ended(self, result: Reply | ServingError) -> None:
         """The last part has come, or none will."""
         self._result = result
-        self._tell_end(result)
+        try:
+            self._tell_end(result)
+        finally:
+            self._tell_taps()
 
     def _tell_end(self, result: Reply | ServingError) -> None:
         end, self._take, self._end = self._end, None, None

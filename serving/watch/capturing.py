@@ -1,0 +1,326 @@
+"""Data capture as a process's event loop sees it: which calls, and their records, made as the answers leave.
+
+A record costs the loop some microseconds: its line is made at once, from parts that are kept, and joined to a chunk of
+its variant's. Chunks go to the writer's thread (``capture_writer.py``) when they are long enough or half a second old;
+so at most that is lost with the process. Large bodies go there as they are, and become text piece by piece, so that
+none keeps the interpreter from answering others. (Measured beside records made on a thread in batches: the loop has to
+wait for the interpreter each time, which costs callers more than the records do.)
+
+Captured is what a variant was given and what it answered, once for each call (``behaviour/05``): of a series of
+containers, the first one's request and the last one's answer; of a streamed answer, all of it when it has ended; of a
+failed call, the request, and the answer if the container gave one. A call that no variant took (429, 503) and one whose
+caller left are no records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+from zlib import crc32
+
+from serving.errors import InvocationTimedOut, ModelError, ServingError, WorkerDied
+from serving.types import CaptureSpec, Invocation, Reply
+from serving.watch import capture
+from serving.watch.capture import Body, Clock, Encoder, Shelf
+from serving.watch.capture_writer import CaptureWriter, Chunk
+from serving.watch.metrics import Registry, Snapshot, holders
+from serving.watch.observing import Done, Observer
+
+#: Chunks are given to the writer when they are so long, or so old.
+_CHUNK = 64 * 1024
+_FLUSH_SECONDS = 0.4
+#: A call with more than this is made a record by the writer, piece by piece.
+_LARGE = 64 * 1024
+_FAILURE_TYPE = "text/plain; charset=utf-8"
+
+_STOPPED = "sagemaker_data_capture_stopped"
+_RECORDS = "sagemaker_data_capture_records_total"
+_DROPPED = "sagemaker_data_capture_dropped_total"
+
+log = logging.getLogger("serving.capture")
+
+
+class Tappable(Protocol):
+    """The rest of a streamed answer, for one who only looks on (``workers/parts.py``)."""
+
+    def tap(self, take: Callable[[bytes], None], end: Callable[[], None]) -> None:
+        """``take`` each part that comes, then ``end``, however it does."""
+
+
+class Sink:
+    """The records of one variant on their way to the writer. ``label``: the variant in metrics."""
+
+    def __init__(self, spec: CaptureSpec, names: tuple[str, str, str], writer: CaptureWriter, registry: Registry):
+        """``names``: endpoint, variant, label."""
+        self._destination = spec.destination
+        self._endpoint, self._variant, label = names
+        self._writer = writer
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._first = 0.0
+        self._hour = (0.0, 0.0)
+        self._timer: asyncio.TimerHandle | None = None
+        self._records = registry.counter(_RECORDS, self._endpoint, label)
+        self._failed = registry.counter(_DROPPED, self._endpoint, label, "error")
+        self.stopped = registry.counter(_DROPPED, self._endpoint, label, "stopped")
+        self.overload = registry.counter(_DROPPED, self._endpoint, label, "overload")
+        self.too_large = registry.counter(_DROPPED, self._endpoint, label, "too_large")
+
+    def written(self, records: int) -> None:
+        """See ``Tally``."""
+        self._records.add(records)
+
+    def lost(self, records: int) -> None:
+        """See ``Tally``."""
+        self._failed.add(records)
+
+    def add(self, at: float, line: bytes) -> None:
+        """A record of a call that came at ``at``, epoch seconds."""
+        start, end = self._hour
+        if not start <= at < end:
+            self.flush()
+            hour = at // 3600 * 3600
+            self._hour = hour, hour + 3600
+        if not self._lines:
+            self._first = at
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._on_time)
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size >= _CHUNK:
+            self.flush()
+
+    def add_large(self, at: float, pieces: Iterator[bytes], size: int) -> None:
+        """One whose line is still to be made."""
+        self._writer.give(Chunk(self._shelf(at), at, pieces, 1, size, self))
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self.flush()
+
+    def flush(self, last: bool = False) -> None:
+        """Give what is there to the writer. ``last``: the file may be finished."""
+        lines, size = self._lines, self._size
+        if lines or last:
+            self._lines, self._size = [], 0
+            self._writer.give(
+                Chunk(self._shelf(self._first), self._first, (b"".join(lines),), len(lines), size, self, last)
+            )
+
+    def _shelf(self, at: float) -> Shelf:
+        return Shelf(self._destination, self._endpoint, self._variant, int(at // 3600))
+
+
+class Capture:
+    """Looks on at the calls of one endpoint."""
+
+    def __init__(self, endpoint: str, spec: CaptureSpec, writer: CaptureWriter, registry: Registry, details: bool):
+        """``details``: records say more than AWS's do (``SERVING_CAPTURE_DETAILS``)."""
+        self.endpoint = endpoint
+        self.spec = spec
+        self._percent = spec.percent
+        self._writer = writer
+        self._registry = registry
+        self._details = details
+        self._encoder = Encoder(spec)
+        self._clock = Clock()
+        self._sinks: dict[str, Sink] = {}
+
+    def begin(self, invocation: Invocation, variant: str, done: Done) -> Done:
+        """See ``Observer``."""
+        if crc32(invocation.request_id.encode()) % 100 >= self._percent:
+            return done
+        label = invocation.component or variant
+        sink = self._sinks.get(label) or self._open(variant, label)
+        if self._writer.stopped:
+            sink.stopped.add()
+            return done
+        at = time.time()
+
+        def answered(result: Reply | ServingError) -> None:
+            done(result)
+            try:
+                self._answered(sink, at, invocation, result)
+            except Exception:
+                log.exception("a call could not be captured", extra={"request_id": invocation.request_id})
+
+        return answered
+
+    def _open(self, variant: str, label: str) -> Sink:
+        made = self._sinks[label] = Sink(self.spec, (self.endpoint, variant, label), self._writer, self._registry)
+        return made
+
+    def _answered(self, sink: Sink, at: float, invocation: Invocation, result: Reply | ServingError) -> None:
+        if isinstance(result, ServingError):
+            self._record(sink, at, invocation, _own_words(result), None)
+        elif result.rest is None:
+            self._record(sink, at, invocation, Body("OUTPUT", result.content_type, result.body), result)
+        else:
+            self._follow(sink, at, invocation, result)
+
+    def _follow(self, sink: Sink, at: float, invocation: Invocation, reply: Reply) -> None:
+        """A streamed answer is captured when it has ended."""
+        held = len(invocation.body)
+        self._writer.hold(held)
+        body = _Streamed(self._writer, reply.body)
+
+        def end() -> None:
+            self._writer.hold(-held)
+            whole = body.end()
+            if body.overflow:
+                (sink.too_large if body.size > capture.MOST_BYTES else sink.overload).add()
+            answer = None if whole is None else Body("OUTPUT", reply.content_type, whole)
+            self._record(sink, at, invocation, answer, reply)
+
+        rest: Any = reply.rest
+        tap: Tappable = rest
+        tap.tap(body.take, end)
+
+    def _record(self, sink: Sink, at: float, invocation: Invocation, answer: Body | None, reply: Reply | None) -> None:
+        spec, bodies, size = self.spec, [], 0
+        asked = Body("INPUT", invocation.content_type, invocation.body) if spec.input else None
+        for body in (asked, answer if spec.output else None):
+            if body is None:
+                continue
+            if len(body.data) > capture.MOST_BYTES:
+                sink.too_large.add()
+                continue
+            bodies.append(body)
+            size += len(body.data)
+        if not bodies:
+            return
+        if not self._writer.room(size):
+            sink.overload.add()
+            return
+        metadata = capture.metadata(invocation, self._clock.text(at))
+        if self._details:
+            metadata = capture.with_details(metadata, invocation, reply)
+        if size > _LARGE:
+            sink.add_large(at, self._encoder.pieces(bodies, metadata), size)
+        else:
+            sink.add(at, self._encoder.line(bodies, metadata))
+
+    def keep(self, labels: Collection[str]) -> None:
+        """Let go of variants (and components) that are no more."""
+        for label in [label for label in self._sinks if label not in labels]:
+            self._sinks.pop(label).flush(last=True)
+
+    def flush(self, last: bool = False) -> None:
+        """Give the writer all there is."""
+        for sink in self._sinks.values():
+            sink.flush(last)
+
+
+class _Streamed:
+    """The body of a streamed answer as it comes. ``overflow``: it is too large, or there was no room for it."""
+
+    def __init__(self, writer: CaptureWriter, first: bytes) -> None:
+        self._writer = writer
+        self._parts: list[bytes] = []
+        self._held = 0
+        self.size = 0
+        self.overflow = False
+        self.take(first)
+
+    def take(self, part: bytes) -> None:
+        self.size += len(part)
+        if self.overflow:
+            return
+        if self.size > capture.MOST_BYTES or not self._writer.room(len(part)):
+            self.overflow = True
+            self._let_go()
+            return
+        self._held += len(part)
+        self._writer.hold(len(part))
+        self._parts.append(part)
+
+    def end(self) -> bytes | None:
+        """The whole; None when it was too much."""
+        whole = None if self.overflow else b"".join(self._parts)
+        self._let_go()
+        return whole
+
+    def _let_go(self) -> None:
+        self._writer.hold(-self._held)
+        self._held = 0
+        self._parts.clear()
+
+
+def _own_words(error: ServingError) -> Body | None:
+    """What a container answered instead of a prediction; None when it answered nothing."""
+    if not isinstance(error, ModelError) or isinstance(error, WorkerDied | InvocationTimedOut):
+        return None
+    return Body("OUTPUT", _FAILURE_TYPE, error.message.encode())
+
+
+class Captures:
+    """All of a process: who looks on at which endpoint, kept from one routing table to the next."""
+
+    def __init__(self, writer: CaptureWriter, registry: Registry, details: bool) -> None:
+        """``writer`` is started and closed by this."""
+        self._writer = writer
+        self._registry = registry
+        self._details = details
+        self._all: dict[str, Capture] = {}
+
+    def start(self) -> None:
+        """From now on calls are written down. On the event loop."""
+        loop = asyncio.get_running_loop()
+
+        def changed(stopped: bool) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._tell, stopped)
+
+        self._writer.on_change = changed
+        self._writer.start()
+
+    def observers(self, row: Mapping[str, Any]) -> tuple[Observer, ...]:
+        """Who looks on at the calls of an endpoint, by its row of the table (``fleet/table.py``)."""
+        wanted, name = row.get("capture"), row["name"]
+        spec = _spec(wanted) if wanted else None
+        before = self._all.get(name)
+        if before is not None and before.spec != spec:
+            before.flush(last=True)
+            del self._all[name]
+            self._registry.counter(_STOPPED, name).set(0.0)
+        if spec is None:
+            return ()
+        if name not in self._all:
+            self._all[name] = Capture(name, spec, self._writer, self._registry, self._details)
+        self._registry.counter(_STOPPED, name).set(float(self._writer.stopped))
+        return (self._all[name],) if spec.percent else ()
+
+    def keep(self, table: Mapping[str, Any]) -> None:
+        """Let go of endpoints and variants that a table has not, as the metrics do."""
+        there: dict[str, set[str]] = {}
+        for endpoint, *labels in holders(table):
+            there.setdefault(endpoint, set()).update(labels)
+        for name, one in list(self._all.items()):
+            one.keep(there.get(name, ()))
+            if name not in there:
+                del self._all[name]
+
+    def _tell(self, stopped: bool) -> None:
+        for name in self._all:
+            self._registry.counter(_STOPPED, name).set(float(stopped))
+
+    async def close(self, seconds: float) -> bool:
+        """Bring all there is to its destination; returns whether that could be done within this time. What could not
+        is taken up by a later process."""
+        for one in self._all.values():
+            one.flush(last=True)
+        return await asyncio.to_thread(self._writer.close, seconds)
+
+
+def _spec(wanted: Mapping[str, Any]) -> CaptureSpec:
+    """What a row says, as values that can be compared."""
+    return CaptureSpec(**{**wanted, "csv": tuple(wanted["csv"]), "json": tuple(wanted["json"])})
+
+
+def is_stopped(taken: Snapshot, endpoint: str) -> bool:
+    """Has a process stopped capturing the calls of this endpoint, by what all have counted?"""
+    return taken.get((_STOPPED, (endpoint,)), [0.0])[0] > 0
