@@ -61,13 +61,13 @@ def point(now: Row, before: Row, seconds: float) -> Point:
     }
 
 
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
 #: The fields of a point, and one without numbers.
 FIELDS = tuple(point(NOTHING, NOTHING, 1.0))
 _NONE: Point = dict.fromkeys(FIELDS)
-
-
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)
 
 
 def line(holder: Holder, samples: Sequence[Sample]) -> dict[str, Any]:
