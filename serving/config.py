@@ -237,6 +237,10 @@ class Settings:
     file_roots: tuple[Path, ...] = _row((), PATHS, "Folders below which file:// artifacts may lie.")
     notify_hosts: tuple[str, ...] = _row((), HOSTS, "Hosts that notifications may go to, as HOST or HOST:PORT.")
     job_retention_seconds: float = _row(604_800.0, AGE, "Time that ended asynchronous calls stay in the books.")
+    capture_details: bool = _row(
+        False, FLAG, "Captured records also tell the target model, the trace context and the receipt."
+    )
+    capture_disk_percent: int = _row(75, _whole(1, 100), "Capture stops while a disk is fuller than this, in percent.")
     log_format: Literal["text", "json"] = _row("text", _choice("text", "json"), "Shape of a log line.")
     log_level: Literal["debug", "info", "warning", "error"] = _row(
         "info", _choice("debug", "info", "warning", "error"), "Least serious message that is logged."

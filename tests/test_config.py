@@ -75,6 +75,8 @@ def test_every_setting_has_its_documented_default() -> None:
         "SERVING_FILE_ROOTS": "",
         "SERVING_NOTIFY_HOSTS": "",
         "SERVING_JOB_RETENTION_SECONDS": "604800",
+        "SERVING_CAPTURE_DETAILS": "false",
+        "SERVING_CAPTURE_DISK_PERCENT": "75",
         "SERVING_LOG_FORMAT": "text",
         "SERVING_LOG_LEVEL": "info",
     }
