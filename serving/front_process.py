@@ -26,6 +26,7 @@ from serving.api.front import Front
 from serving.api.jobs_link import JobsLink
 from serving.endpoint import Directory
 from serving.link import ControlLink, settings_of
+from serving.watch.capturing import open_captures
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
 from serving.watch.slow import SlowCalls
@@ -39,7 +40,8 @@ async def _front(plan: Mapping[str, Any]) -> None:
     registry = Registry(run_dir / "metrics", f"front-{plan['number']}")
     registry.slow = SlowCalls(registry.path.with_suffix(".slow"))
     link = ControlLink(plan["number"])
-    directory = Directory(registry, settings.account_id, settings.max_queue, link.stalled)
+    captures = open_captures(settings, registry, "front")
+    directory = Directory(registry, settings.account_id, settings.max_queue, link.stalled, observers=captures.observers)
     keys = auth.load_keys(settings.access_keys) if settings.access_keys else None
     jobs = JobsLink(run_dir / "jobs.sock", lambda: link.ask("jobs", {}))
     front = Front(settings, directory, registry, run_dir / "metrics", link.ask, jobs, keys)
@@ -56,14 +58,19 @@ async def _front(plan: Mapping[str, Any]) -> None:
         server.should_exit = True
         link.knows.set()  # a start that failed may come to nothing before there is a table
 
+    def apply(table: dict[str, Any]) -> None:
+        directory.apply(table)
+        captures.keep(table)
+
     async def follow() -> None:
-        told = await link.hear(run_dir / "control.sock", directory.apply, stop)
+        told = await link.hear(run_dir / "control.sock", apply, stop)
         if not told:
             directory.abandon()
         stop()
 
     sock = socket.socket(fileno=plan["fd"])
     front.clock = asyncio.get_running_loop().time()
+    captures.start()
     tasks = [
         asyncio.create_task(follow()),
         asyncio.create_task(directory.sweep_forever()),
@@ -75,6 +82,7 @@ async def _front(plan: Mapping[str, Any]) -> None:
     jobs.close()
     for task in tasks:
         task.cancel()
+    await captures.close()
 
 
 async def _sweep_connections(server: Any, front: Front) -> None:

@@ -35,6 +35,7 @@ from serving.jobs.queue import Queue, QueueThread
 from serving.jobs.transform import Transforms
 from serving.link import ControlLink, settings_of
 from serving.objects import open_objects
+from serving.watch.capturing import open_captures
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
 from serving.workers import memory
@@ -175,7 +176,15 @@ class Jobs:
         settings, self._run_dir = settings_of(plan["settings"]), Path(plan["run_dir"])
         registry = Registry(self._run_dir / "metrics", "jobs")
         self._link = ControlLink(plan["number"])
-        self._directory = Directory(registry, settings.account_id, settings.max_queue, self._link.stalled, queue=True)
+        self._captures = open_captures(settings, registry, "jobs")
+        self._directory = Directory(
+            registry,
+            settings.account_id,
+            settings.max_queue,
+            self._link.stalled,
+            queue=True,
+            observers=self._captures.observers,
+        )
         self._service = Service(settings, self._directory, registry, self._link)
         self._desk = Desk(self._who_answers)
         self._table: dict[str, Any] | None = None
@@ -187,10 +196,12 @@ class Jobs:
     async def run(self) -> None:
         """Work until told to stop, then leave in good order; or until control has gone, which is the end."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopping.set)
+        self._captures.start()
         await self._desk.start(self._run_dir / "jobs.sock")
         follows = asyncio.create_task(self._link.hear(self._run_dir / "control.sock", self._apply, self._stop))
         works = asyncio.create_task(self._work())
         await asyncio.wait({follows, works}, return_when=asyncio.FIRST_COMPLETED)
+        await self._captures.close()
         if works.done():
             works.result()
 
@@ -233,7 +244,9 @@ class Jobs:
 
     def _apply(self, table: dict[str, Any]) -> None:
         self._table = table
-        self._directory.apply(with_transforms(table))
+        every = with_transforms(table)
+        self._directory.apply(every)
+        self._captures.keep(every)
         if self._open.is_set():
             self._service.apply(table)
 

@@ -22,10 +22,14 @@ from contextlib import suppress
 from typing import Any, Protocol
 from zlib import crc32
 
+from serving.config import Settings
 from serving.errors import InvocationTimedOut, ModelError, ServingError, WorkerDied
+from serving.objects import open_objects
 from serving.types import CaptureSpec, Invocation, Reply
 from serving.watch import capture
 from serving.watch.capture import Body, Clock, Encoder, Shelf
+from serving.watch.capture_publishing import Publisher
+from serving.watch.capture_staging import Staging
 from serving.watch.capture_writer import CaptureWriter, Chunk
 from serving.watch.metrics import Registry, Snapshot, holders
 from serving.watch.observing import Done, Observer
@@ -33,6 +37,8 @@ from serving.watch.observing import Done, Observer
 #: Chunks are given to the writer when they are so long, or so old.
 _CHUNK = 64 * 1024
 _FLUSH_SECONDS = 0.4
+#: A process that ends gives its files so long to reach their destination; a later one takes up the others.
+CLOSING_SECONDS = 5.0
 #: A call with more than this is made a record by the writer, piece by piece.
 _LARGE = 64 * 1024
 _FAILURE_TYPE = "text/plain; charset=utf-8"
@@ -308,12 +314,22 @@ class Captures:
         for name in self._all:
             self._registry.counter(_STOPPED, name).set(float(stopped))
 
-    async def close(self, seconds: float) -> bool:
+    async def close(self, seconds: float = CLOSING_SECONDS) -> bool:
         """Bring all there is to its destination; returns whether that could be done within this time. What could not
         is taken up by a later process."""
         for one in self._all.values():
             one.flush(last=True)
         return await asyncio.to_thread(self._writer.close, seconds)
+
+
+def open_captures(settings: Settings, registry: Registry, role: str) -> Captures:
+    """A process's, as the settings say; nothing is touched before ``start``."""
+    root = settings.data_dir / "capture"
+    staging = Staging(root, role)
+    publisher = Publisher(staging, lambda: open_objects(settings))
+    disks = [root, settings.data_dir / "s3"] if settings.s3 == "local" else [root]
+    writer = CaptureWriter(staging, publisher, disks, settings.capture_disk_percent)
+    return Captures(writer, registry, settings.capture_details)
 
 
 def _spec(wanted: Mapping[str, Any]) -> CaptureSpec:
