@@ -77,30 +77,56 @@ def moments(values: Iterable[float]) -> Moments:
 
 def of_rate(hits: float, number: float) -> Moments:
     """Of ``number`` outcomes that are 0 or 1, ``hits`` of them 1."""
-    number, hits = max(int(number), 0), max(0, min(int(hits), int(number)))
-    if not number:
+    calls = max(int(number), 0)
+    ones = max(0, min(int(hits), calls))
+    if not calls:
         return Moments()
-    return Moments(number, hits / number, hits * (number - hits) / number, 0.0, 1.0)
+    return Moments(calls, ones / calls, ones * (calls - ones) / calls, 0.0, 1.0)
+
+
+class Estimate(NamedTuple):
+    """What is known of one arm: the value, from how many outcomes, its squared standard error (infinite of too few)."""
+
+    value: float
+    number: int
+    error: float
+
+
+def estimated(arm: Moments, low: float, high: float) -> Estimate:
+    """The mean of an arm whose outcomes lie in a range."""
+    if arm.number < LEAST:
+        return Estimate(arm.mean, arm.number, math.inf)
+    added = arm.plus(low).plus(low).plus(high).plus(high)
+    return Estimate(arm.mean, arm.number, added.squares / (added.number - 1) / arm.number)
+
+
+def estimates(first: Moments, second: Moments) -> tuple[Estimate, Estimate]:
+    """The means of two arms; their range is that of both."""
+    low, high = min(first.low, second.low), max(first.high, second.high)
+    return estimated(first, low, high), estimated(second, low, high)
+
+
+def between(first: Estimate, second: Estimate, alpha: float) -> Interval:
+    """``second`` minus ``first``."""
+    error, number = first.error + second.error, first.number + second.number
+    return around(second.value - first.value, error, number, alpha)
 
 
 def difference(first: Moments, second: Moments, alpha: float) -> Interval:
     """Mean of ``second`` minus mean of ``first``."""
-    found = Interval(second.mean - first.mean)
-    if min(first.number, second.number) < LEAST:
-        return found
-    return around(found.difference, squared_error(first, second), first.number + second.number, alpha)
+    return between(*estimates(first, second), alpha)
 
 
 def above(arm: Moments, value: float, alpha: float) -> bool:
     """Whether the mean of one arm is above a value, for certain."""
-    if arm.number < LEAST:
-        return False
-    error = _variance(arm, arm.low, arm.high) / arm.number
-    return around(arm.mean - value, error, arm.number, alpha).low > 0
+    known = estimated(arm, arm.low, arm.high)
+    return around(known.value - value, known.error, known.number, alpha).low > 0
 
 
 def around(estimate: float, error: float, number: float, alpha: float) -> Interval:
     """An estimate with its squared standard error after ``number`` calls, with ends that hold at all times."""
+    if not math.isfinite(error):
+        return Interval(estimate)
     radius = math.sqrt(error) * factor(number, alpha)
     return Interval(estimate, estimate - radius, estimate + radius)
 
@@ -113,18 +139,6 @@ def factor(number: float, alpha: float) -> float:
     return math.sqrt(2 * mixed / (mixed - 1) * math.log(math.sqrt(mixed) / alpha))
 
 
-def squared_error(first: Moments, second: Moments) -> float:
-    """The squared standard error of a difference of means."""
-    low, high = min(first.low, second.low), max(first.high, second.high)
-    return sum(_variance(arm, low, high) / arm.number for arm in (first, second))
-
-
-def _variance(arm: Moments, low: float, high: float) -> float:
-    """With two more outcomes at either end of the range."""
-    added = arm.plus(low).plus(low).plus(high).plus(high)
-    return added.squares / (added.number - 1)
-
-
 # --- how many more ---------------------------------------------------------------------------------------------------
 
 
@@ -133,7 +147,7 @@ def needed(error: float, number: int, effect: float, alpha: float) -> float:
     true difference of that size is found about every other time, and soon after nearly always. Infinite for no effect.
 
     ``error``: the squared standard error after ``number`` calls."""
-    if effect <= 0 or number <= 0:
+    if not effect > 0 or number <= 0 or not math.isfinite(error):
         return math.inf
     variance = error * number
     if variance == 0:

@@ -33,7 +33,9 @@ class Means:
 Task = Callable[[Mapping[str, Any], Means], Any]
 
 #: Name -> who does it, ``module:function``.
-TASKS: Mapping[str, str] = {}
+TASKS: Mapping[str, str] = {
+    "verdict": "serving.monitor.verdict:verdict",
+}
 
 
 def find(name: str) -> Task:
