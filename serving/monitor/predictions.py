@@ -25,7 +25,7 @@ from serving.monitor.bodies import cells, documents, form, label_text, number, t
 from serving.monitor.labels import label_rows
 from serving.monitor.values import Complaints, Record, Side
 
-#: Probability from which a lone score counts as the positive class, where no threshold is given (SageMaker Clarify,
+#: Probability above which a lone score counts as the positive class, where no threshold is given (SageMaker Clarify,
 #: ``probability_threshold``).
 THRESHOLD = 0.5
 
@@ -41,7 +41,7 @@ _PROJECTIONS = {"projection", "value_projection", "filter_projection"}
 
 class Attributes(NamedTuple):
     """Where things stand in the captured bodies (API, ``EndpointInput``). ``inference``, ``probability``: the label
-    and the probability in an answer; ``threshold``: the probability from which an answer is positive; ``features``:
+    and the probability in an answer; ``threshold``: the probability above which an answer is positive; ``features``:
     the features in a request; ``exclude``: those of them that are left out. Empty = not said."""
 
     inference: str = ""
@@ -62,11 +62,11 @@ class Prediction(NamedTuple):
 
 
 def decided(prediction: Prediction, threshold: float | None = None) -> str | None:
-    """The class of a prediction: its label; where it is a lone score, ``1`` from the threshold on (0.5) and ``0``
-    below; None where there is neither."""
+    """The class of a prediction: its label; where it is a lone score, ``1`` above the threshold (0.5) and ``0``
+    elsewhere; None where there is neither."""
     if prediction.label is not None or prediction.score is None:
         return prediction.label
-    return "1" if prediction.score >= (THRESHOLD if threshold is None else threshold) else "0"
+    return "1" if prediction.score > (THRESHOLD if threshold is None else threshold) else "0"
 
 
 def check(attributes: Attributes) -> None:
@@ -102,7 +102,7 @@ def _predictions(side: Side, attributes: Attributes) -> list[Prediction]:
         pairs = []
         for document in documents(text, written == "JSON Lines"):
             pairs += _paths(document, attributes) if named else [(value, None) for value in _answers(document)]
-    return [_joined(label, probability, attributes) for label, probability in pairs]
+    return [joined(label, probability, attributes) for label, probability in pairs]
 
 
 class Labelled(NamedTuple):
@@ -237,8 +237,9 @@ def _projects(node: Any) -> bool:
 # --- what it says ---------------------------------------------------------------------------------------------------
 
 
-def _joined(label: Any, probability: Any, attributes: Attributes) -> Prediction:
-    """The prediction of a row's label and probability. A threshold decides where no label was asked for."""
+def joined(label: Any, probability: Any, attributes: Attributes) -> Prediction:
+    """The prediction of a row's label and probability, as they stand in a CSV cell or a JSON value; None for either
+    that there is none. A threshold decides where no label was asked for."""
     said = _read(label) if label is not None else Prediction()
     if probability is not None:
         likely = _read(probability)
@@ -247,7 +248,7 @@ def _joined(label: Any, probability: Any, attributes: Attributes) -> Prediction:
         return said
     if attributes.inference and said.label is not None:
         return said
-    return said._replace(label="1" if said.score >= attributes.threshold else "0")
+    return said._replace(label="1" if said.score > attributes.threshold else "0")
 
 
 def _read(value: Any) -> Prediction:
