@@ -245,6 +245,8 @@ ROUTES = {
     ("DELETE", f"/endpoints/alpha/async-invocations/{uuid.UUID(int=1)}"): "invoke",
     ("GET", f"/endpoints/alpha/async-invocations/{uuid.UUID(int=1)}/output"): "invoke",
     ("POST", "/endpoints/alpha/ground-truth"): "invoke",
+    ("GET", "/endpoints/alpha/verdict"): "read",
+    ("GET", "/endpoints/alpha/shadow-report"): "read",
     ("POST", "/models/a%2Fnone.onnx/invoke"): "invoke",
 }
 

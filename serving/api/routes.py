@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from serving.api import async_invocations, async_routes, auth, failures, ground_truth, invocations, streams
+from serving.api import async_invocations, async_routes, auth, failures, ground_truth, invocations, streams, verdicts
 from serving.api.front import Front
 from serving.api.requests import body_of, headers_of, json_answer, target_of, while_there
 from serving.endpoint import Endpoint, answer
@@ -367,6 +367,8 @@ ROUTES: tuple[tuple[str, str, Permission | None, Handler], ...] = (
     ("DELETE", "/endpoints/{name}/async-invocations/{id}", "invoke", async_routes.cancel_call),
     ("GET", "/endpoints/{name}/async-invocations/{id}/output", "invoke", async_routes.get_output),
     ("POST", "/endpoints/{name}/ground-truth", "invoke", ground_truth.post_labels),
+    ("GET", "/endpoints/{name}/verdict", "read", verdicts.verdict),
+    ("GET", "/endpoints/{name}/shadow-report", verdicts.report_permission, verdicts.shadow_report),
     ("GET", "/", "read", root),
     ("POST", "/", _control_permission, control),
     ("GET", "/ping", None, ping),

@@ -34,6 +34,7 @@ Task = Callable[[Mapping[str, Any], Means], Any]
 
 #: Name -> who does it, ``module:function``.
 TASKS: Mapping[str, str] = {
+    "shadow-report": "serving.monitor.shadow_report:shadow_report",
     "verdict": "serving.monitor.verdict:verdict",
 }
 
