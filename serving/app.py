@@ -41,7 +41,7 @@ from serving.fleet.table import failures
 from serving.fleet.transforms import Transforms
 from serving.monitors import Monitors
 from serving.storage import DataLock, open_store
-from serving.watch import points
+from serving.watch import capturing, metrics, points
 from serving.watch.history import History, sample_forever
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
@@ -130,7 +130,9 @@ class _Control:
         artifacts = open_store(settings, named_paths(document))
         self._endpoints = Endpoints(self._supervisor, artifacts, self._thread, self._changed, self._known)
         self._transforms = Transforms(self._supervisor, artifacts, self._thread, self._changed, self._known)
-        self._api = ControlApi(settings, self._thread, Drivers(self._endpoints, self._transforms))
+        self._api = ControlApi(
+            settings, self._thread, Drivers(self._endpoints, self._transforms, self._capture_stopped)
+        )
         server = await asyncio.start_unix_server(self._connected, str(self._run_dir / "control.sock"), limit=2**25)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_soon)
@@ -158,6 +160,9 @@ class _Control:
             server.close()
             await asyncio.to_thread(self._thread.close)
             self._store.close()
+
+    def _capture_stopped(self, name: str) -> bool:
+        return capturing.is_stopped(metrics.snapshot(self._run_dir / "metrics"), name)
 
     async def _raise_up(self, document: Document) -> None:
         """What is declared and what is stored come up, and every front knows. Raises ``ServingError`` when something

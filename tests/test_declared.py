@@ -203,12 +203,10 @@ def test_what_changes_nothing_is_said() -> None:
     """Fields that are kept and returned without effect, wherever they stand; a variable of that name is none."""
     document = Document(
         models=({"ModelName": "m", "PrimaryContainer": {"Environment": {"ServerlessConfig": "x"}}},),
-        configs=(
-            {"EndpointConfigName": "c", "DataCaptureConfig": {}, "ProductionVariants": [{"ServerlessConfig": {}}]},
-        ),
+        configs=({"EndpointConfigName": "c", "CoreDumpConfig": {}, "ProductionVariants": [{"ServerlessConfig": {}}]},),
     )
     assert [
-        "endpoint config c: DataCaptureConfig has no effect in this version: nothing is captured.",
+        "endpoint config c: CoreDumpConfig has no effect in this version: no core dumps are written.",
         "endpoint config c: ProductionVariants[0].ServerlessConfig has no effect in this version: "
         "the variant has workers like any other.",
     ] == list(without_effect(document))

@@ -370,7 +370,9 @@ def test_every_state_is_described_as_botocore_wants_it(server: Server, sagemaker
     settled(sagemaker, "e")
     serving = raw(server, "DescribeEndpoint", EndpointName="e")
     assert rollout == serving["LastDeploymentConfig"]
-    assert "Stopped" == serving["DataCaptureConfig"]["CaptureStatus"]
+    assert ("Started", 50) == tuple(
+        serving["DataCaptureConfig"][one] for one in ("CaptureStatus", "CurrentSamplingPercentage")
+    )
     assert ["shadow"] == [one["VariantName"] for one in serving["ShadowProductionVariants"]]
     assert "serving" == serving["ProductionVariants"][0]["DeployedImages"][0]["SpecifiedImage"]
     gate.unlink()

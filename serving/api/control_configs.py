@@ -17,6 +17,7 @@ from serving.api.control_models import find_model, unpacked
 from serving.api.control_tags import keep, without_tags
 from serving.errors import ValidationError
 from serving.fleet.store import Record
+from serving.objects.base import prefix_url
 
 Variant = Mapping[str, Any]
 
@@ -94,6 +95,7 @@ def check_config(config: Mapping[str, Any], trusted: bool = False) -> None:
     if "AsyncInferenceConfig" in config and "CrossRegionTrafficConfig" in config:
         raise ValidationError("CrossRegionTrafficConfig cannot be given together with AsyncInferenceConfig.")
     check_async(config)
+    _check_capture(config.get("DataCaptureConfig"))
     _check_explainer(config.get("ExplainerConfig", {}).get("ClarifyExplainerConfig"))
 
 
@@ -232,6 +234,18 @@ def _is_multi_model(call: ControlCall, model: Record) -> bool:
     body = unpacked(call, model.body)
     containers = body.get("Containers") or [body["PrimaryContainer"]]
     return any(one.get("Mode") == "MultiModel" for one in containers)
+
+
+# --- data capture ---------------------------------------------------------------------------------------------------
+
+
+def _check_capture(capture: Mapping[str, Any] | None) -> None:
+    if capture is None:
+        return
+    try:
+        prefix_url(capture["DestinationS3Uri"])
+    except ValidationError:
+        raise ValidationError("DestinationS3Uri of DataCaptureConfig must be s3://bucket/prefix.") from None
 
 
 # --- explanations ---------------------------------------------------------------------------------------------------

@@ -209,7 +209,7 @@ def describe(call: ControlCall) -> Outcome:
         answer |= {
             **_variants(serving, live, {"Deleting": "Deleting"}.get(status)),
             **{member: config[member] for member in _REPEATED if member in config},
-            "DataCaptureConfig": _capture(config),
+            "DataCaptureConfig": _capture(config, live),
         }
     if pending is not None and record.status in IN_PROGRESS:
         answer["PendingDeploymentSummary"] = {
@@ -265,14 +265,17 @@ def _images(model: Body, at: float) -> list[dict[str, Any]]:
     ]
 
 
-def _capture(config: Body) -> dict[str, Any] | None:
-    """DataCaptureConfigSummary: Stopped, as nothing is captured yet whatever was asked for."""
+def _capture(config: Body, live: Body | None) -> dict[str, Any] | None:
+    """DataCaptureConfigSummary: Started where calls are captured now, Stopped where capture is off, or has stopped
+    because a disk is full or fails."""
     wanted = config.get("DataCaptureConfig")
     if not wanted:
         return None
+    enabled = wanted.get("EnableCapture", True)
+    started = enabled and live is not None and not live.get("capture_stopped")
     summary = {
-        "EnableCapture": wanted.get("EnableCapture", True),
-        "CaptureStatus": "Stopped",
+        "EnableCapture": enabled,
+        "CaptureStatus": "Started" if started else "Stopped",
         "CurrentSamplingPercentage": wanted["InitialSamplingPercentage"],
         "DestinationS3Uri": wanted["DestinationS3Uri"],
     }

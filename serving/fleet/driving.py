@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from serving.fleet.endpoints import Endpoints
 from serving.fleet.transforms import TRANSFORM, Transforms
@@ -11,12 +12,23 @@ from serving.fleet.transforms import TRANSFORM, Transforms
 class Drivers:
     """Endpoints with their inference components, and transform jobs."""
 
-    def __init__(self, endpoints: Endpoints, transforms: Transforms) -> None:
+    def __init__(
+        self, endpoints: Endpoints, transforms: Transforms, capture_stopped: Callable[[str], bool] = lambda name: False
+    ) -> None:
+        """``capture_stopped``: has a process stopped capturing the calls of this endpoint? It may read files."""
         self._endpoints = endpoints
         self._transforms = transforms
-        self.live = endpoints.live
+        self._capture_stopped = capture_stopped
         self.progress = transforms.progress
         self.news = transforms.news
+
+    def live(self, name: str) -> Mapping[str, Any] | None:
+        """What runs of an endpoint now (``fleet/endpoints.py``), and ``capture_stopped``, where calls are captured.
+        Asked on the store's thread."""
+        row = self._endpoints.live(name)
+        if row is None or not row["capture"]:
+            return row
+        return {**row, "capture_stopped": self._capture_stopped(row["name"])}
 
     def touch(self, tags: Iterable[str]) -> None:
         """The desired state of these has changed."""
