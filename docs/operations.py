@@ -26,6 +26,8 @@ This file is what `python -m docs.operations` prints; a test compares the two.
 
 _KEPT_GUARDRAILS = "a DeploymentConfig is checked, kept and returned; the switch is always whole"
 _SNAPSHOT = "endpoints that use it keep their snapshot"
+_LABELS = "immutable; image, role, network and resources are labels"
+_COPIES = "schedules that use it keep their copy"
 _PAGES = "pages, sorting, filters and windows of time as in the model"
 
 #: What AWS's own documentation would not tell.
@@ -56,6 +58,36 @@ NOTES: Mapping[str, str] = {
     "within `SERVING_SETTLE_SECONDS` the answer waits that long for its end, so that a waiter's first look finds it",
     "ListTransformJobs": _PAGES,
     "StopTransformJob": "a stopped job leaves no output",
+    "CreateDataQualityJobDefinition": f"data quality against a baseline's statistics and constraints; {_LABELS}",
+    "DescribeDataQualityJobDefinition": "the request as it was sent",
+    "ListDataQualityJobDefinitions": _PAGES,
+    "DeleteDataQualityJobDefinition": _COPIES,
+    "CreateModelQualityJobDefinition": f"predictions against labels; {_LABELS}",
+    "DescribeModelQualityJobDefinition": "the request as it was sent",
+    "ListModelQualityJobDefinitions": _PAGES,
+    "DeleteModelQualityJobDefinition": _COPIES,
+    "CreateModelBiasJobDefinition": f"bias of predictions and labels; {_LABELS}",
+    "DescribeModelBiasJobDefinition": "the request as it was sent",
+    "ListModelBiasJobDefinitions": _PAGES,
+    "DeleteModelBiasJobDefinition": _COPIES,
+    "CreateModelExplainabilityJobDefinition": f"drift of feature attributions; {_LABELS}",
+    "DescribeModelExplainabilityJobDefinition": "the request as it was sent",
+    "ListModelExplainabilityJobDefinitions": _PAGES,
+    "DeleteModelExplainabilityJobDefinition": _COPIES,
+    "CreateMonitoringSchedule": "runs in this server, one execution at a time. A run that was missed while the server "
+    "was down is made up for once, the latest; `NOW` runs once; without a ScheduleConfig daily at 0 UTC",
+    "DescribeMonitoringSchedule": "with `NextExecutionTime`, `MissedExecutions` and of the `LastMonitoringExecution` "
+    "ExitMessage, Violations, Records, S3OutputPath, Window",
+    "ListMonitoringSchedules": _PAGES,
+    "UpdateMonitoringSchedule": "what is under way goes on by the old configuration",
+    "StartMonitoringSchedule": "runs whose time comes from now on; `NOW` runs once more",
+    "StopMonitoringSchedule": "the execution under way is stopped too",
+    "DeleteMonitoringSchedule": "the history of its executions stays",
+    "ListMonitoringExecutions": f"{_PAGES}; with `Details`, an entry beside each summary. The newest 100 of a schedule "
+    "are kept; there are no processing jobs, so no ProcessingJobArn",
+    "ListMonitoringAlerts": "a schedule has one alert, of its own name",
+    "UpdateMonitoringAlert": "1 of 1 when it is new; evaluated anew at once",
+    "ListMonitoringAlertHistory": "its last 100 changes",
     "AddTags": "on every resource here, by its ARN; 50 at most; a key given again gets the new value",
     "ListTags": "in the order in which they came",
     "DeleteTags": "",

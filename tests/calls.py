@@ -64,6 +64,63 @@ INFERENCE = {
     "SupportedTransformInstanceTypes": ["ml.m5.large"],
 }
 
+MONITORED = {
+    "EndpointName": "my-endpoint",
+    "LocalPath": "/opt/ml/processing/input",
+    "S3InputMode": "File",
+    "S3DataDistributionType": "FullyReplicated",
+    "ProbabilityThresholdAttribute": 0.5,
+    "StartTimeOffset": "-PT2H",
+    "EndTimeOffset": "-PT1H",
+}
+REPORTS = {"MonitoringOutputs": [{"S3Output": {"S3Uri": "s3://bucket/reports", "LocalPath": "/opt/ml/output"}}]}
+CLUSTER = {"ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 20}}
+SCHEDULE = {
+    "MonitoringScheduleName": "my-schedule",
+    "MonitoringScheduleConfig": {
+        "ScheduleConfig": {"ScheduleExpression": "cron(0 * ? * * *)"},
+        "MonitoringJobDefinition": {
+            "BaselineConfig": {"ConstraintsResource": {"S3Uri": "s3://bucket/constraints.json"}},
+            "MonitoringInputs": [{"EndpointInput": MONITORED}],
+            "MonitoringOutputConfig": REPORTS,
+            "MonitoringResources": CLUSTER,
+            "MonitoringAppSpecification": {"ImageUri": "analyzer", "ContainerArguments": ["a"]},
+            "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
+            "RoleArn": ROLE,
+        },
+        "MonitoringType": "DataQuality",
+    },
+}
+
+
+def _definition(type: str) -> dict[str, dict[str, Any]]:
+    """The requests about the job definitions of one type."""
+    app: dict[str, Any] = {"ImageUri": "analyzer", "Environment": {"MODE": "monitor"}}
+    truth = {"GroundTruthS3Input": {"S3Uri": "s3://bucket/labels"}} if type in ("ModelQuality", "ModelBias") else {}
+    if type == "ModelQuality":
+        app["ProblemType"] = "Regression"
+    if type in ("ModelBias", "ModelExplainability"):
+        app["ConfigUri"] = "s3://bucket/analysis_config.json"
+    created = {
+        "JobDefinitionName": "my-definition",
+        f"{type}BaselineConfig": {"ConstraintsResource": {"S3Uri": "s3://bucket/constraints.json"}},
+        f"{type}AppSpecification": app,
+        f"{type}JobInput": {"EndpointInput": MONITORED, **truth},
+        f"{type}JobOutputConfig": REPORTS,
+        "JobResources": CLUSTER,
+        "NetworkConfig": {"VpcConfig": VPC},
+        "RoleArn": ROLE,
+        "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
+        "Tags": TAGS,
+    }
+    return {
+        f"Create{type}JobDefinition": created,
+        f"Describe{type}JobDefinition": {"JobDefinitionName": "my-definition"},
+        f"List{type}JobDefinitions": {**PAGE, "EndpointName": "my-endpoint"},
+        f"Delete{type}JobDefinition": {"JobDefinitionName": "my-definition"},
+    }
+
+
 #: Operation -> a request that AWS's model finds nothing wrong with.
 GOOD: dict[str, dict[str, Any]] = {
     "CreateModel": {
@@ -144,6 +201,31 @@ GOOD: dict[str, dict[str, Any]] = {
         "DesiredRuntimeConfig": {"CopyCount": 2},
     },
     "DeleteInferenceComponent": {"InferenceComponentName": "my-component"},
+    **_definition("DataQuality"),
+    **_definition("ModelQuality"),
+    **_definition("ModelBias"),
+    **_definition("ModelExplainability"),
+    "CreateMonitoringSchedule": {**SCHEDULE, "Tags": TAGS},
+    "UpdateMonitoringSchedule": SCHEDULE,
+    **{
+        f"{verb}MonitoringSchedule": {"MonitoringScheduleName": "my-schedule"}
+        for verb in ("Describe", "Start", "Stop", "Delete")
+    },
+    "ListMonitoringSchedules": {**PAGE, "StatusEquals": "Scheduled", "MonitoringTypeEquals": "DataQuality"},
+    "ListMonitoringExecutions": {
+        **{name: value for name, value in PAGE.items() if name != "NameContains"},
+        "SortBy": "ScheduledTime",
+        "MonitoringScheduleName": "my-schedule",
+        "ScheduledTimeAfter": 1_700_000_000.5,
+    },
+    "ListMonitoringAlerts": {"MonitoringScheduleName": "my-schedule", "MaxResults": 10},
+    "UpdateMonitoringAlert": {
+        "MonitoringScheduleName": "my-schedule",
+        "MonitoringAlertName": "my-schedule",
+        "DatapointsToAlert": 2,
+        "EvaluationPeriod": 3,
+    },
+    "ListMonitoringAlertHistory": {"MonitoringScheduleName": "my-schedule", "StatusEquals": "InAlert"},
     "CreateTransformJob": {
         "TransformJobName": "my-job",
         "ModelName": "my-model",

@@ -22,6 +22,7 @@ NAME_OF = {
     "ListModelPackageGroups": "ModelPackageGroupName",
     "ListModelPackages": "ModelPackageName",
     "ListTransformJobs": "TransformJobName",
+    **{operation: "MonitoringJobDefinitionName" for operation in LISTS if "JobDefinition" in operation},
 }
 #: A status that a kind's records may have, where it is not InService.
 STATUS_OF = {"model-package": "Completed", "model-package-group": "Completed", "transform-job": "Completed"}

@@ -22,6 +22,11 @@ KINDS = (
     "model-package-group",
     "model-package",
     "transform-job",
+    "monitoring-schedule",
+    "data-quality-job-definition",
+    "model-quality-job-definition",
+    "model-bias-job-definition",
+    "model-explainability-job-definition",
 )
 
 

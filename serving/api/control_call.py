@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from serving.config import Settings
-from serving.errors import RequestRefused, ResourceInUse, ValidationError
+from serving.errors import RequestRefused, ResourceInUse, ResourceNotFound, ValidationError
 from serving.fleet.store import Session
 
 #: Kind of a record -> (type part of its ARN, what AWS's messages call it). ``reference/api/02``.
@@ -25,9 +25,19 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "model-package-group": ("model-package-group", "model package group"),
     "model-package": ("model-package", "model package"),
     "transform-job": ("transform-job", "transform job"),
+    "monitoring-schedule": ("monitoring-schedule", "monitoring schedule"),
+    "data-quality-job-definition": ("data-quality-job-definition", "data quality job definition"),
+    "model-quality-job-definition": ("model-quality-job-definition", "model quality job definition"),
+    "model-bias-job-definition": ("model-bias-job-definition", "model bias job definition"),
+    "model-explainability-job-definition": (
+        "model-explainability-job-definition",
+        "model explainability job definition",
+    ),
 }
 #: Kinds whose names are never free again, and of which AWS speaks in other words.
 _JOBS = ("transform-job",)
+#: Kinds of which AWS says with a code of its own that there is none, and that a name is taken.
+_MONITORING = tuple(kind for kind in KINDS if kind.startswith("monitoring-") or kind.endswith("-job-definition"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +62,17 @@ class ControlCall:
         """The resource's ARN, its name as it was given."""
         return f"arn:aws:sagemaker:{self.region}:{self.settings.account_id}:{KINDS[kind][0]}/{name}"
 
-    def could_not_find(self, kind: str, name: str) -> ValidationError:
+    def could_not_find(self, kind: str, name: str) -> RequestRefused:
         """AWS's words for an unknown name; clients test the code and ``Could not find``."""
+        if kind in _MONITORING:
+            return ResourceNotFound(f'Could not find {KINDS[kind][1]} "{self.arn(kind, name)}".')
         if kind in _JOBS:
             return ValidationError(f"Could not find requested job with name: {self.arn(kind, name)}.")
         return ValidationError(f'Could not find {KINDS[kind][1]} "{self.arn(kind, name)}".')
 
     def already_exists(self, kind: str, name: str) -> RequestRefused:
         """AWS's words for a name that is taken."""
-        if kind in _JOBS:
+        if kind in (*_JOBS, *_MONITORING):
             return ResourceInUse(
                 "Job name must be unique within an AWS account and region, and a job with this name already exists "
                 f"({self.arn(kind, name)})"

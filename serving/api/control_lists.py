@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from serving.api.control_call import ControlCall, Outcome
 from serving.api.control_registry import package_identity
 from serving.api.control_tags import plain_name
+from serving.fleet.executions import DEFINITIONS
 from serving.fleet.store import Query, Record
 from serving.fleet.transforms import TRANSFORM
 
@@ -63,6 +64,10 @@ def _component_filters(call: ControlCall) -> Mapping[str, Any]:
 
 def _group_filters(call: ControlCall) -> Mapping[str, Any] | None:
     return None if call.params.get("CrossAccountFilterOption") == "CrossAccount" else {}
+
+
+def _definition_filters(call: ControlCall) -> Mapping[str, Any]:
+    return {"parent": call.params.get("EndpointName", "")}
 
 
 def _package_filters(call: ControlCall) -> Mapping[str, Any] | None:
@@ -142,6 +147,19 @@ def _transform_job(call: ControlCall, record: Record) -> Mapping[str, Any]:
     }
 
 
+def _job_definition(call: ControlCall, record: Record) -> Mapping[str, Any]:
+    return {
+        "MonitoringJobDefinitionName": record.name,
+        "MonitoringJobDefinitionArn": call.arn(record.kind, record.name),
+        "CreationTime": record.created,
+        "EndpointName": record.parent,
+    }
+
+
+def _job_definitions(type: str) -> Listing:
+    return Listing(DEFINITIONS[type], "JobDefinitionSummaries", _job_definition, _definition_filters)
+
+
 #: Operation -> its list. The schema leaves of a summary what the operation's summary has.
 LISTS: Mapping[str, Listing] = {
     "ListModels": Listing("model", "Models", _model),
@@ -149,6 +167,7 @@ LISTS: Mapping[str, Listing] = {
     "ListEndpoints": Listing("endpoint", "Endpoints", _endpoint),
     "ListInferenceComponents": Listing("inference-component", "InferenceComponents", _component, _component_filters),
     "ListTransformJobs": Listing(TRANSFORM, "TransformJobSummaries", _transform_job),
+    **{f"List{type}JobDefinitions": _job_definitions(type) for type in DEFINITIONS},
     "ListModelPackageGroups": Listing("model-package-group", "ModelPackageGroupSummaryList", _group, _group_filters),
     "ListModelPackages": Listing("model-package", "ModelPackageSummaryList", _package, _package_filters),
 }
