@@ -5,6 +5,7 @@
     run() ── control: asyncio loop, no hot request passes through it
       ├─ fronts:       python -m serving.front_process         (hold the listening socket; HTTP in, frames out)
       ├─ jobs process: python -m serving.jobs_process          (the queue; started when first needed)
+      ├─ explain process: python -m serving.explain_process    (explanations; started when first needed)
       └─ forkservers:  python -m serving.workers.forkserver …  ── workers
 
 Control and its children talk JSON lines over ``control.sock`` in a private run folder. When control ends, however it
@@ -141,7 +142,7 @@ class _Control:
             self._supervisor.start()
             self._children.start_fronts(self._listener)
             if settings.has_queue:
-                self._children.want_jobs()
+                self._children.want("jobs")
             self._api.start()
             await asyncio.to_thread(self._store.open)
             await self._unless_stopped(self._raise_up(document))
@@ -265,7 +266,9 @@ class _Control:
         if what == "api":
             return await self._api.handle(args)
         if what == "jobs":
-            return await self._children.jobs_there()
+            return await self._children.there("jobs")
+        if what == "explain":
+            return await self._children.there("explain")
         if what == "history":
             return points.answer(self._history, args)
         if what == "transform":

@@ -1,8 +1,8 @@
-"""Control's side of the processes started from this program: fronts, and the jobs process.
+"""Control's side of the processes started from this program: fronts, the jobs process and the explain process.
 
 Each is told its plan on standard input, says hello on ``control.sock``, hears every routing table and says when it
 works by it (``link.py``). One that ends is replaced. Fronts are there from the start; the jobs process (queue,
-asynchronous calls, transform jobs, notifications) when it is first needed.
+asynchronous calls, transform jobs, notifications) and the explain process when they are first needed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,20 @@ from serving.errors import ServiceUnavailable
 from serving.link import plain
 from serving.watch.metrics import Registry
 
-Kind = Literal["front", "jobs"]
-_MODULES: dict[Kind, str] = {"front": "serving.front_process", "jobs": "serving.jobs_process"}
+Kind = Literal["front", "jobs", "explain"]
+_MODULES: dict[Kind, str] = {
+    "front": "serving.front_process",
+    "jobs": "serving.jobs_process",
+    "explain": "serving.explain_process",
+}
+#: What those that are only there when they are needed do, for a message.
+_WORK: dict[Kind, str] = {"jobs": "keeps asynchronous calls and jobs", "explain": "computes explanations"}
 #: A child that ends is replaced so soon; one that keeps ending before it has heard us, later each time.
 _RESTART_SECONDS, _LONGEST_RESTART_SECONDS = 0.2, 5.0
 #: Fronts that may end in a row without ever having heard us, before the start is given up.
 _MOST_FAILED_FRONTS = 5
-#: Who needs the jobs process waits so long for it to come up.
-_JOBS_SECONDS = 10.0
+#: Who needs the jobs or explain process waits so long for it to come up.
+_THERE_SECONDS = 10.0
 #: What only the jobs process is told of.
 _FOR_JOBS = frozenset({"transforms"})
 
@@ -67,8 +73,8 @@ class Child:
 
     @property
     def counts(self) -> bool:
-        """Must a table be seen by it before what is not in that table may go? The jobs process sends calls only once
-        it is connected; a front that is not is on its way."""
+        """Must a table be seen by it before what is not in that table may go? The jobs and explain processes send
+        calls only once they are connected; a front that is not is on its way."""
         return self.kind == "front" or self.writer is not None
 
 
@@ -82,12 +88,12 @@ class Children:
         self._hooks = hooks
         self._all: dict[int, Child] = {}
         self._numbers = itertools.count(1)
-        self._failed: dict[Kind, int] = {"front": 0, "jobs": 0}
+        self._failed: dict[Kind, int] = dict.fromkeys(_MODULES, 0)
         self._table: dict[str, Any] = {"version": 0}
         self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._jobs_wanted = False
-        self._jobs_there = asyncio.Event()
+        self._wanted: set[Kind] = set()
+        self._there: dict[Kind, asyncio.Event] = {kind: asyncio.Event() for kind in _WORK}
         self._stopping = False
 
     # -- what control asks for ------------------------------------------------------------------------------------
@@ -98,25 +104,29 @@ class Children:
         for _ in range(self._settings.fronts):
             self._start("front")
 
-    def want_jobs(self) -> None:
-        """From now on there shall be a jobs process."""
-        if not self._jobs_wanted and not self._stopping:
-            self._jobs_wanted = True
-            self._start("jobs")
+    def want(self, kind: Kind) -> None:
+        """From now on there shall be such a process."""
+        if kind not in self._wanted and not self._stopping:
+            self._wanted.add(kind)
+            self._start(kind)
 
-    async def jobs_there(self) -> None:
-        """Return when the jobs process can be connected to; it is started if need be. Raises ``ServiceUnavailable``."""
-        self.want_jobs()
+    async def there(self, kind: Kind) -> None:
+        """Return when the process of this kind can be connected to; it is started if need be. Raises
+        ``ServiceUnavailable``."""
+        self.want(kind)
         try:
-            await asyncio.wait_for(self._jobs_there.wait(), _JOBS_SECONDS)
+            await asyncio.wait_for(self._there[kind].wait(), _THERE_SECONDS)
         except TimeoutError:
-            raise ServiceUnavailable("The process that keeps asynchronous calls and jobs does not come up.") from None
+            raise ServiceUnavailable(f"The process that {_WORK[kind]} does not come up.") from None
 
     def push(self, table: dict[str, Any]) -> None:
-        """Tell all of a new table. One with an asynchronous endpoint or a transform job brings up the jobs process."""
+        """Tell all of a new table. One with an asynchronous endpoint or a transform job brings up the jobs process, one
+        with an explainer the explain process."""
         self._table = table
         if table.get("transforms") or any(row["asynchronous"] for row in table["endpoints"]):
-            self.want_jobs()
+            self.want("jobs")
+        if any(row["explainer"] for row in table["endpoints"]):
+            self.want("explain")
         for child in self._all.values():
             self._send_table(child)
 
@@ -177,8 +187,8 @@ class Children:
         """A child has connected and said hello: hear it until its end. Raises ``KeyError`` for one not known."""
         child = self._all[number]
         child.writer = writer
-        if child.kind == "jobs":
-            self._jobs_there.set()
+        if child.kind in self._there:
+            self._there[child.kind].set()
         if self._table["version"]:
             self._send_table(child)
         while line := await reader.readline():
@@ -195,7 +205,7 @@ class Children:
 
     def _send_table(self, child: Child) -> None:
         table = self._table
-        if child.kind == "front":
+        if child.kind != "jobs":
             table = {name: value for name, value in table.items() if name not in _FOR_JOBS}
         child.send({"op": "table", "table": table})
 
@@ -219,13 +229,13 @@ class Children:
         child.process.wait()
         self._registry.fold(child.process.pid)
         self._failed[child.kind] = 0 if child.seen else self._failed[child.kind] + 1
-        if child.kind == "jobs":
-            self._jobs_there.clear()
+        if child.kind in self._there:
+            self._there[child.kind].clear()
         self._hooks.seen()
         self._in_background(self._start_later(child.kind))
 
     async def _start_later(self, kind: Kind) -> None:
-        pause = _RESTART_SECONDS * 2.0 ** min(self._failed[kind], 16) if kind == "jobs" else _RESTART_SECONDS
+        pause = _RESTART_SECONDS * 2.0 ** min(self._failed[kind], 16) if kind in _WORK else _RESTART_SECONDS
         await asyncio.sleep(min(pause, _LONGEST_RESTART_SECONDS))  # a child that dies at start must not spin
         if self._stopping:
             return
@@ -238,4 +248,4 @@ class Children:
 
 
 def _name(child: Child) -> str:
-    return f"front {child.number}" if child.kind == "front" else "the jobs process"
+    return f"front {child.number}" if child.kind == "front" else f"the {child.kind} process"

@@ -59,7 +59,6 @@ _NOT_YET = frozenset({"ScalableTargets", "ScalingPolicies"})
 #: Fields that the API stores and returns, but that change nothing yet, and what they would have meant.
 _NO_EFFECT_YET: Mapping[str, str] = {
     "CoreDumpConfig": "no core dumps are written",
-    "ExplainerConfig": "no explanations are computed",
     "InstancePools": "all workers are alike",
     "ManagedInstanceScaling": "nothing scales by itself",
     "ServerlessConfig": "the variant has workers like any other",

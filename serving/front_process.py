@@ -21,6 +21,7 @@ import uvicorn
 import uvloop
 
 from serving.api import auth, routes
+from serving.api.explain_link import ExplainLink
 from serving.api.fast import FastProtocol
 from serving.api.front import Front
 from serving.api.jobs_link import JobsLink
@@ -44,7 +45,8 @@ async def _front(plan: Mapping[str, Any]) -> None:
     directory = Directory(registry, settings.account_id, settings.max_queue, link.stalled, observers=captures.observers)
     keys = auth.load_keys(settings.access_keys) if settings.access_keys else None
     jobs = JobsLink(run_dir / "jobs.sock", lambda: link.ask("jobs", {}))
-    front = Front(settings, directory, registry, run_dir / "metrics", link.ask, jobs, keys)
+    explainer = ExplainLink(run_dir / "explain.sock", lambda: link.ask("explain", {}))
+    front = Front(settings, directory, registry, run_dir / "metrics", link.ask, jobs, explainer, keys)
     config = uvicorn.Config(
         routes.build(front), http=FastProtocol.bind(front), loop="none", lifespan="off", ws="none", log_config=None,
         access_log=False, server_header=False, timeout_keep_alive=75, backlog=_BACKLOG,
@@ -80,6 +82,7 @@ async def _front(plan: Mapping[str, Any]) -> None:
     if not server.should_exit:
         await server.serve(sockets=[sock])
     jobs.close()
+    explainer.close()
     for task in tasks:
         task.cancel()
     await captures.close()

@@ -16,6 +16,7 @@ from serving.api.control_call import ControlCall, Outcome
 from serving.api.control_models import find_model, unpacked
 from serving.api.control_tags import keep, without_tags
 from serving.errors import ValidationError
+from serving.explain import settings as explaining
 from serving.fleet.store import Record
 from serving.objects.base import prefix_url
 
@@ -96,7 +97,7 @@ def check_config(config: Mapping[str, Any], trusted: bool = False) -> None:
         raise ValidationError("CrossRegionTrafficConfig cannot be given together with AsyncInferenceConfig.")
     check_async(config)
     _check_capture(config.get("DataCaptureConfig"))
-    _check_explainer(config.get("ExplainerConfig", {}).get("ClarifyExplainerConfig"))
+    _check_explainer(config)
 
 
 def _check_variants(config: Mapping[str, Any]) -> None:
@@ -251,9 +252,10 @@ def _check_capture(capture: Mapping[str, Any] | None) -> None:
 # --- explanations ---------------------------------------------------------------------------------------------------
 
 
-def _check_explainer(clarify: Mapping[str, Any] | None) -> None:
+def _check_explainer(config: Mapping[str, Any]) -> None:
+    clarify = config.get("ExplainerConfig", {}).get("ClarifyExplainerConfig")
     if clarify is None:
         return
-    baseline = clarify["ShapConfig"]["ShapBaselineConfig"]
-    if ("ShapBaseline" in baseline) == ("ShapBaselineUri" in baseline):
-        raise ValidationError("ShapBaselineConfig needs either a ShapBaseline or a ShapBaselineUri.")
+    if "AsyncInferenceConfig" in config:  # InvokeEndpointAsync knows of no explanations
+        raise ValidationError("ExplainerConfig cannot be given together with AsyncInferenceConfig.")
+    explaining.check(clarify)

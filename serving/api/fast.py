@@ -13,7 +13,7 @@ import re
 import time
 from typing import Any, ClassVar, cast
 
-from serving.api import failures, framing, invocations, streams
+from serving.api import explaining, failures, framing, invocations, streams
 from serving.api.connection import Connection
 from serving.api.framing import Message
 from serving.api.front import Front
@@ -169,7 +169,11 @@ class FastProtocol(Connection):
         try:
             endpoint = front.directory.get(head.route.endpoint)
             invocation = invocations.build(front, head, body, request_id, time.monotonic())
-            ticket = endpoint.invoke(invocation, self._on_begun if head.route.streamed else self._on_answer)
+            if endpoint.explainer is None:
+                ticket = endpoint.invoke(invocation, self._on_begun if head.route.streamed else self._on_answer)
+            else:
+                answering = explaining.answering(front, endpoint, invocation)
+                ticket = answering.invoke(invocation, self._on_begun if head.route.streamed else self._on_answer)
             if self._current is head:  # else it was answered at once, and another's turn may have come
                 self._ticket = ticket
         except Exception as error:

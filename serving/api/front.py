@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.api.auth import AccessKey
+from serving.api.explain_link import ExplainLink
 from serving.api.jobs_link import JobsLink
 from serving.config import Settings
 from serving.endpoint import Directory
@@ -31,9 +32,9 @@ def _request_ids() -> Callable[[], str]:
 
 @dataclass(eq=False, slots=True)
 class Front:
-    """Settings, endpoints, keys and the ways to ask the control and jobs processes. ``keys`` None = no authentication;
-    ``clock`` is the loop's time as of the last sweep, for what needs no better; ``stopping`` is set when whoever waits
-    for something should be answered now."""
+    """Settings, endpoints, keys and the ways to ask the control, jobs and explain processes. ``keys`` None = no
+    authentication; ``clock`` is the loop's time as of the last sweep, for what needs no better; ``stopping`` is set
+    when whoever waits for something should be answered now."""
 
     settings: Settings
     directory: Directory
@@ -41,6 +42,7 @@ class Front:
     metrics_folder: Path
     ask: Ask
     jobs: JobsLink
+    explainer: ExplainLink
     keys: Mapping[str, AccessKey] | None = None
     draining: bool = False
     clock: float = 0.0

@@ -61,11 +61,10 @@ FIELDS: dict[bytes, Field] = {
         Field(_AMZN + "Inference-Id", "inference_id", 64, _TEXT),
         Field(_AMZN + "Session-Id", "session_id", 256, _SESSION_ID),
         Field(_AMZN + "Prefix-Aware-Id", "prefix_id", 64, _TEXT),
+        Field(_AMZN + "Enable-Explanations", "explain", 64, _TEXT),
         Field("X-Serving-Affinity-Key", "affinity_key", 256, _WIDE_TEXT),
     )
 }
-#: Of a feature an endpoint must be created for; none of ours is yet, and silence would be a wrong answer.
-_EXPLANATIONS = b"x-amzn-sagemaker-enable-explanations"
 _PREFIXES = (b"x-amzn-sagemaker-", b"x-serving-affinity")
 TIMING = b"x-serving-timing"
 VARIANT = "x-Amzn-Invoked-Production-Variant"
@@ -146,6 +145,8 @@ def _settle(extras: dict[str, str], route: Route) -> None:
         raise ValidationError(
             "X-Amzn-SageMaker-Session-Id of a streamed call must name an open session: open one with InvokeEndpoint."
         )
+    if route.streamed and "explain" in extras:
+        raise ValidationError("A stream has no explanations; remove the enable explanations header.")
 
 
 def build(front: Front, head: Head, body: bytes, request_id: str, now: float) -> Invocation:
@@ -155,6 +156,8 @@ def build(front: Front, head: Head, body: bytes, request_id: str, now: float) ->
     if not extras and not head.route.streamed:
         first = (head.route.endpoint, body, head.content_type, head.accept, request_id, deadline)
         return _new(Invocation, first + _NO_EXTRAS)
+    if "explain" in extras and front.directory.get(head.route.endpoint).explainer is None:
+        raise ValidationError("The endpoint has no explainer; remove the enable explanations header.")
     target = extras.get("target_model")
     if target is not None:
         aliases = front.directory.table.get("aliases", {}).get(head.route.endpoint)
@@ -169,8 +172,6 @@ def build(front: Front, head: Head, body: bytes, request_id: str, now: float) ->
 
 
 def _read(name: bytes, value: bytes, into: dict[str, str]) -> None:
-    if name == _EXPLANATIONS:
-        raise ValidationError("The endpoint has no explainer; remove the enable explanations header.")
     field = FIELDS.get(name)
     if field is not None and value:
         into[field.field] = field.read(value)

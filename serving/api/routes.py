@@ -13,7 +13,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from serving.api import async_invocations, async_routes, auth, failures, ground_truth, invocations, streams, verdicts
+from serving.api import (
+    async_invocations,
+    async_routes,
+    auth,
+    explaining,
+    failures,
+    ground_truth,
+    invocations,
+    streams,
+    verdicts,
+)
 from serving.api.front import Front
 from serving.api.requests import body_of, headers_of, json_answer, target_of, while_there
 from serving.endpoint import Endpoint, answer
@@ -125,7 +135,8 @@ async def _invoke(front: Front, request: Request, head: invocations.Head, body: 
     def accepted(call: Ticket) -> None:
         request.state.variant = call.variant
 
-    reply = await while_there(request, answer(endpoint, invocation, accepted))
+    answering = explaining.answering(front, endpoint, invocation)
+    reply = await while_there(request, answer(answering, invocation, accepted))
     if head.route.streamed:
         streamed = invocations.stream_headers(reply, request_id, head.timed)
         return streams.StreamedResponse(reply, dict(streamed))

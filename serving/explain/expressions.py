@@ -19,8 +19,7 @@ def parsed(text: str, name: str) -> ParsedResult:
     try:
         return jmespath.compile(text)
     except JMESPathError as error:
-        said = str(error).partition("\n")[0].rstrip(":. ")
-        raise ValidationError(f"{name} {text!r} is not a valid JMESPath expression: {said}.") from None
+        raise ValidationError(f"{name} {text!r} is not a valid JMESPath expression: {_said(error)}.") from None
 
 
 def holds(text: str, record: Any) -> bool:
@@ -38,7 +37,11 @@ def found(text: str, record: Any, name: str) -> Any:
     try:
         return parsed(text, name).search(record)
     except JMESPathError as error:
-        said = str(error).partition("\n")[0].rstrip(":. ")
-        raise ValidationError(f"{name} {text!r} cannot be applied to a record: {said}.") from None
+        raise ValidationError(f"{name} {text!r} cannot be applied to a record: {_said(error)}.") from None
     except (TypeError, ValueError, RecursionError):  # the library's own, for values it did not expect
         raise ValidationError(f"{name} {text!r} cannot be applied to a record.") from None
+
+
+def _said(error: JMESPathError) -> str:
+    """What the library says, in one line."""
+    return str(error).partition("\n")[0].removeprefix("Invalid jmespath expression: ").rstrip(":. ")

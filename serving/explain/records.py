@@ -152,16 +152,16 @@ def alike(rows: Sequence[Sequence[Cell]], kind: str) -> list[list[Cell]]:
     return [[value(cell) for cell in row] for row in rows] if kind == LINES else [list(row) for row in rows]
 
 
-def batches(lines: Iterator[str], form: Form, most_records: int, most_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """Bodies of at most so many records and bytes (one record at least), each with its number of records."""
+def batches(lines: Iterator[str], most_records: int, most_bytes: int) -> Iterator[list[str]]:
+    """Lines in lists of at most so many, and so many bytes; one line at least."""
     parts: list[str] = []
-    size = head = len(form.header.encode())
+    size = 0
     for line in lines:
         length = len(line) if line.isascii() else len(line.encode())
         if parts and (len(parts) >= most_records or size + length > most_bytes):
-            yield len(parts), (form.header + "".join(parts)).encode()
-            parts, size = [], head
+            yield parts
+            parts, size = [], 0
         parts.append(line)
         size += length
     if parts:
-        yield len(parts), (form.header + "".join(parts)).encode()
+        yield parts

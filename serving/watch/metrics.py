@@ -169,6 +169,12 @@ FAMILIES: dict[str, Family] = {
     "sagemaker_total_processing_seconds": Family(
         "Time from its receipt until it was published (AWS: TotalProcessingTime)", "histogram", _EV, WAIT_BUCKETS
     ),
+    "sagemaker_explanations_total": Family(
+        "Records that were explained (AWS: ExplanationsPerInstance, by instance)", "counter", _EV
+    ),
+    "sagemaker_explanation_seconds": Family(
+        "Time from a model's answer until it was explained", "histogram", _EV, LATENCY_BUCKETS
+    ),
     "sagemaker_transform_records_total": Family(
         "Records of a running transform job that were answered (done) or could not be (failed)",
         "counter",

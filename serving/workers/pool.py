@@ -43,7 +43,8 @@ _MOST_METAS = 4096
 _MOST_ORDERS = 20_000
 #: Bodies above this count for admission.
 _BIG = 64 * 1024
-_TIMED_OUT = (
+#: What AWS says of a container that did not answer in time (``api/01``, errors).
+TIMED_OUT = (
     "Your invocation timed out while waiting for a response from container {}. Review the latency metrics for "
     "each container in Amazon CloudWatch, resolve the issue, and try again."
 )
@@ -479,7 +480,7 @@ class Pool:
 
     def _time_out(self, call: Call) -> None:
         self._withdraw(call)
-        self._finish(call, InvocationTimedOut(_TIMED_OUT.format(self.part or "primary")))
+        self._finish(call, InvocationTimedOut(TIMED_OUT.format(self.part or "primary")))
 
     def _look_for_stall(self, channel: Channel, now: float) -> None:
         """One model may hold its worker's interpreter lock, or the whole process may be stopped; the calls of others

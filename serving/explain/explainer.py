@@ -1,0 +1,240 @@
+"""Explaining calls: what the explain process does for fronts and monitoring runs (``behaviour/06``, online
+explanations).
+
+::
+
+    call ──► front ──► model ──► prediction ──► here: which records?  ──► coalitions of each ──► synthetic records
+                                                                          ──► model, many times ──► attributions
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from serving.endpoint import Directory, Endpoint, answer
+from serving.errors import InvocationTimedOut, ObjectMissing, PredictionFailed, ValidationError
+from serving.explain import answers, coalitions, expressions, kernel, outputs, players, records, settings
+from serving.explain.answers import Explained, Subject
+from serving.explain.model import Model, Pattern
+from serving.explain.players import Feature
+from serving.explain.records import Cell
+from serving.explain.settings import Explainer
+from serving.objects import ObjectStore
+from serving.types import Invocation
+from serving.watch.metrics import Registry
+from serving.workers.pool import TIMED_OUT
+
+#: Calls that are explained at a time; others wait, as long as they have time.
+_AT_ONCE = 4
+#: Synthetic records for one record, and players in it.
+_MOST_ROWS, _MOST_PLAYERS = 500_000, 1000
+_LARGEST_BASELINE = 2**24
+_MOST_BASELINES = 64
+
+
+class Game(NamedTuple):
+    """What the records of one call are compared with, and by whom. ``types``: of the features, empty without text."""
+
+    made: Explainer
+    model: Model
+    form: records.Form
+    baseline: list[list[Cell]]
+    types: tuple[str, ...]
+
+
+class Explainers:
+    """All of the process: questions in, explanations out."""
+
+    def __init__(self, directory: Directory, objects: ObjectStore, registry: Registry) -> None:
+        self._directory = directory
+        self._objects = objects
+        self._registry = registry
+        self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._baselines: dict[tuple[str, str, str, str], list[list[Cell]]] = {}
+
+    async def explain(self, args: Mapping[str, Any], payload: bytes) -> tuple[Any, bytes]:
+        """A call of a front's and the model's answer to it -> the answer with explanations. ``payload``: both bodies,
+        the first ``args["size"]`` bytes long. Raises ``ServingError``."""
+        began = time.monotonic()
+        endpoint = self._directory.get(args["endpoint"])
+        made = settings.explainer(args["config"])
+        body, prediction = payload[: args["size"]], payload[args["size"] :]
+        async with _in_time(args["seconds"]), self._gate:
+            subject = await asyncio.to_thread(_subject, made, body, args["content_type"], prediction, args["answered"])
+            wanted = await asyncio.to_thread(_wanted, args["explain"] or made.enable, subject)
+            told: list[Explained | None] = [None] * len(wanted)
+            if any(wanted):
+                game = await self._game(endpoint, made, subject, args, began)
+                told = await _explained(game, subject, wanted)
+            data = await asyncio.to_thread(answers.answer, made, subject, prediction, args["answered"], told)
+        self._count(args, sum(wanted), began)
+        return None, data
+
+    async def attributions(self, args: Mapping[str, Any], body: bytes) -> tuple[Any, bytes]:
+        """Every record of a body, predicted and explained (``asking.py``): float64 [records, features, outputs] as
+        bytes, a text's units added up. Raises ``ServingError``."""
+        began = time.monotonic()
+        endpoint = self._directory.get(args["endpoint"])
+        config = args["config"] or endpoint.explainer
+        if config is None:
+            raise ValidationError(f"Endpoint {endpoint.name} has no explainer, and none is given.")
+        made = settings.explainer(config)
+        args = {**args, "container": "", "component": "", "custom_attributes": "", "request_id": "attributions"}
+        async with _in_time(args["seconds"]), self._gate:
+            reply = await answer(endpoint, _invocation(args, began)._replace(body=body))
+            kind = args["content_type"]
+            subject = await asyncio.to_thread(_subject, made, body, kind, reply.body, reply.content_type)
+            game = await self._game(endpoint, made, subject, args, began)
+            every = [one for one in await _explained(game, subject, [True] * len(subject.found)) if one]
+        values = np.stack([answers.by_feature(one.features, one.values) for one in every])
+        headers = made.feature_headers or subject.read.names or [f"column_{at}" for at in range(values.shape[1])]
+        told = {"headers": list(headers), "shape": list(values.shape), "expected": every[0].base.tolist()}
+        return told, values.tobytes()
+
+    def _count(self, args: Mapping[str, Any], records: int, began: float) -> None:
+        if records:
+            labels = args["endpoint"], args["variant"]
+            self._registry.counter("sagemaker_explanations_total", *labels).add(records)
+            seconds = time.monotonic() - began
+            self._registry.histogram("sagemaker_explanation_seconds", *labels).observe(seconds)
+
+    async def _game(
+        self, endpoint: Endpoint, made: Explainer, subject: Subject, args: Mapping[str, Any], began: float
+    ) -> Game:
+        rows = await asyncio.to_thread(self._baseline, made)
+        width = len(subject.read.rows[0])
+        if len(rows[0]) != width:
+            raise ValidationError(f"The request's records have {width} features, the SHAP baseline's {len(rows[0])}.")
+        settings.check_baseline(made, rows)
+        template = settings.template_of(made) if subject.read.kind == records.LINES else ""
+        form = records.form_of(subject.read, template, settings.FEATURES)
+        model = Model(endpoint, Pattern(_invocation(args, began), form), made)
+        return Game(made, model, form, records.alike(rows, subject.read.kind), settings.types_of(made, rows))
+
+    def _baseline(self, made: Explainer) -> list[list[Cell]]:
+        """The baseline's rows; an object is read again when it has changed. Blocks. Raises ``ValidationError``."""
+        url = made.baseline_uri
+        if not url:
+            return settings.baseline_of(made, made.baseline.encode())
+        info = self._objects.stat(url)
+        if info is None:
+            raise ValidationError(f"There is no SHAP baseline at {url}.")
+        if info.size > _LARGEST_BASELINE:
+            raise ValidationError(f"The SHAP baseline {url} has more than {_LARGEST_BASELINE:,} bytes.")
+        key = (url, info.version, made.baseline_type, made.features)
+        if key not in self._baselines:
+            try:
+                with self._objects.open(url, version=info.version) as source:
+                    rows = settings.baseline_of(made, source.read(_LARGEST_BASELINE))
+            except ObjectMissing:
+                raise ValidationError(f"The SHAP baseline {url} was replaced while it was read.") from None
+            while len(self._baselines) >= _MOST_BASELINES:
+                del self._baselines[next(iter(self._baselines))]
+            self._baselines[key] = rows
+        return self._baselines[key]
+
+
+# --- one call -------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _in_time(seconds: float) -> AsyncIterator[None]:
+    """Until the call's deadline; ``InvocationTimedOut`` in AWS's words afterwards."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise InvocationTimedOut(TIMED_OUT.format("primary")) from None
+
+
+def _subject(made: Explainer, body: bytes, content_type: str, prediction: bytes, answered: str) -> Subject:
+    """What a call was. Raises ``ValidationError``, and ``PredictionFailed`` when the answer is to other records."""
+    read = records.read(body, content_type, made.features, "The request")
+    found, kind = outputs.read(prediction, answered), records.kind_of(answered)
+    if len(found) != len(read.rows):
+        raise PredictionFailed(f"The model answered {len(found)} records to {len(read.rows)}.")
+    return Subject(read, found, kind)
+
+
+def _wanted(expression: str, subject: Subject) -> list[bool]:
+    return [expressions.holds(expression, record) for record in subject.found]
+
+
+def _invocation(args: Mapping[str, Any], began: float) -> Invocation:
+    """A call of the same model as the one that is explained, but for its body."""
+    return Invocation(
+        args["endpoint"],
+        b"",
+        args["content_type"],
+        args["accept"],
+        args["request_id"],
+        began + args["seconds"],
+        target_model=args["target_model"],
+        target_variant=args["variant"],
+        target_container=args["container"],
+        component=args["component"],
+        custom_attributes=args["custom_attributes"],
+    )
+
+
+async def _explained(game: Game, subject: Subject, wanted: Sequence[bool]) -> list[Explained | None]:
+    """The wanted records, one after the other: each alone is calls enough for the model."""
+    scores = await asyncio.to_thread(outputs.scores, subject.found, subject.kind, game.made)
+    base: np.ndarray | None = None
+    told: list[Explained | None] = []
+    for row, prediction, is_wanted in zip(subject.read.rows, scores, wanted, strict=True):
+        if not is_wanted:
+            told.append(None)
+            continue
+        features = players.features(row, game.types, game.made.granularity)
+        if base is None or game.types:
+            base = await _base(game, features)
+        told.append(await _values(game, features, prediction, base))
+    return told
+
+
+async def _base(game: Game, features: tuple[Feature, ...]) -> np.ndarray:
+    """What the model predicts where nothing of the record is kept, on average over the baseline: float64 [outputs]."""
+    nothing = np.zeros((1, sum(one.players for one in features)), bool)
+    found = await game.model.scores(players.lines(features, game.baseline, nothing, game.form))
+    mean: np.ndarray = found.mean(0)
+    return mean
+
+
+async def _values(game: Game, features: tuple[Feature, ...], prediction: np.ndarray, base: np.ndarray) -> Explained:
+    made, count = game.made, sum(one.players for one in features)
+    if len(prediction) != len(base):
+        raise PredictionFailed(f"The model answered {len(prediction)} scores, and {len(base)} for the baseline.")
+    wanted = coalitions.how_many(count, made.samples) if count > 1 else 0
+    _check_size(count, wanted * len(game.baseline))
+    known, found = None, np.zeros((0, len(base)))
+    if count > 1:
+        seed = None if made.seed is None else made.seed % 2**64
+        known = await asyncio.to_thread(coalitions.coalitions, count, wanted, np.random.default_rng(seed))
+        lines = players.lines(features, game.baseline, known.masks, game.form)
+        each = await game.model.scores(lines)
+        if each.shape[1] != len(base):
+            raise PredictionFailed("The model's answers to synthetic records have scores of several lengths.")
+        found = each.reshape(len(known.masks), len(game.baseline), -1).mean(1)
+    link = kernel.logit if made.logit else kernel.identity
+    values = await asyncio.to_thread(kernel.attributions, known, found, prediction, base, link, count)
+    return Explained(features, values, link(base))
+
+
+def _check_size(count: int, rows: int) -> None:
+    if count > _MOST_PLAYERS:
+        raise ValidationError(
+            f"A record of {count:,} features and units of text cannot be explained; {_MOST_PLAYERS:,} can. A coarser "
+            "Granularity makes them fewer."
+        )
+    if rows > _MOST_ROWS:
+        raise ValidationError(
+            f"Explaining a record takes {rows:,} synthetic records, more than {_MOST_ROWS:,}: give a smaller SHAP "
+            "baseline or NumberOfSamples."
+        )
