@@ -76,7 +76,8 @@ class Server:
         pairs.insert(0, (b"host", self._host().encode()))
         key = key_for(self._keys, action, *target)
         if key is not None:
-            pairs += sign(Request(method, raw, "", pairs, body), key, self._region, time.time())
+            plain, _, query = raw.partition("?")
+            pairs += sign(Request(method, plain, query, pairs, body), key, self._region, time.time())
         connection = self._connection()
         try:
             connection.putrequest(method, raw, skip_host=True, skip_accept_encoding=True)

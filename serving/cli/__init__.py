@@ -16,6 +16,7 @@ from serving.cli.about import settings, settings_table, version
 from serving.cli.batch import transform, transforms
 from serving.cli.calls import invoke, jobs
 from serving.cli.check import check
+from serving.cli.compare import replay, shadow, verdict
 from serving.cli.endpoints import delete, deploy, describe, endpoints, weights
 from serving.cli.label import label
 from serving.cli.load import load
@@ -38,6 +39,9 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     describe,
     weights,
     delete,
+    verdict,
+    shadow,
+    replay,
     check,
     load,
     settings,

@@ -1,0 +1,162 @@
+"""What the terminal asks of a server's verdicts and captures, and how it shows them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from serving.client import Refused, Server
+from serving.errors import ConfigError
+
+Body = dict[str, Any]
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+_DECISIONS = {"keep": "Keep", "promote": "Promote", "rollback": "RollBack", "wait": "Wait"}
+_LONGEST_SHOWN = 60
+
+
+# --- asking ---------------------------------------------------------------------------------------------------------
+
+
+def verdict(server: Server, endpoint: str, asked: Mapping[str, Any]) -> Body:
+    """GET …/verdict. Raises ``Refused``."""
+    return _asked(server, f"{_path(endpoint)}/verdict", asked, "read")
+
+
+def shadow_report(server: Server, endpoint: str, asked: Mapping[str, Any]) -> Body:
+    """GET …/shadow-report. Raises ``Refused``."""
+    return _asked(server, f"{_path(endpoint)}/shadow-report", asked, "manage" if asked["bodies"] else "read")
+
+
+def _path(endpoint: str) -> str:
+    return f"/endpoints/{quote(endpoint, safe='-_.~')}"
+
+
+def _asked(server: Server, path: str, asked: Mapping[str, Any], action: Any) -> Body:
+    given = {name: value for name, value in asked.items() if value not in ("", None, [])}
+    answer = server.send("GET", f"{path}?{urlencode(given, doseq=True)}" if given else path, action)
+    if not answer.ok:
+        raise Refused(answer.complaint)
+    try:
+        told = json.loads(answer.body)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise Refused(f"{server.url} does not answer as this API does.")
+    return told
+
+
+def exit_statuses(text: str) -> dict[str, int]:
+    """Decision -> exit status, of ``promote=0,keep=3,rollback=4,wait=5``. Raises ``ConfigError``."""
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, _, status = part.partition("=")
+        if name not in _DECISIONS or not re.fullmatch(r"\d{1,3}", status) or int(status) > 255:
+            raise ConfigError(f"{part!r} is no {', '.join(_DECISIONS)} = exit status 0 to 255.")
+        found[_DECISIONS[name]] = int(status)
+    return found
+
+
+# --- showing --------------------------------------------------------------------------------------------------------
+
+
+def verdict_table(found: Body) -> Table:
+    """A verdict's variants."""
+    heading = (
+        "VARIANT",
+        "WEIGHT",
+        "CALLS",
+        "ERRORS",
+        "P50",
+        "P90",
+        "P99",
+        "CAPTURED",
+        "LABELLED",
+        found["Metric"].upper(),
+    )
+    return heading, [_variant_row(one) for one in found["Variants"]]
+
+
+def _variant_row(one: Body) -> tuple[str, ...]:
+    value = "-"
+    if one["Value"] is not None:
+        value = f"{one['Value']:.4g}"
+        if one["StandardError"] is not None:
+            value += f" ± {one['StandardError']:.2g}"
+    return (
+        one["VariantName"],
+        f"{one['Weight']:g}",
+        f"{one['Invocations']:,}",
+        f"{one['Errors']:,}",
+        *(milliseconds(one["ModelLatencySeconds"][q]) for q in ("P50", "P90", "P99")),
+        f"{one['CapturedCalls']:,}",
+        f"{one['LabelledCalls']:,}",
+        value,
+    )
+
+
+def sentences(found: Body) -> Iterator[str]:
+    """What follows: for each challenger, or for all there are."""
+    yield ""
+    if len(found["Challengers"]) > 1:
+        yield from (one["Sentence"] for one in found["Challengers"])
+        yield f"In all: {found['Sentence']}"
+    else:
+        yield found["Sentence"]
+
+
+def difference_tables(found: Body) -> Iterator[Table]:
+    """The tables of a difference."""
+    labels, numbers = found.get("Classification"), found.get("Regression")
+    if labels and found["Kind"] == "classification":
+        yield (
+            ("FIRST", "SECOND", "ROWS"),
+            [(one["First"], one["Second"], f"{one['Rows']:,}") for one in labels["Confusion"][:20]],
+        )
+    errors = [("score distance", labels["ScoreDistance"])] if labels and labels["ScoreDistance"]["Count"] else []
+    if numbers and found["Kind"] == "regression":
+        errors += [("absolute error", numbers["AbsoluteError"]), ("relative error", numbers["RelativeError"])]
+    if errors:
+        yield ("", "MEAN", "P50", "P90", "P99", "MAX"), [_error_row(name, one) for name, one in errors]
+    if found["Examples"]:
+        yield (
+            ("DIFFERENCE", "CALL", "ROW", "FIRST", "SECOND", "INPUT"),
+            [_example_row(one) for one in found["Examples"]],
+        )
+
+
+def _error_row(name: str, one: Body) -> tuple[str, ...]:
+    return (name, *("-" if one[key] is None else f"{one[key]:.4g}" for key in ("Mean", "P50", "P90", "P99", "Max")))
+
+
+def _example_row(one: Body) -> tuple[str, ...]:
+    shown = (" ".join(one.get(key, "-").split())[:_LONGEST_SHOWN] for key in ("First", "Second", "Input"))
+    difference = "∞" if one["Difference"] is None else f"{one['Difference']:.4g}"
+    return (difference, one["Key"], str(one["Row"]), *shown)
+
+
+def replay_facts(told: Body) -> Iterator[tuple[str, str]]:
+    """What there is to say of a replay."""
+    yield "sent", f"{told['Sent']:,} in {told['Seconds']:.1f} s, to {told['Target']}"
+    yield "failed", f"{told['Sent'] - told['Answered']:,} ({told['ErrorRate']:.2%})"
+    difference = told["Difference"]
+    if difference["Agreement"] is not None:
+        yield "agreement", f"{difference['Agreement']:.2%} of {difference['Pairs']:,} ({difference['Kind']})"
+    now, then = told["LatencySeconds"], told["CapturedLatencySeconds"]
+    yield "latency", ", ".join(f"{q.lower()} {milliseconds(now[q])}" for q in ("P50", "P90", "P99"))
+    if told["LatencyRatio"] is not None:
+        yield "captured", ", ".join(f"{q.lower()} {milliseconds(then[q])}" for q in ("P50", "P90", "P99"))
+        yield "latency ratio", f"{told['LatencyRatio']:.3g} of the median"
+    if told["LateSeconds"]["Max"]:
+        yield (
+            "sent late by",
+            ", ".join(f"{q.lower()} {milliseconds(told['LateSeconds'][q])}" for q in ("P50", "P99", "Max")),
+        )
+
+
+def milliseconds(seconds: float | None) -> str:
+    """A time for a person."""
+    return "-" if seconds is None else f"{seconds * 1e3:.3g} ms"
