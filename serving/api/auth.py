@@ -93,6 +93,12 @@ def permits(identity: Identity, action: Action, endpoint: str = "", target_model
     return any(_grants(granted, action, endpoint, target_model) for granted in identity.permissions)
 
 
+def may_invoke_some(identity: Identity, endpoint: str) -> bool:
+    """Whether the caller may invoke this endpoint with one TargetModel or another: what is worth offering."""
+    patterns = (granted.removeprefix("invoke:").partition("/")[0] for granted in identity.permissions if ":" in granted)
+    return permits(identity, "invoke", endpoint) or any(fnmatchcase(endpoint, pattern) for pattern in patterns)
+
+
 def _grants(granted: str, action: Action, endpoint: str, target_model: str) -> bool:
     if granted in ("*", action):
         return True

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.api.auth import AccessKey
+from serving.api.console.sharing import Shared
 from serving.api.explain_link import ExplainLink
 from serving.api.jobs_link import JobsLink
 from serving.config import Settings
@@ -48,6 +49,7 @@ class Front:
     clock: float = 0.0
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     next_request_id: Callable[[], str] = field(default_factory=_request_ids)
+    shared: Shared = field(default_factory=Shared)
     collector: Collector = field(init=False)
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from serving.api import (
     async_invocations,
     async_routes,
     auth,
+    console_routes,
     explaining,
     failures,
     ground_truth,
@@ -31,6 +32,7 @@ from serving.errors import AccessDenied, ServingError, UnknownEndpoint, UnknownO
 from serving.fleet.table import describe
 from serving.jobs import parameters
 from serving.watch import metrics
+from serving.watch.trace_context import trace_of, traceparent
 from serving.workers.chain import Ticket
 
 Handler = Callable[[Front, Request], Awaitable[Response]]
@@ -96,13 +98,16 @@ async def _authorise(front: Front, request: Request, action: auth.Action) -> Non
 
 def _failure(front: Front, request: Request, error: ServingError) -> Response:
     settings = front.settings
+    if console_routes.is_page(request):
+        return console_routes.refused(front, request, error)
     if (request.method, request.scope["path"]) == ("POST", "/"):
         status, headers, body = failures.dress_control(error, request.state.request_id)
         return Response(body, status, dict(headers))
     name = request.path_params.get("name", "")
     status, headers, body = failures.dress(
-        error, not name, request.state.request_id, settings.account_id, name, settings.region
-    )
+        error, not name, request.state.request_id, settings.account_id, name, settings.region,
+        trace_of(traceparent(request.headers.get("traceparent", "").encode())),
+    )  # fmt: skip
     variant = getattr(request.state, "variant", "")
     if variant:
         headers.append((invocations.VARIANT, variant))
@@ -203,13 +208,6 @@ async def execution_parameters(front: Front, request: Request) -> Response:
     megabytes = min(max(1, front.settings.max_body_bytes // 2**20), parameters.MOST_MEGABYTES)
     workers = sum(len(pool.ready) for pool in _default(front).pools.values())
     return json_answer(parameters.execution_parameters(workers, megabytes))
-
-
-async def root(front: Front, request: Request) -> Response:
-    """GET /: where one is."""
-    lines = ["serving: an inference server that speaks SageMaker", ""]
-    lines += [f"POST /endpoints/{name}/invocations" for name in front.directory.endpoints]
-    return PlainTextResponse("\n".join([*lines, "GET  /endpoints", "GET  /metrics", ""]))
 
 
 # -- the control API ------------------------------------------------------------------------------------------------
@@ -380,7 +378,10 @@ ROUTES: tuple[tuple[str, str, Permission | None, Handler], ...] = (
     ("POST", "/endpoints/{name}/ground-truth", "invoke", ground_truth.post_labels),
     ("GET", "/endpoints/{name}/verdict", "read", verdicts.verdict),
     ("GET", "/endpoints/{name}/shadow-report", verdicts.report_permission, verdicts.shadow_report),
-    ("GET", "/", "read", root),
+    ("GET", "/", "read", console_routes.root),
+    ("GET", "/console/data", "read", console_routes.data),
+    ("GET", "/console/endpoints/{name}", "read", console_routes.endpoint),
+    ("GET", "/console/static/{file}", "read", console_routes.static),
     ("POST", "/", _control_permission, control),
     ("GET", "/ping", None, ping),
     ("GET", "/healthz", None, healthz),

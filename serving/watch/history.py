@@ -62,6 +62,9 @@ COLUMNS: dict[str, Column] = {
     "ready": Column("sagemaker_workers", "READY"),
     "backlog": Column("sagemaker_approximate_backlog_size"),
     "oldest": Column("sagemaker_approximate_age_of_oldest_request_seconds"),
+    "progress": Column("sagemaker_transform_progress_ratio"),
+    "records_done": Column("sagemaker_transform_records_total", "done"),
+    "records_failed": Column("sagemaker_transform_records_total", "failed"),
     "rejected": Column("sagemaker_rejected_requests_total"),
     "latency": Column("sagemaker_model_latency_seconds"),
 }
@@ -247,6 +250,13 @@ class History:
         self._most = most
         self._clock = clock
         self._first = int(clock())
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the next sample will be there."""
+        if not self.samples:
+            return 0.5
+        return min(self.seconds, max(0.25, self.samples[-1].time + self.seconds + 0.25 - self._clock()))
 
     @property
     def number(self) -> int:

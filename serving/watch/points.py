@@ -13,6 +13,8 @@ from typing import Any
 from serving.watch.history import NOTHING, SERVER, History, Row, Sample, is_part
 from serving.watch.metrics import LATENCY_BUCKETS, Holder
 
+#: Counters that are told as they have grown.
+_STANDS = ("processed", "failed", "expired", "progress", "records_done", "records_failed")
 #: Lines of one chart, and samples that "now" looks back over: a minute.
 MOST_LINES, _NOW = 8, 12
 _MOST_EVENTS = 50
@@ -95,8 +97,7 @@ def current(samples: Sequence[Sample]) -> list[dict[str, Any]]:
         if holder != SERVER:
             endpoint, variant = (*holder, "")[:2]
             told = point(row, before.rows.get(holder, NOTHING), now.time - before.time)
-            sums = {f"{name}_total": row[name] for name in ("calls", "processed", "failed", "expired", "evictions")}
-            found.append({"endpoint": endpoint, "variant": variant, **told, **sums})
+            found.append({"endpoint": endpoint, "variant": variant, **told, **{name: row[name] for name in _STANDS}})
     return found
 
 
@@ -110,28 +111,46 @@ def busiest(samples: Sequence[Sample], most: int = MOST_LINES) -> list[Holder]:
 
 
 def answer(history: History, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What a front asks for (``front.ask("history", …)``): the points after sample ``since`` of the busiest variants,
-    or of all of ``endpoint``'s, those of the whole server, how everybody does now, the last events.
+    """What a front asks for (``front.ask("history", …)``): how everybody does now, the last events, and where ``since``
+    is given the points after that sample, of the busiest variants or of all of ``endpoint``'s, and of the server.
 
-    ``reset``: ``since`` is none of ours, or so long ago that points are missing; these are all there are."""
-    since, endpoint = int(asked.get("since", 0)), str(asked.get("endpoint", ""))
-    samples = list(history.samples)
+    ``reset``: ``since`` is none of ours, or so long ago that points are missing; these are all there are. ``next``:
+    seconds until there will be more."""
+    samples, endpoint = list(history.samples), str(asked.get("endpoint", ""))
+    told = {
+        "number": history.number,
+        "next": history.seconds_left,
+        "now": current(samples),
+        "whole": _lately(samples, SERVER),
+        "events": _events(history, endpoint),
+    }
+    return told | (lines(samples, int(asked["since"]), endpoint) if "since" in asked else {})
+
+
+def lines(samples: Sequence[Sample], since: int, endpoint: str = "") -> dict[str, Any]:
+    """The points after sample ``since``."""
     known = bool(samples) and samples[0].number <= since <= samples[-1].number
     fresh = samples[since - samples[0].number :] if known else samples
-    if endpoint:
-        wanted = sorted(one for one in (samples[-1].rows if samples else {}) if one[:1] == (endpoint,))
-    else:
-        wanted = busiest(samples)
+    wanted = busiest(samples) if not endpoint else _of(samples, endpoint)
     return {
-        "number": history.number,
-        "seconds": history.seconds,
         "reset": not known,
         "times": [round(one.time, 3) for one in fresh[1:]],
         "lines": [line(one, fresh) for one in wanted],
         "server": line(SERVER, fresh),
-        "now": current(samples),
-        "events": _events(history, endpoint),
     }
+
+
+def _of(samples: Sequence[Sample], endpoint: str) -> list[Holder]:
+    return sorted(one for one in (samples[-1].rows if samples else {}) if one[:1] == (endpoint,))
+
+
+def _lately(samples: Sequence[Sample], holder: Holder) -> Point:
+    """A point over the last minute."""
+    if not samples:
+        return _NONE
+    before = samples[max(0, len(samples) - 1 - _NOW)]
+    seconds = samples[-1].time - before.time
+    return point(samples[-1].rows.get(holder, NOTHING), before.rows.get(holder, NOTHING), seconds)
 
 
 def _events(history: History, endpoint: str) -> list[dict[str, Any]]:

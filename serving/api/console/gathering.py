@@ -1,0 +1,78 @@
+"""What pages tell, gathered: numbers from control, slow calls from every front's file, jobs from the control API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from serving.api.console.facts import Facts
+from serving.api.front import Front
+from serving.errors import ServingError
+from serving.watch import slow
+
+_MOST_JOBS, _MOST_SCHEDULES = 10, 20
+_JOB_SECONDS, _SCHEDULE_SECONDS, _SLOW_SECONDS = 5.0, 10.0, 1.0
+
+
+async def history(front: Front, endpoint: str = "", since: int | None = None) -> Mapping[str, Any]:
+    """The numbers (``watch/points.py``), asked of control once for each new sample, however many tabs want them."""
+    asked: dict[str, Any] = {"endpoint": endpoint} | ({} if since is None else {"since": since})
+
+    async def ask() -> Any:
+        return await front.ask("history", asked)
+
+    told: Mapping[str, Any] = await front.shared.get(("history", endpoint, since), ask, lambda told: told["next"])
+    return told
+
+
+async def facts(front: Front, told: Mapping[str, Any], whole: bool = True) -> Facts:
+    """All that a page tells but its charts. ``told``: the numbers; ``whole``: jobs too."""
+    calls = await front.shared.get("slow", lambda: _calls(front), lambda _: _SLOW_SECONDS)
+    return Facts(
+        time=time.time(),
+        rows=front.directory.table["endpoints"],
+        now={(point["endpoint"], point["variant"]): point for point in told["now"]},
+        server=told["whole"],
+        events=told["events"],
+        slow=calls["slow"],
+        failed=calls["failed"],
+        jobs=await front.shared.get("jobs", lambda: _jobs(front), lambda _: _JOB_SECONDS) if whole else (),
+        schedules=await front.shared.get("schedules", lambda: _schedules(front), lambda _: _SCHEDULE_SECONDS),
+    )
+
+
+async def _calls(front: Front) -> dict[str, list[slow.SlowCall]]:
+    return slow.read(front.metrics_folder, time.time())
+
+
+async def _jobs(front: Front) -> Sequence[Mapping[str, Any]]:
+    listed = await _control(front, "ListTransformJobs", {"MaxResults": _MOST_JOBS})
+    found: Sequence[Mapping[str, Any]] = listed.get("TransformJobSummaries", ())
+    return found
+
+
+async def _schedules(front: Front) -> Sequence[Mapping[str, Any]]:
+    """Monitoring schedules as described, each with its last execution."""
+    listed = await _control(front, "ListMonitoringSchedules", {"MaxResults": _MOST_SCHEDULES})
+    names = [one["MonitoringScheduleName"] for one in listed.get("MonitoringScheduleSummaries", ())]
+    described = [await _control(front, "DescribeMonitoringSchedule", {"MonitoringScheduleName": one}) for one in names]
+    return [one for one in described if one]
+
+
+async def _control(front: Front, operation: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A control call for ourselves; empty when it does not succeed, which a page can live with."""
+    call = {
+        "target": f"SageMaker.{operation}",
+        "body": orjson.dumps(asked).decode(),
+        "region": front.settings.region,
+        "request_id": front.next_request_id(),
+    }
+    try:
+        reply = await front.ask("api", call)
+    except ServingError:
+        return {}
+    answer: Mapping[str, Any] = orjson.loads(reply["body"]) if reply["status"] == 200 else {}
+    return answer

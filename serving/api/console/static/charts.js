@@ -1,0 +1,181 @@
+// The charts: uPlot on what /console/data tells. Each kind says which lines it draws; all share one time axis.
+"use strict";
+const Charts = (() => {
+  const HUES = 8;
+  const STEPS = [[1e9, "G"], [1e6, "M"], [1e3, "k"]];
+  const three = (x) => (Math.abs(x) < 10 ? x.toFixed(2) : Math.abs(x) < 100 ? x.toFixed(1) : x.toFixed(0))
+    .replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
+  const number = (x) => {
+    if (x == null) return "–";
+    for (const [step, sign] of STEPS) if (Math.abs(x) >= step) return three(x / step) + sign;
+    return three(x);
+  };
+  const milliseconds = (x) => x == null ? "–" : x < 1 ? three(x * 1000) + " µs" : x < 1000 ? three(x) + " ms"
+    : three(x / 1000) + " s";
+  const bytes = (x) => {
+    if (x == null) return "–";
+    for (const [step, sign] of STEPS) if (Math.abs(x) >= step) return three(x / step) + " " + sign + "B";
+    return x.toFixed(0) + " B";
+  };
+  const rate = (x) => x == null ? "–" : number(x) + "/s";
+  const sum = (a, b) => a.map((x, at) => x == null && b[at] == null ? null : (x || 0) + (b[at] || 0));
+  const part = (line) => line.variant.includes("/");
+  const variants = (data) => data.lines.filter((line) => line.variant && !part(line));
+  const crews = (data) => data.lines.filter((line) => line.variant && line.ready.some((x) => x));
+  const name = (line, many) => many ? line.endpoint + " · " + line.variant : line.variant;
+  const own = (data) => data.lines.find((line) => !line.variant);
+  const many = (data) => new Set(data.lines.map((line) => line.endpoint)).size > 1;
+  const quiet = (line) => line.values.every((x) => !x);
+
+  // kind -> how numbers are written, and the lines: {name, values, hue, dash, fill, bars}
+  const KINDS = {
+    traffic: { format: rate, lines: (d) => variants(d).map((one, at) => ({ name: name(one, many(d)), values: one.calls,
+      hue: at, fill: true })) },
+    latency: { format: milliseconds, lines: (d) => [{ name: "p50", values: d.server.p50, hue: 0 },
+      { name: "p99", values: d.server.p99, hue: 1 }] },
+    errors: { format: rate, lines: (d) => [{ name: "4xx", values: d.server.errors_4xx, hue: 1 },
+      { name: "5xx", values: d.server.errors_5xx, hue: 6 }, { name: "refused", values: d.server.rejected, hue: 7 }] },
+    workers: { format: number, whole: true, lines: (d) => [{ name: "ready", values: d.server.ready, hue: 2, fill: true, stepped: true },
+      { name: "all", values: d.server.workers, hue: 7, dash: true, stepped: true }] },
+    cache: { format: bytes, lines: (d) => [{ name: "in memory", values: d.server.model_bytes, hue: 0, fill: true },
+      { name: "evictions", values: d.server.evictions, hue: 1, bars: true, format: number }] },
+    backlog: { format: number, whole: true, lines: (d) => [{ name: "waiting or running", values: d.server.backlog, hue: 4, fill: true }] },
+    latencies: { format: milliseconds, lines: (d) => variants(d).flatMap((one, at) => [
+      { name: one.variant + " p50", values: one.p50, hue: at }, { name: one.variant + " p99", values: one.p99, hue: at,
+        dash: true }]) },
+    failures: { format: rate, lines: (d) => variants(d).map((one, at) => ({ name: one.variant, hue: at,
+      values: sum(one.errors_4xx, one.errors_5xx) })) },
+    crew: { format: number, whole: true, lines: (d) => crews(d).map((one, at) => ({ name: one.variant, values: one.ready, hue: at,
+      stepped: true })) },
+    memory: { format: bytes, lines: (d) => crews(d).flatMap((one, at) => [{ name: one.variant, values: one.model_bytes,
+      hue: at, fill: true }, { name: one.variant + " evictions", values: one.evictions, hue: at + 3, bars: true,
+      format: number }]).filter((line) => !line.bars || !quiet(line)) },
+    queue: { format: number, whole: true, lines: (d) => own(d) ? [{ name: "waiting or running", values: own(d).backlog, hue: 4,
+      fill: true }] : [] },
+  };
+
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const clear = (hex, share) => hex + Math.round(share * 255).toString(16).padStart(2, "0");
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+  const exact = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit",
+    hour12: false });
+
+  function series(line, kind) {
+    const stroke = colour("--s" + (line.hue % HUES + 1));
+    const format = line.format || kind.format;
+    return {
+      label: line.name, scale: line.bars ? "bars" : "y", stroke, width: line.bars ? 0 : 1.75,
+      dash: line.dash ? [5, 4] : undefined, fill: line.bars ? clear(stroke, 0.55) : line.fill ? clear(stroke, 0.12) : undefined,
+      paths: line.bars ? uPlot.paths.bars({ size: [0.7, 8] }) : line.stepped ? uPlot.paths.stepped({ align: 1 }) : undefined,
+      points: { show: false }, value: (u, x) => format(x == null ? lately(u, line.index) : x),
+    };
+  }
+
+  // With no pointer over the chart its legend tells the newest value.
+  function lately(u, index) {
+    const values = u.data[index];
+    return values && values.length ? values[values.length - 1] : null;
+  }
+
+  function options(kind, lines, width, span) {
+    const grid = { stroke: colour("--line"), width: 1 };
+    const axis = { stroke: colour("--soft"), font: "12px system-ui, sans-serif", grid, ticks: { show: false } };
+    const right = lines.some((line) => line.bars);
+    const font = (u, list) => list.map((x) => kind.format(x));
+    const now = Date.now() / 1000;
+    return {
+      width, height: 190, legend: { live: true }, cursor: { y: false, sync: { key: "console" }, points: { size: 7 } },
+      padding: [8, right ? 0 : 12, 0, 0],
+      scales: { x: { time: true, range: (u, min, max) => [Math.max((max || now) - span, Math.min(min || now, (max || now) - 60)), max || now] },
+        y: { range: (u, min, max) => [0, max > 0 ? max * 1.12 : 1] },
+        bars: { range: (u, min, max) => [0, Math.max(4, max * 2.5)] } },
+      axes: [{ ...axis, space: 64, values: (u, list) => list.map((x) => clock.format(x * 1000)), grid: { show: false } },
+        { ...axis, size: 62, space: 36, values: font, incrs: kind.whole ? [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 10000, 100000] : undefined },
+        ...(right ? [{ ...axis, scale: "bars", side: 1, size: 34, space: 36, grid: { show: false },
+          incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], values: (u, list) => list.map(number) }] : [])],
+      series: [{ value: (u, x) => x == null ? "now" : exact.format(x * 1000), label: "at" },
+        ...lines.map((line) => series(line, kind))],
+    };
+  }
+
+  function table(kind, lines, times) {
+    const body = document.createElement("tbody");
+    for (const line of lines) {
+      const row = body.insertRow();
+      const head = document.createElement("th");
+      head.scope = "row";
+      head.textContent = line.name;
+      row.append(head);
+      const known = line.values.filter((x) => x != null);
+      const format = line.format || kind.format;
+      for (const value of [known.at(-1), Math.min(...known), Math.max(...known)]) {
+        const cell = row.insertCell();
+        cell.className = "n";
+        cell.textContent = known.length ? format(value) : "–";
+      }
+    }
+    return body;
+  }
+
+  class Chart {
+    constructor(place) {
+      this.place = place;
+      this.kind = KINDS[place.dataset.chart];
+      this.plot = null;
+      this.shape = "";
+      const details = document.createElement("details");
+      const title = place.closest("figure").querySelector("h3").textContent;
+      details.innerHTML = "<summary>In numbers</summary><table><caption class=\"unseen\"></caption><thead><tr>" +
+        "<th scope=\"col\">Line</th><th scope=\"col\" class=\"n\">Newest</th><th scope=\"col\" class=\"n\">Least</th>" +
+        "<th scope=\"col\" class=\"n\">Most</th></tr></thead></table>";
+      details.querySelector("caption").textContent = title + " over the time shown";
+      details.addEventListener("toggle", () => this.tell());
+      place.after(details);
+      this.details = details;
+      place.setAttribute("role", "img");
+      place.setAttribute("aria-label", title + ", drawn; the same stands in numbers below");
+    }
+
+    draw(data, span, anew) {
+      const lines = this.kind.lines(data);
+      lines.forEach((line, at) => { line.index = at + 1; });
+      this.lines = lines;
+      this.times = data.times;
+      const width = Math.max(200, Math.floor(this.place.clientWidth));
+      const shape = JSON.stringify([lines.map((line) => [line.name, line.hue]), span]);
+      if (!data.times.length || !lines.length) this.nothing();
+      else if (anew || !this.plot || this.shape !== shape) this.make(lines, width, span);
+      else {
+        if (this.plot.width !== width) this.plot.setSize({ width, height: 190 });
+        this.plot.setData([data.times, ...lines.map((line) => line.values)]);
+      }
+      this.shape = shape;
+      this.tell();
+    }
+
+    make(lines, width, span) {
+      if (this.plot) this.plot.destroy();
+      this.place.replaceChildren();
+      this.plot = new uPlot(options(this.kind, lines, width, span), [this.times, ...lines.map((line) => line.values)],
+        this.place);
+      this.place.dataset.drawn = "yes";
+    }
+
+    nothing() {
+      if (this.plot) this.plot.destroy();
+      this.plot = null;
+      const said = document.createElement("p");
+      said.className = "none";
+      said.textContent = "Nothing to draw yet; a new point comes every few seconds.";
+      this.place.replaceChildren(said);
+    }
+
+    tell() {
+      if (!this.details.open || !this.lines) return;
+      const table_ = this.details.querySelector("table");
+      table_.querySelector("tbody")?.remove();
+      table_.append(table(this.kind, this.lines, this.times));
+    }
+  }
+  return { Chart, milliseconds, number };
+})();
