@@ -22,6 +22,7 @@ from loadtests.processes import ROOT, exit_on_sigterm, python
 from loadtests.report import Figure
 from loadtests.workloads import control
 from loadtests.workloads.base import Bench
+from loadtests.workloads.capture import capture
 from loadtests.workloads.convnet import convnet
 from loadtests.workloads.queue import queue
 from loadtests.workloads.rows import many_rows, one_row
@@ -33,6 +34,7 @@ WORKLOADS: dict[str, Callable[[Bench], list[Figure]]] = {
     "one-row": one_row,
     "convnet": convnet,
     "many-rows": many_rows,
+    "capture": capture,
     "many-models": many_models,
     "memory": memory,
     "start": start,

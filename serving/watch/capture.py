@@ -68,6 +68,16 @@ class Body(NamedTuple):
     data: bytes
 
 
+class _Form(NamedTuple):
+    """What is the same in all records with the same content types: what comes before the request's data, between it
+    and the answer's, and after that; whether they are text."""
+
+    before: bytes
+    between: bytes
+    after: bytes
+    is_text: tuple[bool, bool]
+
+
 class Encoder:
     """Writes the records of calls as one endpoint's configuration wants them. ``bodies``: the directions that are
     captured; ``metadata``: the record's ``eventMetadata``."""
@@ -75,9 +85,41 @@ class Encoder:
     def __init__(self, spec: CaptureSpec) -> None:
         self._spec = spec
         self._heads: dict[tuple[Mode, str], tuple[bytes, Encoding]] = {}
+        self._forms: dict[tuple[str, str], _Form] = {}
+
+    def both(self, invocation: Invocation, reply: Reply, when: bytes) -> bytes:
+        """``line`` of both directions, without details: the record of nearly every call, in a third of the time."""
+        kind = (invocation.content_type, reply.content_type)
+        form = self._forms.get(kind) or self._form(kind)
+        asked_is_text, said_is_text = form.is_text
+        try:
+            asked = orjson.dumps(invocation.body.decode()) if asked_is_text else _base64(invocation.body)
+            said = orjson.dumps(reply.body.decode()) if said_is_text else _base64(reply.body)
+        except UnicodeDecodeError:
+            bodies = (Body("INPUT", kind[0], invocation.body), Body("OUTPUT", kind[1], reply.body))
+            return self.line(bodies, metadata(invocation, when))
+        if invocation.inference_id or invocation.custom_attributes:
+            event = _event(invocation)
+        else:
+            event = orjson.dumps(invocation.request_id)
+        return b'%b%b%b%b%b%b,"inferenceTime":"%b"},"eventVersion":"0"}\n' % (
+            form.before, asked, form.between, said, form.after, event, when
+        )  # fmt: skip
+
+    def _form(self, kind: tuple[str, str]) -> _Form:
+        if len(self._forms) >= _MOST_HEADS:
+            self._forms.clear()
+        (asked, asks), (said, says) = self._head("INPUT", kind[0]), self._head("OUTPUT", kind[1])
+        made = self._forms[kind] = _Form(
+            b'{"captureData":{' + asked,
+            b',"encoding":"%b"},%b' % (asks.encode(), said),
+            b',"encoding":"%b"}},"eventMetadata":{"eventId":' % says.encode(),
+            (asks != "BASE64", says != "BASE64"),
+        )
+        return made
 
     def line(self, bodies: Sequence[Body], metadata: bytes) -> bytes:
-        """A whole record with its line end. For small bodies: this is on the hot path."""
+        """A whole record with its line end, of small bodies."""
         sides = b",".join([self._side(*body) for body in bodies])
         return b'{"captureData":{%b},"eventMetadata":%b,"eventVersion":"0"}\n' % (sides, metadata)
 
@@ -97,7 +139,7 @@ class Encoder:
                 return b'%b%b,"encoding":"%b"}' % (head, orjson.dumps(data.decode()), encoding.encode())
             except UnicodeDecodeError:
                 pass
-        return b'%b"%b","encoding":"BASE64"}' % (head, b2a_base64(data, newline=False))
+        return b'%b%b,"encoding":"BASE64"}' % (head, _base64(data))
 
     def _side_pieces(self, mode: Mode, content_type: str, data: bytes) -> Iterator[bytes]:
         head, encoding = self._heads.get((mode, content_type)) or self._head(mode, content_type)
@@ -143,13 +185,21 @@ class Clock:
 
 def metadata(invocation: Invocation, when: bytes) -> bytes:
     """``eventMetadata`` of a call: ``when`` is its ``inferenceTime``."""
+    return b'{"eventId":%b,"inferenceTime":"%b"}' % (_event(invocation), when)
+
+
+def _event(invocation: Invocation) -> bytes:
+    """The value of ``eventId`` and the members between it and ``inferenceTime``."""
     event = _quoted(invocation.request_id)
-    if not (invocation.inference_id or invocation.custom_attributes):
-        return b'{"eventId":%b,"inferenceTime":"%b"}' % (event, when)
-    more = b',"inferenceId":%b' % _quoted(invocation.inference_id) if invocation.inference_id else b""
+    if invocation.inference_id:
+        event += b',"inferenceId":%b' % _quoted(invocation.inference_id)
     if invocation.custom_attributes:
-        more += b',"customAttributes":[%b]' % _quoted(invocation.custom_attributes)
-    return b'{"eventId":%b%b,"inferenceTime":"%b"}' % (event, more, when)
+        event += b',"customAttributes":[%b]' % _quoted(invocation.custom_attributes)
+    return event
+
+
+def _base64(data: bytes) -> bytes:
+    return b'"%b"' % b2a_base64(data, newline=False)
 
 
 def with_details(written: bytes, invocation: Invocation, reply: Reply | None) -> bytes:

@@ -36,6 +36,10 @@ PAUSE_SECONDS = 60.0
 MOST_WAITING = 32 * 2**20
 #: Bytes of finished files that may wait for their destination.
 MOST_STAGED = 2**30
+#: While records come the thread looks so often, and not for each chunk: the event loop waits for the interpreter
+#: whenever it does. More bytes than that wake it at once.
+_GATHER_SECONDS = 0.2
+_HURRY = 4 * 2**20
 #: Files that may be open at once.
 _MOST_OPEN = 256
 #: Disks are looked at so often while records come, and dead processes' files looked for.
@@ -59,7 +63,7 @@ class Chunk(NamedTuple):
 
     shelf: Shelf
     first: float
-    pieces: Iterable[bytes]
+    pieces: Iterable[bytes | bytearray]
     records: int
     size: int
     tally: Tally
@@ -150,6 +154,7 @@ class CaptureWriter:
         self._held = 0  # bytes that may come, by the loop
         self._files: dict[Shelf, _Open] = {}
         self._wake = threading.Event()
+        self._idle = True
         self._closing = False
         self._resume = 0.0
         self._look = 0.0
@@ -166,7 +171,7 @@ class CaptureWriter:
         """Have a chunk written."""
         self._given += chunk.size
         self._chunks.append(chunk)
-        if not self._wake.is_set():
+        if (self._idle or self._given - self._taken > _HURRY) and not self._wake.is_set():
             self._wake.set()
 
     def hold(self, size: int) -> None:
@@ -195,11 +200,14 @@ class CaptureWriter:
     # -- the thread's -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        wrote = False
         while not self._closing:
-            self._wake.wait(self._pause())
+            self._idle = not wrote
+            if not (self._idle and self._chunks):  # one may have come just before it was said
+                self._wake.wait(min(self._pause(), _GATHER_SECONDS) if wrote else self._pause())
             self._wake.clear()
             try:
-                self.step()
+                wrote = self.step()
             except Exception:
                 log.exception("capturing failed")
         try:
@@ -215,9 +223,9 @@ class CaptureWriter:
             dues.append(self._resume)
         return max(0.0, min([*dues, self._adopt]) - self._clock())
 
-    def step(self) -> None:
-        """Write what has come, give away what is due, look after the disks."""
-        now = self._clock()
+    def step(self) -> bool:
+        """Write what has come, give away what is due, look after the disks. Returns whether something had come."""
+        now, came = self._clock(), bool(self._chunks)
         if now >= self._adopt:
             self._adopt = now + _ADOPT_SECONDS
             self._take_over()
@@ -232,6 +240,7 @@ class CaptureWriter:
         for shelf, file in list(self._files.items()):
             if now >= file.opened + ROTATE_SECONDS:
                 self._finish(shelf)
+        return came
 
     def _write(self, chunk: Chunk, now: float) -> None:
         if chunk.records:

@@ -8,17 +8,18 @@ wait for the interpreter each time, which costs callers more than the records do
 
 Captured is what a variant was given and what it answered, once for each call (``behaviour/05``): of a series of
 containers, the first one's request and the last one's answer; of a streamed answer, all of it when it has ended; of a
-failed call, the request, and the answer if the container gave one. A call that no variant took (429, 503) and one whose
-caller left are no records.
+failed call, the request, and the answer if the container gave one. ``inferenceTime`` is when the answer was there, so
+that a file's first record is its earliest, and an hour that is over gets no more. A call that no variant took (429,
+503) and one whose caller left are no records.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from time import time
 from typing import Any, Protocol
 from zlib import crc32
 
@@ -65,8 +66,8 @@ class Sink:
         self._destination = spec.destination
         self._endpoint, self._variant, label = names
         self._writer = writer
-        self._lines: list[bytes] = []
-        self._size = 0
+        self._lines = bytearray()
+        self._count = 0
         self._first = 0.0
         self._hour = (0.0, 0.0)
         self._timer: asyncio.TimerHandle | None = None
@@ -85,7 +86,7 @@ class Sink:
         self._failed.add(records)
 
     def add(self, at: float, line: bytes) -> None:
-        """A record of a call that came at ``at``, epoch seconds."""
+        """A record of a call that was answered at ``at``, epoch seconds."""
         start, end = self._hour
         if not start <= at < end:
             self.flush()
@@ -95,14 +96,14 @@ class Sink:
             self._first = at
             if self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._on_time)
-        self._lines.append(line)
-        self._size += len(line)
-        if self._size >= _CHUNK:
+        self._lines += line
+        self._count += 1
+        if len(self._lines) >= _CHUNK:
             self.flush()
 
     def add_large(self, at: float, pieces: Iterator[bytes], size: int) -> None:
         """One whose line is still to be made."""
-        self._writer.give(Chunk(self._shelf(at), at, pieces, 1, size, self))
+        self._give(Chunk(self._shelf(at), at, pieces, 1, size, self))
 
     def _on_time(self) -> None:
         self._timer = None
@@ -110,12 +111,18 @@ class Sink:
 
     def flush(self, last: bool = False) -> None:
         """Give what is there to the writer. ``last``: the file may be finished."""
-        lines, size = self._lines, self._size
+        lines, count = self._lines, self._count
         if lines or last:
-            self._lines, self._size = [], 0
-            self._writer.give(
-                Chunk(self._shelf(self._first), self._first, (b"".join(lines),), len(lines), size, self, last)
-            )
+            self._lines, self._count = bytearray(), 0
+            self._give(Chunk(self._shelf(self._first), self._first, (lines,), count, len(lines), self, last))
+
+    def _give(self, chunk: Chunk) -> None:
+        """What there is no room for is dropped: the newest."""
+        if not self._writer.room(chunk.size):
+            self.overload.add(chunk.records)
+            chunk = chunk._replace(pieces=(), records=0, size=0)
+        if chunk.records or chunk.last:
+            self._writer.give(chunk)
 
     def _shelf(self, at: float) -> Shelf:
         return Shelf(self._destination, self._endpoint, self._variant, int(at // 3600))
@@ -132,25 +139,35 @@ class Capture:
         self._writer = writer
         self._registry = registry
         self._details = details
+        self._is_plain = spec.input and spec.output and not details
         self._encoder = Encoder(spec)
         self._clock = Clock()
         self._sinks: dict[str, Sink] = {}
 
     def begin(self, invocation: Invocation, variant: str, done: Done) -> Done:
         """See ``Observer``."""
-        if crc32(invocation.request_id.encode()) % 100 >= self._percent:
+        percent = self._percent
+        if percent < 100 and crc32(invocation.request_id.encode()) % 100 >= percent:
             return done
         label = invocation.component or variant
         sink = self._sinks.get(label) or self._open(variant, label)
         if self._writer.stopped:
             sink.stopped.add()
             return done
-        at = time.time()
 
         def answered(result: Reply | ServingError) -> None:
             done(result)
             try:
-                self._answered(sink, at, invocation, result)
+                if (
+                    type(result) is Reply
+                    and result.rest is None
+                    and self._is_plain
+                    and len(invocation.body) + len(result.body) <= _LARGE
+                ):
+                    at = time()
+                    sink.add(at, self._encoder.both(invocation, result, self._clock.text(at)))
+                else:
+                    self._answered(sink, invocation, result)
             except Exception:
                 log.exception("a call could not be captured", extra={"request_id": invocation.request_id})
 
@@ -160,15 +177,15 @@ class Capture:
         made = self._sinks[label] = Sink(self.spec, (self.endpoint, variant, label), self._writer, self._registry)
         return made
 
-    def _answered(self, sink: Sink, at: float, invocation: Invocation, result: Reply | ServingError) -> None:
+    def _answered(self, sink: Sink, invocation: Invocation, result: Reply | ServingError) -> None:
         if isinstance(result, ServingError):
-            self._record(sink, at, invocation, _own_words(result), None)
+            self._record(sink, invocation, _own_words(result), None)
         elif result.rest is None:
-            self._record(sink, at, invocation, Body("OUTPUT", result.content_type, result.body), result)
+            self._record(sink, invocation, Body("OUTPUT", result.content_type, result.body), result)
         else:
-            self._follow(sink, at, invocation, result)
+            self._follow(sink, invocation, result)
 
-    def _follow(self, sink: Sink, at: float, invocation: Invocation, reply: Reply) -> None:
+    def _follow(self, sink: Sink, invocation: Invocation, reply: Reply) -> None:
         """A streamed answer is captured when it has ended."""
         held = len(invocation.body)
         self._writer.hold(held)
@@ -180,13 +197,13 @@ class Capture:
             if body.overflow:
                 (sink.too_large if body.size > capture.MOST_BYTES else sink.overload).add()
             answer = None if whole is None else Body("OUTPUT", reply.content_type, whole)
-            self._record(sink, at, invocation, answer, reply)
+            self._record(sink, invocation, answer, reply)
 
         rest: Any = reply.rest
         tap: Tappable = rest
         tap.tap(body.take, end)
 
-    def _record(self, sink: Sink, at: float, invocation: Invocation, answer: Body | None, reply: Reply | None) -> None:
+    def _record(self, sink: Sink, invocation: Invocation, answer: Body | None, reply: Reply | None) -> None:
         spec, bodies, size = self.spec, [], 0
         asked = Body("INPUT", invocation.content_type, invocation.body) if spec.input else None
         for body in (asked, answer if spec.output else None):
@@ -199,9 +216,7 @@ class Capture:
             size += len(body.data)
         if not bodies:
             return
-        if not self._writer.room(size):
-            sink.overload.add()
-            return
+        at = time()
         metadata = capture.metadata(invocation, self._clock.text(at))
         if self._details:
             metadata = capture.with_details(metadata, invocation, reply)
