@@ -384,6 +384,22 @@ def client_keys(environ: Mapping[str, str] | None = None) -> tuple[str, str] | N
     return (key_id, secret) if key_id and secret else None
 
 
+def traces_exporters(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Where spans are to go by OpenTelemetry's own variables (its specification, SDK environment variables): nowhere
+    unless one of them asks for it. Everything else about it the library reads itself."""
+    environ = os.environ if environ is None else environ
+    named = environ.get("OTEL_TRACES_EXPORTER", "")
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return ()
+    if not named and not any(environ.get(name) for name in _OTLP_ENDPOINTS):
+        return ()
+    names = (name.strip().lower() for name in (named or "otlp").split(","))
+    return tuple(name for name in dict.fromkeys(names) if name not in ("", "none"))
+
+
+_OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
 def wants_colour(is_terminal: bool, environ: Mapping[str, str] | None = None) -> bool:
     """Colours belong on a terminal whose owner has not declined them (https://no-color.org)."""
     environ = os.environ if environ is None else environ
@@ -538,6 +554,6 @@ _THREAD_VARIABLES = (
 def native_environment(threads: int) -> dict[str, str]:
     """The environment of a process that runs models: ours without credentials, with ``threads`` native threads.
     OpenBLAS gets one: it starts its pool at import, and a process is forked only while it has no threads."""
-    kept = inherited_environment(without=("AWS_", PREFIX))
+    kept = inherited_environment(without=("AWS_", "OTEL_EXPORTER_", PREFIX))
     sized = dict.fromkeys(_THREAD_VARIABLES, str(threads))
     return kept | sized | {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}

@@ -30,7 +30,9 @@ from serving.link import ControlLink, settings_of
 from serving.watch.capturing import open_captures
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
+from serving.watch.observing import Observer
 from serving.watch.slow import SlowCalls
+from serving.watch.trace_context import open_tracing
 from serving.workers import memory
 
 _BACKLOG = 2048
@@ -42,7 +44,12 @@ async def _front(plan: Mapping[str, Any]) -> None:
     registry.slow = SlowCalls(registry.path.with_suffix(".slow"))
     link = ControlLink(plan["number"])
     captures = open_captures(settings, registry, "front")
-    directory = Directory(registry, settings.account_id, settings.max_queue, link.stalled, observers=captures.observers)
+    tracing = open_tracing("front")
+
+    def observers(row: Mapping[str, Any]) -> tuple[Observer, ...]:
+        return (*tracing.observers(row), *captures.observers(row))
+
+    directory = Directory(registry, settings.account_id, settings.max_queue, link.stalled, observers=observers)
     keys = auth.load_keys(settings.access_keys) if settings.access_keys else None
     jobs = JobsLink(run_dir / "jobs.sock", lambda: link.ask("jobs", {}))
     explainer = ExplainLink(run_dir / "explain.sock", lambda: link.ask("explain", {}))
@@ -86,6 +93,7 @@ async def _front(plan: Mapping[str, Any]) -> None:
     for task in tasks:
         task.cancel()
     await captures.close()
+    tracing.close()
 
 
 async def _sweep_connections(server: Any, front: Front) -> None:

@@ -38,6 +38,8 @@ from serving.objects import open_objects
 from serving.watch.capturing import open_captures
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
+from serving.watch.observing import Observer
+from serving.watch.trace_context import open_tracing
 from serving.workers import memory
 
 #: A queue that cannot be opened is tried again so soon, and later each time.
@@ -177,13 +179,14 @@ class Jobs:
         registry = Registry(self._run_dir / "metrics", "jobs")
         self._link = ControlLink(plan["number"])
         self._captures = open_captures(settings, registry, "jobs")
+        self._tracing = open_tracing("jobs")
         self._directory = Directory(
             registry,
             settings.account_id,
             settings.max_queue,
             self._link.stalled,
             queue=True,
-            observers=self._captures.observers,
+            observers=self._observers,
         )
         self._service = Service(settings, self._directory, registry, self._link)
         self._desk = Desk(self._who_answers)
@@ -192,6 +195,9 @@ class Jobs:
         self._trouble = ""
         self._stopping = asyncio.Event()
         self._server_stops = False
+
+    def _observers(self, row: Mapping[str, Any]) -> tuple[Observer, ...]:
+        return (*self._tracing.observers(row), *self._captures.observers(row))
 
     async def run(self) -> None:
         """Work until told to stop, then leave in good order; or until control has gone, which is the end."""
@@ -202,6 +208,7 @@ class Jobs:
         works = asyncio.create_task(self._work())
         await asyncio.wait({follows, works}, return_when=asyncio.FIRST_COMPLETED)
         await self._captures.close()
+        self._tracing.close()
         if works.done():
             works.result()
 

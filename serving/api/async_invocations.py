@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from serving.api.invocations import FIELDS, Head
+from serving.api.invocations import FIELDS, TRACEPARENT, Head
 from serving.errors import ValidationError
+from serving.watch.trace_context import traceparent
 
 #: The largest body that may be sent inline, in bytes; larger ones come by InputLocation.
 MAX_BODY = 128_000
@@ -177,7 +178,7 @@ def deferred(head: Head, headers: Mapping[bytes, bytes], body: bytes, sender: Se
 def may_be_deferred(head: Head) -> bool:
     """Can this plain invocation be answered later? Not one of a session, whose worker may be gone by then, nor one
     that says more of whom to ask than is kept; they are answered at once (RFC 7240: a preference may be ignored)."""
-    return not head.route.streamed and set(head.extras) <= set(_SHARED)
+    return not head.route.streamed and set(head.extras) <= {*_SHARED, "traceparent"}
 
 
 def _kept(asked: dict[str, Any], headers: Mapping[bytes, bytes], body: bytes, sender: Sender) -> dict[str, Any]:
@@ -199,6 +200,7 @@ def _kept(asked: dict[str, Any], headers: Mapping[bytes, bytes], body: bytes, se
         "fingerprint": fingerprint,
         "request_id": sender.request_id,
         "received": sender.received,
+        "traceparent": traceparent(headers.get(TRACEPARENT, b"")),
     }
 
 

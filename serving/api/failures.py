@@ -47,9 +47,10 @@ def status_of(error: ServingError, container: bool) -> int:
 
 
 def dress(
-    error: ServingError, container: bool, request_id: str, account: str = "", endpoint: str = "", region: str = ""
-) -> tuple[int, list[tuple[str, str]], bytes]:
-    """Status, headers (without length) and JSON body for an error."""
+    error: ServingError, container: bool, request_id: str, account: str = "", endpoint: str = "", region: str = "",
+    trace: str = "",
+) -> tuple[int, list[tuple[str, str]], bytes]:  # fmt: skip
+    """Status, headers (without length) and JSON body for an error. ``trace``: the id of the caller's trace, if any."""
     status = status_of(error, container)
     body: dict[str, object] = {"__type": error.code, "Message": error.message[:_LONGEST]}
     if isinstance(error, ModelError):
@@ -64,7 +65,8 @@ def dress(
     ]
     headers += _retry_after(error)
     if status >= 500 or (isinstance(error, ModelError) and error.original_status >= 500):
-        log.warning("%s: %s", error.code, error.message, extra={"request_id": request_id, "endpoint": endpoint})
+        where = {"request_id": request_id, "endpoint": endpoint, "trace_id": trace}
+        log.warning("%s: %s", error.code, error.message, extra=where)
     return status, headers, orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
 
 

@@ -19,6 +19,7 @@ from serving.api.framing import Message
 from serving.api.front import Front
 from serving.errors import ServiceUnavailable, ServingError
 from serving.types import Reply
+from serving.watch.trace_context import trace_of
 from serving.workers.chain import Ticket
 
 #: A head is learned when it has only headers that clients repeat from call to call.
@@ -34,6 +35,8 @@ _SIGNATURE = re.compile(
 _LEARNED_SIGNED = _LEARNED.union(
     b"x-amz-date x-amz-security-token authorization amz-sdk-invocation-id amz-sdk-request".split()
 )
+#: A trace context is made anew for each call, and means nothing beside itself.
+_TRACE, _TRACE_LINE = b"raceparent: ", re.compile(rb"\r\n[Tt]raceparent: ([!-~]{1,256})(?=\r\n)")
 _LONGEST_LEARNED = 2048
 _MOST_LEARNED = 1024
 #: A stream that is still open when the server ends is told so, so long before.
@@ -48,6 +51,15 @@ def _without_signature(head: bytes) -> _Key:
     rest, and was refused with it."""
     signature = _SIGNATURE.search(head)
     return head if signature is None else (head[: signature.start()], head[signature.end() :])
+
+
+def _without_trace(head: bytes) -> tuple[bytes, bytes]:
+    """A head without its only ``traceparent``, and the value of that; as it is when it has none, or several."""
+    at = head.find(_TRACE)
+    line = _TRACE_LINE.match(head, at - 3) if at >= 0 else None
+    if line is None or head.find(_TRACE, line.end()) >= 0:
+        return head, b""
+    return head[: line.start()] + head[line.end() :], line[1]
 
 
 class FastProtocol(Connection):
@@ -91,27 +103,31 @@ class FastProtocol(Connection):
         end = data.find(b"\r\n\r\n") + 4
         between = self._current is None and self._message is None and not self._waiting and not self._busy
         key: _Key = data[:end]
+        trace = b""
         if between and end > 3:
             known = self._known.get(key)
             if known is None and end <= _LONGEST_LEARNED:
-                key = _without_signature(data[:end])
+                head, trace = _without_trace(data[:end])
+                key = _without_signature(head)
                 known = self._known.get(key)
             if known is not None and known[1] == len(data) - end and self._refusal is None:
                 self._since = self.front.clock
-                self._serve(known[0], data[end:])
+                self._serve(invocations.traced(known[0], trace) if trace else known[0], data[end:])
                 return
         self._last = None  # a request that waited leaves its own here: this head does not mean that
         self._parse(data)
         if between and end > 3 and self._last is not None:
-            self._learn(key, end, len(data) - end)
+            self._learn(key, end, len(data) - end, bool(trace))
 
-    def _learn(self, key: _Key, length: int, size: int) -> None:
+    def _learn(self, key: _Key, length: int, size: int, traced: bool) -> None:
         """Remember what a head meant: the same bytes mean the same again, and need no parser (a third of the front's
-        work). Heads that never repeat, but for boto3's signature, are not learned, nor those whose body does not end
-        with the read."""
+        work). Heads that never repeat, but for boto3's signature and a trace context, are not learned, nor those whose
+        body does not end with the read. ``traced``: ``key`` is without its trace context."""
         message, self._last = self._last, None
         assert message is not None
         fields = message.fields
+        if traced:
+            fields = {name: value for name, value in fields.items() if name != invocations.TRACEPARENT}
         repeated = _LEARNED if isinstance(key, bytes) else _LEARNED_SIGNED
         if size != message.size or length > _LONGEST_LEARNED or not repeated.issuperset(fields):
             return
@@ -232,8 +248,9 @@ class FastProtocol(Connection):
     def _failure(self, head: invocations.Head, error: ServingError, ticket: Ticket | None, last: bool) -> bytes:
         settings, route = self.front.settings, head.route
         status, headers, body = failures.dress(
-            error, route.container, self._request_id, settings.account_id, route.endpoint, settings.region
-        )
+            error, route.container, self._request_id, settings.account_id, route.endpoint, settings.region,
+            trace_of(head.extras.get("traceparent", "")),
+        )  # fmt: skip
         if ticket is not None:
             headers.append((invocations.VARIANT, ticket.variant))
         return framing.answer(status, self._date(), headers, body, last)

@@ -13,6 +13,7 @@ from serving.api import auth, eventstream
 from serving.api.front import Front
 from serving.errors import AccessDenied, ValidationError
 from serving.types import Invocation, Reply, Timing
+from serving.watch.trace_context import traceparent
 from serving.workers.sessions import NEW_SESSION
 
 _ENDPOINT = re.compile(rb"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
@@ -67,6 +68,8 @@ FIELDS: dict[bytes, Field] = {
 }
 _PREFIXES = (b"x-amzn-sagemaker-", b"x-serving-affinity")
 TIMING = b"x-serving-timing"
+#: W3C Trace Context, 3.2.
+TRACEPARENT = b"traceparent"
 VARIANT = "x-Amzn-Invoked-Production-Variant"
 _SESSION, _NEW_SESSION_HEADER = "x-amzn-sagemaker-session-id", "X-Amzn-SageMaker-New-Session-Id"
 _ACCEPT = b"x-amzn-sagemaker-accept"
@@ -130,10 +133,26 @@ def read_head(route: Route, headers: Mapping[bytes, bytes], keep_alive: bool = T
         raise ValidationError("Content-Type and Accept must be at most 1024 characters.")
     if extras:
         _settle(extras, route)
+    if TRACEPARENT in headers:
+        _trace(headers[TRACEPARENT], extras)
     if route.streamed and version == "1.0":  # there the end of an answer and a break look the same
         raise ValidationError("A stream needs HTTP/1.1.")
     kind, wanted = content_type.decode("latin-1"), accept.decode("latin-1")
     return Head(route, kind, wanted, extras, TIMING in headers, keep_alive)
+
+
+def _trace(value: bytes, extras: dict[str, str]) -> None:
+    """The caller's trace context; what is none is ignored."""
+    context = traceparent(value)
+    if context:
+        extras["traceparent"] = context
+
+
+def traced(head: Head, value: bytes) -> Head:
+    """What the head of a request says that has a ``traceparent`` of this value, too."""
+    extras = dict(head.extras)
+    _trace(value, extras)
+    return head._replace(extras=extras)
 
 
 def _settle(extras: dict[str, str], route: Route) -> None:

@@ -6,6 +6,8 @@ The body of such a work (lane ``async/ENDPOINT``, name = job id)::
      "target_variant", "timeout": 900, "ttl": 21600, "output": "s3://…/ID.out", "failure": "s3://…/ID-error.out",
      "success_topic", "error_topic", "include_response": [], "request_id", "received": EPOCH, "spooled": FILE}
 
+and "traceparent" where it came with one.
+
 Without ``input`` the payload is in the row or, when it is large, in the spool under the name ``spooled``.
 
 Every job comes to exactly one end. SageMaker writes a failure object for a container's error only. Here, where a

@@ -114,6 +114,7 @@ class AsyncDoor:
             "endpoint": endpoint.name,
             "input": str(args.get("input") or ""),
             "inference_id": label,
+            **({"traceparent": args["traceparent"]} if args.get("traceparent") else {}),
             "timeout": min(args.get("timeout") or USUAL_TIMEOUT, longest),
             "ttl": ttl,
             "output": end.output,

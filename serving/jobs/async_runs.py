@@ -41,6 +41,7 @@ from serving.jobs.patience import is_passing, pause_after
 from serving.jobs.queue import QueueThread
 from serving.jobs.work import NewWork, QueueSession, Work
 from serving.types import Invocation, Reply
+from serving.watch.trace_context import trace_of
 from serving.workers.chain import Ticket
 
 T = TypeVar("T")
@@ -150,7 +151,11 @@ class Runs:
         except ServingError as error:
             result = verdict(work, error, self._means.queue.now())
             if isinstance(result, Failed):
-                log.info("asynchronous call %s (%s) failed: %s", work.name, work.label, error.message)
+                names = {
+                    "request_id": str(work.body.get("request_id") or work.name),
+                    "trace_id": trace_of(str(work.body.get("traceparent", ""))),
+                }
+                log.info("asynchronous call %s (%s) failed: %s", work.name, work.label, error.message, extra=names)
                 if accepted:
                     result = result._replace(variant=accepted[0].variant)
             return result
@@ -175,6 +180,7 @@ class Runs:
             custom_attributes=str(said.get("custom_attributes", "")),
             retries=MOST_STRIKES - 1,
             strikes=strikes(work),
+            traceparent=str(said.get("traceparent", "")),
         )
         return await answer(endpoint, invocation, on_accepted)
 
