@@ -106,11 +106,13 @@ def _predictions(side: Side, attributes: Attributes) -> list[Prediction]:
 
 
 class Labelled(NamedTuple):
-    """A row with its true label, as ``label_text`` writes it, and what was predicted for it."""
+    """A row with its true label, as ``label_text`` writes it, what was predicted for it, and which of its record it
+    is."""
 
     label: str
     prediction: Prediction
     record: Record
+    row: int = 0
 
 
 def labelled(records: Iterable[Record], attributes: Attributes, complaints: Complaints) -> Iterator[Labelled]:
@@ -126,11 +128,11 @@ def labelled(records: Iterable[Record], attributes: Attributes, complaints: Comp
         if found and len(truths) != len(found):
             complaints.add("another number of labels than of predictions", record.event_id)
             continue
-        for truth, prediction in zip(truths, found, strict=False):
+        for row, (truth, prediction) in enumerate(zip(truths, found, strict=False)):
             if truth is None:
                 complaints.add("a label is empty", record.event_id)
             elif prediction.label is not None or prediction.score is not None:
-                yield Labelled(truth, prediction, record)
+                yield Labelled(truth, prediction, record, row)
 
 
 # --- where a row's prediction stands --------------------------------------------------------------------------------
@@ -211,15 +213,21 @@ def _found(document: Any, path: str, lists: bool) -> list[Any]:
     rows (``lists``), or of one row's classes if it holds numbers alone."""
     if not path:
         return []
-    expression = _compiled(path)
-    try:
-        value = expression.search(document)
-    except (JMESPathError, RecursionError):
-        return [None]
+    value = found_at(document, path)
     if not isinstance(value, list):
         return [value]
-    of_classes = not lists and not _projects(expression.parsed) and all(number(one) is not None for one in value)
+    of_classes = not lists and not _projects(_compiled(path).parsed) and all(number(one) is not None for one in value)
     return [value] if of_classes else value
+
+
+def found_at(document: Any, path: str) -> Any:
+    """What a JMESPath finds in a JSON document; None where it finds nothing. Raises ``ValidationError`` for a path that
+    is none."""
+    expression = _compiled(path)
+    try:
+        return expression.search(document)
+    except (JMESPathError, RecursionError):
+        return None
 
 
 @lru_cache(256)

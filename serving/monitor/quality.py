@@ -88,8 +88,8 @@ def model_quality_run(
             yield record
 
     def told() -> Iterator[Pair]:
-        for label, prediction, record in labelled(kept(), attributes, complaints):
-            yield Pair(label, prediction, record.event_id)
+        for row in labelled(kept(), attributes, complaints):
+            yield Pair(row.label, row.prediction, row.record.event_id)
 
     return quality_of(told(), problem_type, constraints, complaints, attributes.threshold, seed)
 
@@ -237,7 +237,7 @@ def _classes(pairs: Iterable[Pair], complaints: Complaints, threshold: float | N
         said.append(guess)
         if prediction.score is not None and len(prediction.scores) in (0, 2):
             scores.append(prediction.score)
-    said = _aligned(truth, said)
+    said = aligned(truth, said)
     if truth and not set(truth) & set(said):
         complaints.add("no predicted label is one of the true labels", "", len(truth))
     names = sorted({*truth, *said} | ({"0", "1"} if binary and {*truth, *said} <= {"0", "1"} else set()), key=_order)
@@ -260,8 +260,9 @@ def _positive(names: Sequence[str], truth: Sequence[str]) -> str:
     return next((name for name in names if name.lower() in _POSITIVES), names[-1] if names else "")
 
 
-def _aligned(truth: list[str], said: list[str]) -> list[str]:
-    """Classes that are predicted by number, 0 and 1, while the true ones have names: the later name is 1."""
+def aligned(truth: list[str], said: list[str]) -> list[str]:
+    """Predicted classes as the true ones are called: where these have two names while those are 0 and 1, the name that
+    means yes, else the later one, is 1."""
     names = sorted(set(truth), key=_order)
     if not set(said) <= {"0", "1"} or set(names) & {"0", "1"} or len(names) > 2:
         return said
