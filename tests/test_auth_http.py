@@ -248,6 +248,7 @@ ROUTES = {
     ("DELETE", f"/endpoints/alpha/async-invocations/{uuid.UUID(int=1)}"): "invoke",
     ("GET", f"/endpoints/alpha/async-invocations/{uuid.UUID(int=1)}/output"): "invoke",
     ("POST", "/endpoints/alpha/ground-truth"): "invoke",
+    ("GET", "/endpoints/alpha/captures"): "manage",
     ("GET", "/endpoints/alpha/verdict"): "read",
     ("GET", "/endpoints/alpha/shadow-report"): "read",
     ("POST", "/models/a%2Fnone.onnx/invoke"): "invoke",
