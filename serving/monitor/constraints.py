@@ -21,6 +21,8 @@ from serving.monitor.profile import Type
 #: A column of text has domains when there are few values, each of them common (Deequ, ``CategoricalRangeRule``: at most
 #: a tenth as many values as rows).
 _MOST_DOMAINS, _ROWS_PER_VALUE = 100, 10
+#: A value of the highest level stands for 2^63.
+_MOST_LEVELS = 64
 _METHODS: Mapping[str, Method] = {
     "simple": "Simple",
     "linf_simple": "Simple",
@@ -130,18 +132,11 @@ def _suggested(feature: Mapping[str, Any]) -> dict[str, Any]:
 
 def read(constraints: bytes, statistics: bytes | None = None) -> Baseline:
     """A baseline of its files' contents. Raises ``ValidationError`` naming the place of what cannot be meant."""
-    document = _Node("constraints.json", _json("constraints.json", constraints))
+    document = _document("constraints.json", constraints)
     rules = _rules(document.get("monitoring_config"), Rules())
     found = tuple(_constraint(feature, rules) for feature in document.get("features").items())
     _check_names("constraints.json", [one.name for one in found])
     return Baseline(found, rules, {} if statistics is None else _known(statistics))
-
-
-def _json(file: str, content: bytes) -> Any:
-    try:
-        return orjson.loads(content)
-    except ValueError:
-        raise ValidationError(f"{file} is not JSON.") from None
 
 
 def _check_names(file: str, names: list[str]) -> None:
@@ -192,7 +187,7 @@ class _Node:
     def one_of(self, meanings: Mapping[str, Any], default: Any, wanted: str) -> Any:
         if self.value is None:
             return default
-        key = self.value.lower() if isinstance(self.value, str) else None
+        key = self.value.lower() if isinstance(self.value, str) else ""
         if key not in meanings:
             raise self.refuse(wanted)
         return meanings[key]
@@ -200,6 +195,16 @@ class _Node:
     def enabled(self, default: bool) -> bool:
         found: bool = self.one_of({"enabled": True, "disabled": False}, default, "Enabled or Disabled")
         return found
+
+
+def _document(file: str, content: bytes) -> _Node:
+    try:
+        value = orjson.loads(content)
+    except ValueError:
+        raise ValidationError(f"{file} is not JSON.") from None
+    if not isinstance(value, dict):
+        raise _Node(file, value).refuse("an object")
+    return _Node(file, value)
 
 
 def _rules(config: _Node, base: Rules) -> Rules:
@@ -245,7 +250,7 @@ def _constraint(feature: _Node, rules: Rules) -> Constraint:
 
 
 def _known(content: bytes) -> dict[str, Known]:
-    document = _Node("statistics.json", _json("statistics.json", content))
+    document = _document("statistics.json", content)
     features = document.get("features").items()
     names = [feature.get("name").text() for feature in features]
     _check_names("statistics.json", names)
@@ -264,6 +269,8 @@ def _sketched(data: _Node) -> Distribution | None:
     levels = [[one.value for one in level.items()] for level in data.items()]
     if any(isinstance(one, bool) or not isinstance(one, int | float) for level in levels for one in level):
         raise data.refuse("lists of numbers")
+    if len(levels) > _MOST_LEVELS:
+        raise data.refuse(f"a list of at most {_MOST_LEVELS} lists")
     found = weighted(levels)
     return found if len(found.values) else None
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
 from zlib import crc32
 
@@ -184,9 +184,13 @@ class Categories:
 
 
 class Column:
-    """One column: types, numbers, categories. A column that turns out to be text late keeps all three."""
+    """One column: types, numbers, categories. A column that turns out to be text late keeps all three. ``domain``:
+    values that are to be expected, as one who checks them wants to know how many others there are: ``known`` are among
+    them."""
 
-    def __init__(self) -> None:
+    def __init__(self, domain: Collection[str] | None = None) -> None:
+        self._domain = None if domain is None else pa.array(sorted(domain), pa.string())
+        self.known = 0
         self.kinds = Kinds()
         self.moments, self.sketch, self.categories = Moments(), Sketch(), Categories()
 
@@ -200,9 +204,12 @@ class Column:
         self.moments.add(found.numbers)
         self.sketch.add(found.numbers)
         self.categories.add(found.present, bool(self.kinds.text))
+        if self._domain is not None:
+            self.known += pc.sum(pc.is_in(found.present, value_set=self._domain)).as_py() or 0
 
     def merge(self, other: Column) -> None:
         """Those of another chunk."""
+        self.known += other.known
         self.kinds = self.kinds.plus(other.kinds)
         self.moments.merge(other.moments)
         self.sketch.merge(other.sketch)
@@ -293,13 +300,20 @@ def _numbers(texts: pa.Array) -> Numbers:
     return found[np.isfinite(found)]
 
 
+def _one_array(values: pa.ChunkedArray) -> pa.Array:
+    found = values.combine_chunks()
+    return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found
+
+
 # --- a dataset ------------------------------------------------------------------------------------------------------
 
 
 class Profile:
-    """All columns of a dataset. A column that only some tables have is missing in the others' rows."""
+    """All columns of a dataset. A column that only some tables have is missing in the others' rows. ``domains``: the
+    values to be expected of columns, where it is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, domains: Mapping[str, Collection[str]] | None = None) -> None:
+        self._domains = domains or {}
         self.rows = 0
         self.columns: dict[str, Column] = {}
 
@@ -307,13 +321,17 @@ class Profile:
         """A table of texts more."""
         self.rows += table.num_rows
         for name, values in zip(table.column_names, table.columns, strict=True):
-            self.columns.setdefault(name, Column()).add(values.combine_chunks())
+            if name not in self.columns:
+                self.columns[name] = Column(self._domains.get(name))
+            self.columns[name].add(_one_array(values))
 
     def merge(self, other: Profile) -> None:
         """Another part of the dataset."""
         self.rows += other.rows
         for name, column in other.columns.items():
-            self.columns.setdefault(name, Column()).merge(column)
+            if name not in self.columns:
+                self.columns[name] = Column(self._domains.get(name))
+            self.columns[name].merge(column)
 
     def statistics(self) -> dict[str, Any]:
         """``statistics.json``."""
