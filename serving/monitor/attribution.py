@@ -9,7 +9,7 @@ as a whole is their aggregate over records, its global score.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from serving.monitor.values import Complaints
 #: NDCG below which there is drift (Developer Guide, "Monitor Feature Attribution Drift").
 THRESHOLD = 0.9
 #: ``agg_method`` of an analysis configuration -> the global score of each feature, of [records, features, outputs].
-METHODS = {
+METHODS: Mapping[str, Callable[[Any], Any]] = {
     "mean_abs": lambda values: np.abs(values).mean(axis=0),
     "median": lambda values: np.median(values, axis=0),
     "mean_sq": lambda values: (values**2).mean(axis=0),
