@@ -45,7 +45,7 @@ def parse_config(document: Any) -> Config:
     methods = document.get("methods") or {}
     shap = (methods.get("shap") if isinstance(methods, dict) else None) or {}
     method = shap.get("agg_method", "mean_abs") if isinstance(shap, dict) else None
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ValidationError(f"agg_method is one of {', '.join(METHODS)}.")
     labels = document.get("label_headers") or ()
     if not isinstance(labels, list | tuple) or not all(isinstance(one, str) for one in labels):
@@ -67,8 +67,10 @@ def attribution_run(
     limits = dict(_scores(constraints)) if constraints is not None else {}
     analysis = analysed(header, values, expected, config, complaints)
     scores = dict(_scores(analysis))
-    violations = [one for label, live in scores.items() for one in _drifted(label, live, limits, complaints)]
-    return Result(analysis, analysis if scores else None, violations, _metrics(analysis), complaints.all())
+    found = [one for label, live in scores.items() for one in _drifted(label, live, limits, complaints)]
+    violations = {"version": "1.0", "violations": found}
+    suggestion = analysis if scores else None
+    return Result(analysis, suggestion, violations, _metrics(analysis), complaints.all(), len(values))
 
 
 def analysed(

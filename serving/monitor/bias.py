@@ -85,8 +85,11 @@ def bias_of(
         complaints.add("there is no labelled prediction at all", "")
     groups = _groups(columns, config, complaints) if columns.truth else []
     analysis, intervals = _analysis(groups, config, seed)
-    violations = [*_drifted(analysis, constraints or {}, config), *_out_of_range(intervals, config)]
-    return Result(analysis, analysis if columns.truth else None, violations, _metrics(analysis), complaints.all())
+    found = [*_drifted(analysis, constraints or {}, config), *_out_of_range(intervals, config)]
+    violations = {"version": "1.0", "violations": found}
+    rows_there = len(columns.truth)
+    suggestion = analysis if rows_there else None
+    return Result(analysis, suggestion, violations, _metrics(analysis), complaints.all(), rows_there)
 
 
 def captured(

@@ -110,7 +110,7 @@ def quality_of(
     statistics = {"version": 0.0, "dataset": {"item_count": rows}, f"{name}_metrics": section}
     suggestion = {"version": 0.0, f"{name}_constraints": suggested(section)} if rows else None
     numbers = {name: one["value"] for name, one in section.items() if isinstance(one.get("value"), float)}
-    return Result(statistics, suggestion, violations(section, limits), numbers, complaints.all())
+    return Result(statistics, suggestion, {"violations": violations(section, limits)}, numbers, complaints.all(), rows)
 
 
 def measured(

@@ -11,12 +11,13 @@ Document = dict[str, Any]
 
 
 class Result(NamedTuple):
-    """``statistics``, ``constraints``: documents to be written, as they are; ``constraints`` are those that this data
-    suggests, if it was a baseline's. ``violations``: entries of ``constraint_violations.json``. ``metrics``: numbers by
-    the names under which they are emitted. ``complaints``: what could not be used."""
+    """Documents as they are to be written: ``statistics``; ``constraints`` that this data suggests, if it was a
+    baseline's, None of no data; ``violations``, those of the constraints it was compared with. ``metrics``: numbers by
+    the names under which they are emitted. ``complaints``: what could not be used; ``item_count``: rows that could."""
 
-    statistics: Document | None
+    statistics: Document
     constraints: Document | None
-    violations: list[Document]
+    violations: Document
     metrics: Mapping[str, float]
     complaints: list[Complaint]
+    item_count: int
