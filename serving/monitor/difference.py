@@ -224,7 +224,7 @@ class Comparison:
             if difference is None:
                 self._unequal += 1
                 difference = 1.0
-            if difference:
+            if difference > self._tolerance:
                 self._worst.add(pair, row, difference, _text(a), _text(b))
 
     def _add_row(self, a: Prediction, b: Prediction) -> float | None:

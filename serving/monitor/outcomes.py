@@ -39,7 +39,7 @@ METRICS: Mapping[str, Metric] = {
     "rmse": Metric("RMSE", -1, True),
     "business": Metric("mean label", 1, True),
     "error-rate": Metric("error rate", -1, False),
-    "latency": Metric("mean model latency", -1, False),
+    "latency": Metric("mean latency in seconds", -1, False),
 }
 
 
@@ -115,7 +115,7 @@ def _squared_error(one: Prediction, label: str | None) -> float | None:
 def compared(metric: str, first: Arm, second: Arm) -> tuple[Estimate, Estimate]:
     """The two arms by their metric."""
     if metric == "auc":
-        return auc(first.positive, first.negative), auc(second.positive, second.negative)
+        return areas(first, second)
     found = estimates(first.moments, second.moments)
     return (rooted(found[0]), rooted(found[1])) if metric == "rmse" else found
 
@@ -126,27 +126,43 @@ def rooted(mean: Estimate) -> Estimate:
     return Estimate(root, mean.number, mean.error / (4 * mean.value) if mean.value else math.inf)
 
 
-def auc(positive: Any, negative: Any) -> Estimate:
-    """The area under the ROC curve of two classes' scores, and its squared error by their placements; ties count half.
-    With two placements more at either end, as ``sequential.estimated`` has it."""
+def areas(first: Arm, second: Arm) -> tuple[Estimate, Estimate]:
+    """The areas under two arms' ROC curves. As with other outcomes (``sequential.py``) two placements at either end of
+    what was seen in both arms are added before the variance is taken."""
+    placed = [placements(one.positive, one.negative) for one in (first, second)]
+    ends = []
+    for values in zip(*placed, strict=True):
+        seen = [end for one in values if len(one) for end in (float(one.min()), float(one.max()))]
+        ends.append((min(seen), max(seen)) if seen else (0.0, 1.0))
+    found = []
+    for arm, both in zip((first, second), placed, strict=True):
+        number = len(arm.positive) + len(arm.negative)
+        value = float(both[0].mean()) if len(both[0]) else math.nan
+        error = sum(_placement_error(values, end) for values, end in zip(both, ends, strict=True))
+        found.append(Estimate(value, number, error))
+    return found[0], found[1]
+
+
+def placements(positive: Any, negative: Any) -> tuple[Any, Any]:
+    """How far up among the other class each positive's, and how far down each negative's score stands, 0 to 1, ties
+    halfway: the mean of either is the area. Empty unless there are both classes."""
     import numpy
 
     high, low = numpy.sort(numpy.asarray(positive)), numpy.sort(numpy.asarray(negative))
     if not len(high) or not len(low):
-        return Estimate(math.nan, len(high) + len(low), math.inf)
-    placed = (numpy.searchsorted(low, high, "left") + numpy.searchsorted(low, high, "right")) / (2 * len(low))
-    others = 1 - (numpy.searchsorted(high, low, "left") + numpy.searchsorted(high, low, "right")) / (2 * len(high))
-    error = sum(_placement_error(one) for one in (placed, others))
-    return Estimate(float(placed.mean()), len(high) + len(low), error)
+        return numpy.empty(0), numpy.empty(0)
+    above = (numpy.searchsorted(low, high, "left") + numpy.searchsorted(low, high, "right")) / (2 * len(low))
+    below = 1 - (numpy.searchsorted(high, low, "left") + numpy.searchsorted(high, low, "right")) / (2 * len(high))
+    return above, below
 
 
-def _placement_error(values: Any) -> float:
+def _placement_error(values: Any, ends: tuple[float, float]) -> float:
     """The squared standard error of the mean of one class's placements; infinite of too few."""
     import numpy
 
     if len(values) < LEAST // 2:
         return math.inf
-    return float(numpy.concatenate([values, [0, 0, 1, 1]]).var(ddof=1)) / len(values)
+    return float(numpy.concatenate([values, ends, ends]).var(ddof=1)) / len(values)
 
 
 def find(name: str, better: str = "") -> Metric:
