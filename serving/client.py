@@ -6,7 +6,8 @@ import http.client
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, quote, urlsplit
@@ -71,6 +72,29 @@ class Server:
     ) -> Answer:
         """One request. ``path``: raw, below the base URL; ``action`` and ``target`` (endpoint, target model) choose
         the key. Raises ``ServiceUnavailable`` when nobody answers."""
+        with self._asked(method, path, action, body, headers, target) as answer:
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, answer.reason, found, answer.read())
+
+    def stream(self, path: str, action: Action) -> Iterator[bytes]:
+        """The lines of an answer as they come, for as long as the server sends. Raises ``Refused``, and
+        ``ServiceUnavailable`` when nobody answers, or not to the end."""
+        with self._asked("GET", path, action, b"", None, ("", "")) as answer:
+            if not 200 <= answer.status < 300:
+                found = {name.lower(): value for name, value in answer.getheaders()}
+                raise Refused(Answer(answer.status, answer.reason, found, answer.read()).complaint)
+            yield from answer
+
+    @contextmanager
+    def _asked(
+        self,
+        method: str,
+        path: str,
+        action: Action,
+        body: bytes,
+        headers: Mapping[str, str] | None,
+        target: tuple[str, str],
+    ) -> Iterator[http.client.HTTPResponse]:
         raw = self._parts.path.rstrip("/") + path
         pairs = [(name.lower().encode(), _latin(name, value)) for name, value in (headers or {}).items()]
         pairs.insert(0, (b"host", self._host().encode()))
@@ -84,9 +108,7 @@ class Server:
             for name, value in [*pairs, (b"content-length", str(len(body)).encode())]:
                 connection.putheader(name.decode(), value)
             connection.endheaders(body or None)
-            answer = connection.getresponse()
-            found = {name.lower(): value for name, value in answer.getheaders()}
-            return Answer(answer.status, answer.reason, found, answer.read())
+            yield connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise ServiceUnavailable(f"No answer from {self.url} ({_why(error)}). Is a server running there?") from None
         finally:

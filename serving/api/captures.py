@@ -26,8 +26,9 @@ from serving.storage import check_name
 
 _KNOWN = ("variant", "since", "until", "limit", "follow", "destination")
 _MOST = 10_000
-#: One who follows hears of new records so often.
+#: One who follows hears of new records so often; a blank line tells him that there are none.
 _FOLLOW_SECONDS = 0.5
+_SIGN_SECONDS = 15.0
 _MEDIA_TYPE = "application/jsonlines"
 _END_OF_TIME = 1e11
 
@@ -61,9 +62,14 @@ async def _stream(
     yield first
     async for block in iterate_in_threadpool(found):
         yield block
+    heard = time.monotonic()
     while follower is not None and not front.stopping.is_set():
         for block in await asyncio.to_thread(lambda: list(tail.blocks(follower.more()))):
             yield block
+            heard = time.monotonic()
+        if time.monotonic() - heard > _SIGN_SECONDS:
+            yield b"\n"
+            heard = time.monotonic()
         with suppress(TimeoutError):
             await asyncio.wait_for(front.stopping.wait(), _FOLLOW_SECONDS)
 

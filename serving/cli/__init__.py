@@ -15,6 +15,7 @@ import typer
 from serving.cli.about import settings, settings_table, version
 from serving.cli.batch import transform, transforms
 from serving.cli.calls import invoke, jobs
+from serving.cli.capture import capture
 from serving.cli.check import check
 from serving.cli.compare import replay, shadow, verdict
 from serving.cli.endpoints import delete, deploy, describe, endpoints, weights
@@ -34,6 +35,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     transform,
     transforms,
     label,
+    capture,
     deploy,
     endpoints,
     describe,
