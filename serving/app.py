@@ -37,6 +37,7 @@ from serving.deploying import apply
 from serving.errors import ConfigError, ServiceUnavailable, ServingError, ValidationError
 from serving.fleet.driving import Drivers
 from serving.fleet.endpoints import COMPONENT, ENDPOINT, Endpoints
+from serving.fleet.monitoring import Monitoring
 from serving.fleet.store import Record, Session, Store, StoreThread
 from serving.fleet.table import failures
 from serving.fleet.transforms import Transforms
@@ -115,6 +116,7 @@ class _Control:
         self._thread = StoreThread(self._store)
         self._endpoints: Endpoints
         self._transforms: Transforms
+        self._monitoring: Monitoring
         self._api: ControlApi
         hooks = Hooks(self._answer, self._supervisor.on_stalled, self._on_seen)
         self._children = Children(settings, run_dir, self._registry, hooks)
@@ -131,8 +133,9 @@ class _Control:
         artifacts = open_store(settings, named_paths(document))
         self._endpoints = Endpoints(self._supervisor, artifacts, self._thread, self._changed, self._known)
         self._transforms = Transforms(self._supervisor, artifacts, self._thread, self._changed, self._known)
+        self._monitoring = Monitoring(self._thread, self._monitors.run, self._registry, self._changed)
         self._api = ControlApi(
-            settings, self._thread, Drivers(self._endpoints, self._transforms, self._capture_stopped)
+            settings, self._thread, Drivers(self._endpoints, self._transforms, self._monitoring, self._capture_stopped)
         )
         server = await asyncio.start_unix_server(self._connected, str(self._run_dir / "control.sock"), limit=2**25)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -149,6 +152,7 @@ class _Control:
             if not self._stopping.is_set():
                 host, port = self._listener.getsockname()[:2]
                 url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+                self._monitoring.start()
                 on_ready(url, self._endpoints.endpoints())
             await self._stopping.wait()
             return 0
@@ -156,6 +160,7 @@ class _Control:
             sampling.cancel()
             self._endpoints.close()
             self._transforms.close()
+            self._monitoring.close()
             await self._monitors.close()
             await self._stop()
             server.close()
@@ -296,7 +301,7 @@ class _Control:
         if not self._endpoints.entered:
             return  # when the last has entered, it is told
         self._version += 1
-        table = self._endpoints.table(self._version, self._transforms.rows())
+        table = self._endpoints.table(self._version, self._transforms.rows(), self._monitoring.holders())
         self._supervisor.table_sent(self._version)
         self._children.push(table)
         self._seen.set()

@@ -334,13 +334,13 @@ def test_executions_are_told_filtered_and_paged(scheduled: Control) -> None:
         "MonitoringJobDefinitionName": "d",
         "MonitoringType": "DataQuality",
     }
-    params: dict[str, Any]
-    for params in (
+    queries: tuple[dict[str, Any], ...] = (
         {"StatusEquals": "CompletedWithViolations"},
         {"MonitoringScheduleName": "S", "ScheduledTimeAfter": 7200.0},
         {"SortBy": "ScheduledTime", "MaxResults": 1, "EndpointName": "e"},
         {"SortBy": "Status", "SortOrder": "Ascending", "MaxResults": 1, "MonitoringJobDefinitionName": "d"},
-    ):
+    )
+    for params in queries:
         assert [expected] == scheduled("ListMonitoringExecutions", **params)["MonitoringExecutionSummaries"]
     last = scheduled("DescribeMonitoringSchedule", MonitoringScheduleName="s")["LastMonitoringExecutionSummary"]
     assert ("Failed", "Job inputs had no data") == (last["MonitoringExecutionStatus"], last["FailureReason"])
@@ -376,8 +376,8 @@ def test_the_alert_of_a_schedule(scheduled: Control) -> None:
     answer = scheduled("UpdateMonitoringAlert", MonitoringScheduleName="s", **wanted)
     assert {"MonitoringScheduleArn": f"{ARN}monitoring-schedule/s", "MonitoringAlertName": "s"} == answer
     assert "InAlert" == status()
-    params: dict[str, Any]
-    for params in ({}, {"MonitoringScheduleName": "s", "MonitoringAlertName": "s"}):
+    both: tuple[dict[str, Any], ...] = ({}, {"MonitoringScheduleName": "s", "MonitoringAlertName": "s"})
+    for params in both:
         found = scheduled("ListMonitoringAlertHistory", **params)["MonitoringAlertHistory"]
         assert ["InAlert", "OK", "InAlert"] == [one["AlertStatus"] for one in found]
     found = scheduled("ListMonitoringAlertHistory", StatusEquals="OK")["MonitoringAlertHistory"]

@@ -6,18 +6,25 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from serving.fleet.endpoints import Endpoints
+from serving.fleet.executions import SCHEDULE
+from serving.fleet.monitoring import Monitoring
 from serving.fleet.transforms import TRANSFORM, Transforms
 
 
 class Drivers:
-    """Endpoints with their inference components, and transform jobs."""
+    """Endpoints with their inference components, transform jobs, and monitoring schedules."""
 
     def __init__(
-        self, endpoints: Endpoints, transforms: Transforms, capture_stopped: Callable[[str], bool] = lambda name: False
+        self,
+        endpoints: Endpoints,
+        transforms: Transforms,
+        monitoring: Monitoring,
+        capture_stopped: Callable[[str], bool] = lambda name: False,
     ) -> None:
         """``capture_stopped``: has a process stopped capturing the calls of this endpoint? It may read files."""
         self._endpoints = endpoints
         self._transforms = transforms
+        self._monitoring = monitoring
         self._capture_stopped = capture_stopped
         self.progress = transforms.progress
         self.news = transforms.news
@@ -32,17 +39,21 @@ class Drivers:
 
     def touch(self, tags: Iterable[str]) -> None:
         """The desired state of these has changed."""
-        jobs, others = _apart(tags)
+        jobs, schedules, others = _apart(tags)
         self._endpoints.touch(others)
         self._transforms.touch(jobs)
+        self._monitoring.touch(schedules)
 
     async def settled(self, tags: Iterable[str], seconds: float) -> None:
         """Return when these are as they should be, or have failed; after ``seconds`` at the latest. A job takes as long
-        as it takes: it is not waited for."""
-        await self._endpoints.settled(_apart(tags)[1], seconds)
+        as it takes, and so does a schedule's run: they are not waited for."""
+        await self._endpoints.settled(_apart(tags)[2], seconds)
 
 
-def _apart(tags: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Tags of transform jobs, and the others."""
-    tags, prefix = list(tags), f"{TRANSFORM}/"
-    return [one for one in tags if one.startswith(prefix)], [one for one in tags if not one.startswith(prefix)]
+def _apart(tags: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
+    """Tags of transform jobs, of monitoring schedules, and the others."""
+    found: dict[str, list[str]] = {TRANSFORM: [], SCHEDULE: [], "": []}
+    for one in tags:
+        kind = one.partition("/")[0]
+        found[kind if kind in found else ""].append(one)
+    return found[TRANSFORM], found[SCHEDULE], found[""]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from serving.fleet.store import Record, Session, Stale, StoreThread
 from serving.fleet.table import endpoint_row
 from serving.storage import ArtifactStore
 from serving.types import EndpointSpec, FleetKey, FleetSpec
+from serving.watch.metrics import Holder
 from serving.workers.roster import Fleet
 from serving.workers.supervisor import Supervisor
 
@@ -183,8 +184,11 @@ class Endpoints:
 
     # -- the table ------------------------------------------------------------------------------------------------
 
-    def table(self, version: int, transforms: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-        """The routing table (``table.py``). ``transforms``: the open transform jobs (``transforms.py``)."""
+    def table(
+        self, version: int, transforms: Sequence[Mapping[str, Any]] = (), schedules: Collection[Holder] = ()
+    ) -> dict[str, Any]:
+        """The routing table (``table.py``). ``transforms``: the open transform jobs (``transforms.py``); ``schedules``:
+        whose series there are by monitoring schedules (``monitoring.py``)."""
         now, fleets = time.monotonic(), self._supervisor.fleets
         components: dict[str, list[Fleet]] = {}
         for one in self._running.values():
@@ -197,7 +201,7 @@ class Endpoints:
         ]
         self._rows = {row["name"]: row for row in rows}
         own = [job["row"] for job in transforms if job["row"] is not None]
-        self._supervisor.show({"endpoints": [*rows, *own]})
+        self._supervisor.show({"endpoints": [*rows, *own], "schedules": schedules})
         return {"version": version, "aliases": self.names.table(), "endpoints": rows, "transforms": [*transforms]}
 
     # -- steps, called by drivers ---------------------------------------------------------------------------------

@@ -70,6 +70,8 @@ Holder = tuple[str, ...]
 _EV, _E = ("endpoint", "variant"), ("endpoint",)
 #: Of a shadow variant beside a production variant.
 _PAIR = (*_EV, "production")
+#: Of a monitoring schedule: its holder is (endpoint, "", schedule).
+_ES = ("endpoint", "schedule")
 #: Every metric there is. The README's table is checked against it.
 FAMILIES: dict[str, Family] = {
     "sagemaker_invocations_total": Family("Calls sent to a variant (AWS: Invocations)", "counter", _EV),
@@ -193,6 +195,21 @@ FAMILIES: dict[str, Family] = {
         "Processes that have stopped capturing: a disk is full or fails, or the destination is away", "gauge", _E
     ),
     "sagemaker_transform_jobs_total": Family("Transform jobs that ended, by status", "counter", ("status",)),
+    "sagemaker_monitoring_executions_total": Family(
+        "Monitoring executions that ended, by status", "counter", ("status",)
+    ),
+    "sagemaker_monitoring_violations": Family("Violations found by a schedule's last execution", "gauge", _ES),
+    "sagemaker_monitoring_finished_seconds": Family(
+        "When a schedule's last execution was finished, in seconds since 1970", "gauge", _ES
+    ),
+    "sagemaker_feature_baseline_drift": Family(
+        "Distance of a feature from its baseline (AWS: feature_baseline_drift_*)", "gauge", (*_ES, "feature")
+    ),
+    "sagemaker_monitoring_metric": Family(
+        "A metric of a schedule's last execution: f1, auc, mae, DPPL, ... (AWS: model-metrics, bias_metric_*)",
+        "gauge",
+        (*_ES, "metric"),
+    ),
     "sagemaker_ground_truth_records_total": Family(
         "Labels that were sent, by result (accepted, rejected)", "counter", (*_E, "result")
     ),
@@ -454,6 +471,7 @@ def holders(table: Mapping[str, Any]) -> frozenset[Holder]:
         found.update((row["name"], one["name"], other["name"]) for one in shadows for other in row["variants"])
         pools = [pool for variant in variants for pool in variant["pools"]]
         found.update(FleetKey(*pool["key"]).labels for pool in (*pools, *row["components"]))
+    found.update(table.get("schedules", ()))
     return frozenset(found)
 
 
@@ -462,6 +480,8 @@ def _holder(name: str, labels: tuple[str, ...]) -> Holder | None:
     known = FAMILIES[name].labels
     if known[:3] == _PAIR:
         return labels[:3]
+    if known[:2] == _ES:
+        return labels[0], "", labels[1]
     return labels[:2] if known[:2] == _EV else labels if known == _E else None
 
 
