@@ -230,6 +230,8 @@ ROUTES = {
     ("GET", "/"): "read",
     ("GET", "/console/data"): "read",
     ("GET", "/console/endpoints/alpha"): "read",
+    ("GET", "/console/endpoints/alpha/verdict"): "read",
+    ("GET", "/console/endpoints/alpha/shadow-report"): "read",
     ("GET", "/console/static/console.js"): "read",
     ("GET", "/endpoints"): "read",
     ("GET", "/endpoints/alpha"): "read",

@@ -19,9 +19,10 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from serving.api import auth, invocations
-from serving.api.console import assets, gathering, pages
+from serving.api import auth, invocations, verdicts
+from serving.api.console import assets, compared, gathering, pages
 from serving.api.console.facts import find
+from serving.api.console.markup import Html
 from serving.api.front import Front
 from serving.api.requests import body_of, headers_of, target_of
 from serving.errors import AccessDenied, ResourceNotFound, ServingError, UnknownEndpoint, ValidationError
@@ -99,6 +100,25 @@ async def _panels(front: Front, told: Mapping[str, Any], name: str, asked: str, 
 
 def _print(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+async def verdict(front: Front, request: Request) -> Response:
+    """GET /console/endpoints/{name}/verdict: which variant is better, as a part of a page or a page of its own."""
+    told = orjson.loads((await verdicts.verdict(front, request)).body)
+    return _found(front, request, "Which variant is better", compared.verdict(told))
+
+
+async def shadow_report(front: Front, request: Request) -> Response:
+    """GET /console/endpoints/{name}/shadow-report: the same of what a shadow variant answers."""
+    told = orjson.loads((await verdicts.shadow_report(front, request)).body)
+    return _found(front, request, "What a shadow would have answered", compared.shadow(told))
+
+
+def _found(front: Front, request: Request, heading: str, content: Html) -> Response:
+    _check_host(front, request)
+    if wants_page(request.headers.get("accept", "")):
+        return Response(pages.found(request.path_params["name"], heading, content), 200, _HTML)
+    return Response(content.encode(), 200, _HTML)
 
 
 async def static(front: Front, request: Request) -> Response:

@@ -383,6 +383,8 @@ ROUTES: tuple[tuple[str, str, Permission | None, Handler], ...] = (
     ("GET", "/", "read", console_routes.root),
     ("GET", "/console/data", "read", console_routes.data),
     ("GET", "/console/endpoints/{name}", "read", console_routes.endpoint),
+    ("GET", "/console/endpoints/{name}/verdict", "read", console_routes.verdict),
+    ("GET", "/console/endpoints/{name}/shadow-report", verdicts.report_permission, console_routes.shadow_report),
     ("GET", "/console/static/{file}", "read", console_routes.static),
     ("POST", "/", _control_permission, control),
     ("GET", "/ping", None, ping),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from serving.api.console import assets, panels, work
+from serving.api.console import assets, compared, panels, work
 from serving.api.console.facts import Facts, Row, variants
 from serving.api.console.markup import Html, el, html
 from serving.fleet.table import failures, status
@@ -46,14 +46,16 @@ _OVERVIEW_CHARTS = (
     Chart("errors", "Errors", "a second, all endpoints"),
     Chart("workers", "Workers", "ready, and all there are"),
     Chart("cache", "Model memory", "bytes in memory, evictions"),
+    Chart("flight", "Calls in flight", "queued or being answered, all endpoints"),
     Chart("backlog", "Asynchronous queues", "calls waiting or being processed"),
 )
 _ENDPOINT_CHARTS = (
     Chart("traffic", "Traffic", "calls a second, by variant"),
-    Chart("latencies", "Latency", "model latency by variant, p50 solid and p99 dashed"),
+    Chart("latencies", "Latency", "p50 solid, p99 dashed, by variant"),
     Chart("failures", "Errors", "4xx and 5xx a second, by variant"),
     Chart("crew", "Workers", "ready, by variant"),
     Chart("memory", "Model memory", "bytes in memory by variant, evictions"),
+    Chart("flights", "Calls in flight", "queued or being answered, by variant"),
     Chart("queue", "Asynchronous queue", "calls waiting or being processed"),
 )
 
@@ -161,15 +163,15 @@ def overview_panels(facts: Facts, asked: str = "", at: int = 0) -> list[Panel]:
         Panel("endpoints", "Endpoints", panels.endpoints(facts, asked, at)),
         Panel("slow", "Slowest calls", panels.slow(facts.slow)),
         Panel("failed", "Failed calls", panels.failed(facts.failed)),
+        Panel("events", "Workers that came and went", panels.events(facts.events)),
         Panel("jobs", "Jobs", work.jobs(facts)),
         Panel("monitoring", "Monitoring", work.monitoring(facts)),
-        Panel("events", "Workers that came and went", panels.events(facts.events)),
     ]
 
 
 def overview(facts: Facts, asked: str = "", at: int = 0) -> bytes:
     """The page at ``/``."""
-    tiles, endpoints, *others = overview_panels(facts, asked, at)
+    tiles, endpoints, slow, *others = overview_panels(facts, asked, at)
     queued = any(row["asynchronous"] for row in facts.rows)
     charts = [one for one in _OVERVIEW_CHARTS if queued or one.kind != "backlog"]
     main = (
@@ -177,6 +179,7 @@ def overview(facts: Facts, asked: str = "", at: int = 0) -> bytes:
         el("dl", tiles.content, class_="tiles", data_panel="tiles"),
         _charts(charts),
         section(endpoints, _search(asked)),
+        section(slow),
         el("div", map(section, others), class_="columns"),
     )
     return shell("", html(main), {"page": "overview", "q": asked, "at": str(at)})
@@ -197,11 +200,11 @@ def endpoint_panels(facts: Facts, row: Row) -> list[Panel]:
     own = facts._replace(rows=[row])
     found = [
         Panel("state", "State", state(row)),
-        Panel("endpoints", "Variants", panels.endpoints(own)),
+        Panel("variants", "Variants", panels.of_one(facts, row)),
         Panel("slow", "Slowest calls", panels.slow(facts.slow, name)),
         Panel("failed", "Failed calls", panels.failed(facts.failed, name)),
-        Panel("monitoring", "Monitoring", work.monitoring(facts, name)),
         Panel("events", "Workers that came and went", panels.events(facts.events, name)),
+        Panel("monitoring", "Monitoring", work.monitoring(facts, name)),
     ]
     return [*found, Panel("jobs", "Queue", work.jobs(own._replace(jobs=())))] if row["asynchronous"] else found
 
@@ -240,32 +243,37 @@ def endpoint(facts: Facts, row: Row, may_invoke: bool, base: str) -> bytes:
         _try(row, may_invoke, base),
         _compared(row),
         section(slow),
-        section(failed),
-        el("div", map(section, others), class_="columns"),
+        el("div", map(section, [failed, *others]), class_="columns"),
     )
     return shell(name, html(main), {"page": "endpoint", "endpoint": name}, name)
 
 
 def _compared(row: Row) -> Html | None:
     """Places for the verdict over variants and for what shadow variants do otherwise; the script asks for them."""
-    asked = []
-    if len(row["variants"]) + len(row.get("shadows", ())) > 1:
-        asked.append(("verdict", "Which variant is better", f"/console/endpoints/{row['name']}/verdict"))
-    if row.get("shadows"):
-        asked.append(("shadow", "What shadow variants answer", f"/console/endpoints/{row['name']}/shadow-report"))
-    if not asked:
-        return None
-    return html(
-        el(
-            "section",
-            el("h2", heading, id=f"{id}-heading"),
-            el("div", el("p", el("a", "Work it out", href=url), class_="empty"), data_fetch=url, id=f"{id}-told"),
-            id=id,
-            class_="card",
-            aria_labelledby=f"{id}-heading",
-        )
-        for id, heading, url in asked
-    )
+    base = f"/console/endpoints/{row['name']}"
+    placed = []
+    if len(row["variants"]) + len(row["shadows"]) > 1:
+        metric = "accuracy" if row["capture"] else "error-rate"
+        form = compared.metric_form(f"{base}/verdict", metric)
+        placed.append(_asked("verdict", "Which variant is better", f"{base}/verdict?metric={metric}", form))
+    placed += [
+        _asked(f"shadow-{at}", f"What {one['name']} would have answered", f"{base}/shadow-report?shadow={one['name']}")
+        for at, one in enumerate(row["shadows"])
+    ]
+    return html(placed) if placed else None
+
+
+def _asked(id: str, heading: str, url: str, form: Html | None = None) -> Html:
+    link = el("p", el("a", "Work it out", href=url), class_="empty")
+    place = el("div", link, data_fetch=url, id=f"{id}-told", aria_live="polite", class_="panel")
+    head = el("div", el("h2", heading, id=f"{id}-heading"), form, class_="bar")
+    return el("section", head, place, id=id, class_="card", aria_labelledby=f"{id}-heading")
+
+
+def found(name: str, heading: str, content: Html) -> bytes:
+    """What was worked out about an endpoint, as a page of its own (for browsers without script)."""
+    back = el("p", el("a", name, href=f"/console/endpoints/{name}"))
+    return shell(heading, el("section", el("h1", heading), back, content, class_="card"), {}, name)
 
 
 _TYPES = ("text/csv", "application/json", "application/jsonlines", "text/plain", "text/libsvm", "application/x-npy")

@@ -106,10 +106,19 @@ def _troubled(row: Row) -> bool:
     return status(row) not in ("InService", "Creating") or bool(failures(row))
 
 
+_VARIANT_HEADS = ("Variant", "#Weight", "#Calls", "#p50", "#p99", "#Errors", "#Workers", "#In memory")
+
+
+def of_one(facts: Facts, row: Row) -> Html:
+    """The variants of one endpoint."""
+    rows = (el("tr", _variant_cells(facts, row, one)) for one in variants(row))
+    return table("Variants", _VARIANT_HEADS, rows, "The endpoint has no variant.", wide=True)
+
+
 def endpoints(facts: Facts, asked: str = "", at: int = 0) -> Html:
     """Endpoints, a line for each variant."""
     rows, found = chosen(facts.rows, asked, at)
-    heads = ("Endpoint", "Variant", "#Weight", "#Calls", "#p50", "#p99", "#Errors", "#Workers", "#In memory")
+    heads = ("Endpoint", *_VARIANT_HEADS)
     empty = f"No endpoint has “{asked}” in its name." if asked else "There is no endpoint yet."
     lines = (line for row in rows for line in _endpoint(facts, row))
     return html((table("Endpoints and their variants", heads, lines, empty, wide=True), _pages(asked, at, found)))

@@ -31,7 +31,7 @@ const Charts = (() => {
   const KINDS = {
     traffic: { format: rate, lines: (d) => variants(d).map((one, at) => ({ name: name(one, many(d)), values: one.calls,
       hue: at, fill: true })) },
-    latency: { format: milliseconds, lines: (d) => [{ name: "p50", values: d.server.p50, hue: 0 },
+    latency: { format: milliseconds, log: true, lines: (d) => [{ name: "p50", values: d.server.p50, hue: 0 },
       { name: "p99", values: d.server.p99, hue: 1 }] },
     errors: { format: rate, lines: (d) => [{ name: "4xx", values: d.server.errors_4xx, hue: 1 },
       { name: "5xx", values: d.server.errors_5xx, hue: 6 }, { name: "refused", values: d.server.rejected, hue: 7 }] },
@@ -40,7 +40,10 @@ const Charts = (() => {
     cache: { format: bytes, lines: (d) => [{ name: "in memory", values: d.server.model_bytes, hue: 0, fill: true },
       { name: "evictions", values: d.server.evictions, hue: 1, bars: true, format: number }] },
     backlog: { format: number, whole: true, lines: (d) => [{ name: "waiting or running", values: d.server.backlog, hue: 4, fill: true }] },
-    latencies: { format: milliseconds, lines: (d) => variants(d).flatMap((one, at) => [
+    flight: { format: number, whole: true, lines: (d) => [{ name: "in flight", values: d.server.concurrent, hue: 2, fill: true }] },
+    flights: { format: number, whole: true, lines: (d) => variants(d).map((one, at) => ({ name: one.variant,
+      values: one.concurrent, hue: at })) },
+    latencies: { format: milliseconds, log: true, lines: (d) => variants(d).flatMap((one, at) => [
       { name: one.variant + " p50", values: one.p50, hue: at }, { name: one.variant + " p99", values: one.p99, hue: at,
         dash: true }]) },
     failures: { format: rate, lines: (d) => variants(d).map((one, at) => ({ name: one.variant, hue: at,
@@ -81,19 +84,20 @@ const Charts = (() => {
     const grid = { stroke: colour("--line"), width: 1 };
     const axis = { stroke: colour("--soft"), font: "12px system-ui, sans-serif", grid, ticks: { show: false } };
     const right = lines.some((line) => line.bars);
-    const font = (u, list) => list.map((x) => kind.format(x));
+    const font = (u, list) => list.map((x) => x == null ? "" : kind.format(x));
     const now = Date.now() / 1000;
     return {
-      width, height: 190, legend: { live: true }, cursor: { y: false, sync: { key: "console" }, points: { size: 7 } },
+      width, height: 170, legend: { live: true, markers: { fill: (u, at) => u.series[at].stroke(u, at), width: 0 } }, cursor: { y: false, sync: { key: "console" }, points: { size: 7 } },
       padding: [8, right ? 0 : 12, 0, 0],
       scales: { x: { time: true, range: (u, min, max) => [Math.max((max || now) - span, Math.min(min || now, (max || now) - 60)), max || now] },
-        y: { range: (u, min, max) => [0, max > 0 ? max * 1.12 : 1] },
+        y: kind.log ? { distr: 3, range: (u, min, max) => uPlot.rangeLog(Math.min(min || 0.1, 0.1), Math.max(max || 10, 10), 10, false) }
+          : { range: (u, min, max) => [0, max > 0 ? max * 1.12 : 1] },
         bars: { range: (u, min, max) => [0, Math.max(4, max * 2.5)] } },
-      axes: [{ ...axis, space: 64, values: (u, list) => list.map((x) => clock.format(x * 1000)), grid: { show: false } },
+      axes: [{ ...axis, space: 64, size: 26, values: (u, list) => list.map((x) => clock.format(x * 1000)), grid: { show: false } },
         { ...axis, size: 62, space: 36, values: font, incrs: kind.whole ? [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 10000, 100000] : undefined },
         ...(right ? [{ ...axis, scale: "bars", side: 1, size: 34, space: 36, grid: { show: false },
           incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], values: (u, list) => list.map(number) }] : [])],
-      series: [{ value: (u, x) => x == null ? "now" : exact.format(x * 1000), label: "at" },
+      series: [{ value: (u, x) => x == null ? "" : exact.format(x * 1000), label: "" },
         ...lines.map((line) => series(line, kind))],
     };
   }
@@ -146,7 +150,7 @@ const Charts = (() => {
       if (!data.times.length || !lines.length) this.nothing();
       else if (anew || !this.plot || this.shape !== shape) this.make(lines, width, span);
       else {
-        if (this.plot.width !== width) this.plot.setSize({ width, height: 190 });
+        if (this.plot.width !== width) this.plot.setSize({ width, height: 170 });
         this.plot.setData([data.times, ...lines.map((line) => line.values)]);
       }
       this.shape = shape;

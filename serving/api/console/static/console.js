@@ -191,18 +191,26 @@
   });
 
   // -- what is worked out on request: verdicts, shadow reports ---------------------------------------------------------
-  async function fetched(place) {
+  async function fetched(place, url) {
+    place.setAttribute("aria-busy", "true");
     try {
-      const answer = await fetch(place.dataset.fetch, { headers: { Accept: "text/html" } });
+      const answer = await fetch(url, { headers: { Accept: "text/vnd.serving.part" } });
       const text = await answer.text();
-      if (!answer.ok) throw new Error();
+      if (!answer.ok) throw new Error(JSON.parse(text).Message);
       place.innerHTML = text;
       local(place);
     } catch (error) {
-      place.textContent = "This could not be worked out now.";
+      place.textContent = error instanceof TypeError || !error.message ? "This could not be worked out now." : error.message;
     }
+    place.removeAttribute("aria-busy");
   }
-  for (const place of document.querySelectorAll("[data-fetch]")) fetched(place);
+  for (const place of document.querySelectorAll("[data-fetch]")) fetched(place, place.dataset.fetch);
+  for (const by of document.querySelectorAll("form[data-fetches]")) {
+    by.addEventListener("submit", (event) => {
+      event.preventDefault();
+      fetched($(by.dataset.fetches), by.action + "?" + new URLSearchParams(new FormData(by)));
+    });
+  }
 
   // -- trying an endpoint ---------------------------------------------------------------------------------------------
   const form = $("try-form");
