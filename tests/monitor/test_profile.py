@@ -182,7 +182,7 @@ def test_no_rows_and_no_columns() -> None:
 
 @pytest.mark.parametrize("step", [1000, 33_333, 250_000])
 @pytest.mark.parametrize("kind", ["random", "sorted", "few"])
-def test_a_sketch_knows_ranks_to_a_thousandth(kind: str, step: int) -> None:
+def test_a_sketch_knows_ranks_to_two_thousandths(kind: str, step: int) -> None:
     """Of 250,000 numbers in whatever order and chunks; its weights add up to their count."""
     values = np.random.default_rng(5).normal(size=250_000)
     values = {"random": values, "sorted": np.sort(values), "few": values.round(1)}[kind]
@@ -194,7 +194,7 @@ def test_a_sketch_knows_ranks_to_a_thousandth(kind: str, step: int) -> None:
     places = np.quantile(values, np.linspace(0, 1, 201))
     real = np.searchsorted(np.sort(values), places, side="right") / len(values)
     shares = np.concatenate(([0.0], np.cumsum(found.weights)))[np.searchsorted(found.values, places, side="right")]
-    assert np.abs(real - shares / found.total).max() < 1e-3
+    assert np.abs(real - shares / found.total).max() < 2e-3
 
 
 def test_merged_sketches_know_as_much() -> None:
