@@ -32,7 +32,7 @@ from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
 from serving.watch.observing import Observer
 from serving.watch.slow import SlowCalls
-from serving.watch.trace_context import open_tracing
+from serving.watch.tracing import open_tracing
 from serving.workers import memory
 
 _BACKLOG = 2048

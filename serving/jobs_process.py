@@ -39,7 +39,7 @@ from serving.watch.capturing import open_captures
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
 from serving.watch.observing import Observer
-from serving.watch.trace_context import open_tracing
+from serving.watch.tracing import open_tracing
 from serving.workers import memory
 
 #: A queue that cannot be opened is tried again so soon, and later each time.

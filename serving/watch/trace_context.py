@@ -1,7 +1,7 @@
 """Which trace a call belongs to: the W3C trace context it came with, or one made of its request id.
 
-What is malformed is ignored, as the standard wants it (W3C Trace Context, 3.2.2). Light: fronts import this whether
-anything is traced or not; the library is first loaded where the OTEL_* variables ask for it (``open_tracing``).
+What is malformed is ignored, as the standard wants it (W3C Trace Context, 3.2.2). Light: every front imports this,
+whether anything is traced (``tracing.py``) or not.
 """
 
 from __future__ import annotations
@@ -9,17 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
-from typing import Any, Protocol
-
-from serving.config import traces_exporters
-from serving.watch.observing import Observer
 
 #: version "-" trace-id "-" parent-id "-" flags; of a version above 00 more may follow, which we do not understand.
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _LENGTH = 55
-
-log = logging.getLogger("serving.tracing")
 
 
 def traceparent(value: bytes) -> str:
@@ -45,41 +38,6 @@ def own_ids(request_id: str) -> tuple[int, int]:
     bit, as samplers count on it (our request ids only count upwards)."""
     digest = hashlib.blake2b(request_id.encode(), digest_size=24).digest()
     return int.from_bytes(digest[:16]) or 1, int.from_bytes(digest[16:]) or 1
-
-
-class Tracing(Protocol):
-    """Who makes spans of a process's calls."""
-
-    def observers(self, row: Mapping[str, Any]) -> tuple[Observer, ...]:
-        """Those of an endpoint, by its row of the routing table."""
-
-    def close(self) -> None:
-        """Send what is left, as far as that takes a moment only."""
-
-
-class NoTracing:
-    """Nobody asked for any."""
-
-    def observers(self, row: Mapping[str, Any]) -> tuple[Observer, ...]:
-        """Nobody looks on."""
-        return ()
-
-    def close(self) -> None:
-        """Nothing is left."""
-
-
-def open_tracing(process: str) -> Tracing:
-    """What the OTEL_* variables ask for. ``process``: front or jobs. Tracing that cannot be is said, and is no reason
-    to serve nobody."""
-    exporters = traces_exporters()
-    if not exporters:
-        return NoTracing()
-    try:
-        from serving.watch import tracing
-    except ImportError as error:
-        log.error("calls are not traced: pip install 'serving[tracing]' (%s)", error)
-        return NoTracing()
-    return tracing.start(process, exporters)
 
 
 class TraceIds(logging.Filter):
