@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from serving.client import Refused, Server
-from serving.errors import ConfigError
+from serving.errors import ConfigError, ValidationError
+from serving.monitor.captures import parse
+from serving.monitor.files import in_time
+from serving.monitor.values import Complaints, Record
 
 Body = dict[str, Any]
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
@@ -47,6 +52,25 @@ def _asked(server: Server, path: str, asked: Mapping[str, Any], action: Any) -> 
     if not isinstance(told, dict):
         raise Refused(f"{server.url} does not answer as this API does.")
     return told
+
+
+def captured(server: Server, endpoint: str, complaints: Complaints) -> Iterator[Record]:
+    """What an endpoint's production variants have captured until now, about in order of time (what is captured of a
+    replay is not replayed). Shadows' records are copies of theirs. Raises ``Refused``."""
+    until = str(int(time.time()))
+    found = _asked(server, _path(endpoint), {}, "read").get("ProductionVariants", ())
+    streams = (_of_variant(server, endpoint, one["VariantName"], until, complaints) for one in found)
+    return heapq.merge(*map(in_time, streams), key=lambda record: record.time)
+
+
+def _of_variant(server: Server, endpoint: str, variant: str, until: str, complaints: Complaints) -> Iterator[Record]:
+    path = f"{_path(endpoint)}/captures?{urlencode({'variant': variant, 'until': until})}"
+    for line in server.stream(path, "manage"):
+        if not line.isspace():
+            try:
+                yield parse(line, variant)
+            except ValidationError as error:
+                complaints.add(error.message, variant)
 
 
 def exit_statuses(text: str) -> dict[str, int]:

@@ -15,6 +15,7 @@ from serving.terminal import bar, busy, complain, print_json, print_table, tell
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from serving.client import Server
     from serving.monitor.values import Complaints, Record
     from serving.replaying import Limits, Replay, Target
 
@@ -120,7 +121,7 @@ def shadow(
 def replay(
     captures: Annotated[
         str,
-        typer.Argument(help="Captured calls: an s3:// prefix, or a file or folder (- = standard input)."),
+        typer.Argument(help="Captured calls: an s3:// prefix, a file or folder (- = standard input), or an endpoint."),
     ],
     to: Annotated[str, typer.Option(metavar="ENDPOINT[/VARIANT]", help="Where they go.")],
     pace: Annotated[str, typer.Option("--rate", metavar="2x|max|recorded", help="How fast.")] = "recorded",
@@ -163,22 +164,27 @@ def replay(
         replayer = replaying.Replayer(
             server, target, comparison, complaints, concurrency, lambda done, words: shown(done, limit or 0, words)
         )
-        done = replayer.run(_records(captures, settings, complaints, limit), times)
+        done = replayer.run(_records(captures, server, settings, complaints, limit), times)
     _print_replay(done, limits, report, as_json, captures, target)
     raise typer.Exit(0 if all(one.held for one in done.against(limits)) else 1)
 
 
-def _records(captures: str, settings: Settings, complaints: Complaints, limit: int | None) -> Iterator[Record]:
+def _records(
+    captures: str, server: Server, settings: Settings, complaints: Complaints, limit: int | None
+) -> Iterator[Record]:
     """What was captured, about in order of time."""
     from itertools import islice
 
+    from serving import comparing
     from serving.monitor import files
     from serving.objects import open_objects
 
     if captures.startswith("s3://"):
         found = files.in_order(files.at_prefix(open_objects(settings), captures), complaints)
-    else:
+    elif captures == "-" or "/" in captures or Path(captures).exists():
         found = files.in_order(files.at_path(Path(captures)), complaints)
+    else:
+        found = comparing.captured(server, captures, complaints)
     return islice(found, limit)
 
 

@@ -24,6 +24,8 @@ from serving.objects import ObjectStore
 _NAMED = re.compile(r"(?:^|/)([^/]+)/(\d{4})/(\d\d)/(\d\d)/(\d\d)/([0-5]\d)-([0-5]\d)-\d{3}-[^/]*\.jsonl\Z", re.ASCII)
 #: Both bodies of 6 MiB, each byte escaped.
 _LONGEST_LINE = 80 << 20
+#: A file has the records of a minute.
+_OVERLAP_SECONDS, _MOST_WAITING = 120.0, 50_000
 
 
 class File(NamedTuple):
@@ -86,6 +88,18 @@ def in_order(files: Iterable[File], complaints: Complaints) -> Iterator[Record]:
             _, place, record, stream = heapq.heappop(streams)
             yield record
             _push(streams, place, stream)
+
+
+def in_time(records: Iterable[Record]) -> Iterator[Record]:
+    """Records that come file by file, where files cover the same minute or two, about in order of time: each waits
+    until one comes that is so much later."""
+    waiting: list[tuple[float, int, Record]] = []
+    for number, record in enumerate(records):
+        heapq.heappush(waiting, (record.time, number, record))
+        while waiting[0][0] < record.time - _OVERLAP_SECONDS or len(waiting) > _MOST_WAITING:
+            yield heapq.heappop(waiting)[2]
+    while waiting:
+        yield heapq.heappop(waiting)[2]
 
 
 def _push(streams: list[tuple[float, int, Record, Iterator[Record]]], place: int, stream: Iterator[Record]) -> None:
