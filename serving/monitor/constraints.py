@@ -164,9 +164,10 @@ class _Node:
         return _Node(f"{self.place}.{key}" if ": " in self.place else f"{self.place}: {key}", self.value.get(key))
 
     def items(self) -> list[_Node]:
-        if not isinstance(self.value or [], list):
+        found = [] if self.value is None else self.value
+        if not isinstance(found, list):
             raise self.refuse("a list")
-        return [_Node(f"{self.place}[{number}]", value) for number, value in enumerate(self.value or [])]
+        return [_Node(f"{self.place}[{number}]", value) for number, value in enumerate(found)]
 
     def text(self) -> str:
         if not isinstance(self.value, str) or not self.value:
@@ -227,7 +228,9 @@ def _rules(config: _Node, base: Rules) -> Rules:
 
 
 def _type(node: _Node) -> Type:
-    found: Type = node.one_of({one.lower(): one for one in get_args(Type)}, "Unknown", f"one of {get_args(Type)}")
+    found: Type = node.one_of(
+        {one.lower(): one for one in get_args(Type)}, "Unknown", "a type: " + ", ".join(get_args(Type))
+    )
     return found
 
 

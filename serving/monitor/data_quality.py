@@ -136,8 +136,8 @@ def _metrics(profile: Profile, baseline: Baseline | None, found: dict[str, Drift
 
 
 def _of_feature(name: str, column: Column, rows: int, drift: Drift | None) -> Iterator[Metric]:
-    moments = column.moments.as_json()
     if column.moments.count and not column.kinds.text:
+        moments = column.moments.as_json()
         bounds = moments["max"], moments["min"], moments["sum"]
         yield Metric(f"feature_data_{name}", name, *bounds, column.moments.count)
     yield _single(f"feature_non_null_{name}", name, column.kinds.present / rows)
