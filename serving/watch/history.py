@@ -91,16 +91,20 @@ for _name, _column in COLUMNS.items():
 _INTO: dict[tuple[str, str], list[int]] = {}
 for _name, _column in COLUMNS.items():
     _INTO.setdefault(_column, []).append(_PLACES[_name].start)
-_READ = frozenset(column.family for column in COLUMNS.values())
+#: Shadow variants alone have series of this one.
+_SHADOWS = "sagemaker_shadow_dropped_total"
+_READ = frozenset({_SHADOWS, *(column.family for column in COLUMNS.values())})
 #: The row of the whole server.
 SERVER: Holder = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The numbers of one variant, endpoint or server at one time. What it has no series for is 0."""
+    """The numbers of one variant, endpoint or server at one time. What it has no series for is 0. ``shadow``: of a
+    shadow variant, whose calls are copies."""
 
     cells: Sequence[float]
+    shadow: bool = False
 
     def __getitem__(self, name: str) -> float:
         """A counter or gauge of ``COLUMNS``."""
@@ -117,7 +121,7 @@ class Row:
         for at, (now, then) in enumerate(zip(self.cells, old, strict=True)):
             if _GROWING[at] and now >= then:
                 grown[at] = now - then
-        return Row(grown)
+        return Row(grown, self.shadow)
 
 
 _ZEROS = array("d", bytes(8 * _SIZE))
@@ -225,7 +229,8 @@ def rows(series: Mapping[tuple[str, tuple[str, ...]], Sequence[float]]) -> dict[
         for place in (*_INTO.get((name, third), ()), *(_INTO.get((name, ""), ()) if third else ())):
             for at, value in enumerate(values):
                 row[place + at] += value
-    return {holder: Row(cells) for holder, cells in found.items()}
+    shadows = {labels for name, labels in series if name == _SHADOWS}
+    return {holder: Row(cells, holder in shadows) for holder, cells in found.items()}
 
 
 # --- keeping --------------------------------------------------------------------------------------------------------
@@ -300,27 +305,32 @@ def is_part(holder: Holder) -> bool:
     return len(holder) == 2 and "/" in holder[1]
 
 
+def _cells_of(*names: str) -> frozenset[int]:
+    return frozenset(at for name in names for at in range(_PLACES[name].start, _PLACES[name].stop))
+
+
+_GAUGES = tuple(at for at in range(_SIZE) if not _GROWING[at])
+#: What is counted of a container's calls that its variant counts too, and what of a copy is nobody's call.
+_OF_PARTS = _cells_of("calls", "latency")
+_OF_COPIES = _cells_of("calls", "latency", "errors_4xx", "errors_5xx", "model_errors")
+
+
 def _whole(now: Mapping[Holder, Row], before: Mapping[Holder, Row], own: Row) -> Row:
     """The server's row: what everybody's counters have grown by (those of an endpoint that goes take nothing away), and
-    the sum of the gauges. ``own``: what is counted for nobody."""
+    the sum of the gauges. No call counts twice. ``own``: what is counted for nobody."""
     total = array("d", before[SERVER].cells if SERVER in before else _ZEROS)
-    rejected, calls, latency = (_PLACES[name] for name in ("rejected", "calls", "latency"))
-    for at in range(_SIZE):
-        if not _GROWING[at]:
-            total[at] = 0.0
+    for at in _GAUGES:
+        total[at] = 0.0
     for holder, row in now.items():
         if holder == SERVER:
             continue
         grown = _still(row) if row is before.get(holder) else row.since(before.get(holder)).cells
-        part = is_part(holder)
+        left_out = _OF_COPIES if row.shadow else _OF_PARTS if is_part(holder) else frozenset()
         for at, value in enumerate(grown):
-            if value and not (part and (at == calls.start or latency.start <= at < latency.stop)):
+            if value and at not in left_out:
                 total[at] += value
-    total[rejected.start] = own["rejected"]
+    total[_PLACES["rejected"].start] = own["rejected"]
     return Row(total)
-
-
-_GAUGES = tuple(at for at in range(_SIZE) if not _GROWING[at])
 
 
 def _still(row: Row) -> Sequence[float]:

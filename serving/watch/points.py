@@ -76,7 +76,10 @@ def line(holder: Holder, samples: Sequence[Sample]) -> dict[str, Any]:
     """A line: whose it is, and a list of values for each field, one for each sample but the first."""
     points = [_between(holder, *pair) for pair in pairwise(samples)]
     endpoint, variant = (*holder, "", "")[:2]
-    return {"endpoint": endpoint, "variant": variant} | {name: [one[name] for one in points] for name in FIELDS}
+    shadow = any(one.rows.get(holder, NOTHING).shadow for one in samples[-1:])
+    return {"endpoint": endpoint, "variant": variant, "shadow": shadow} | {
+        name: [one[name] for one in points] for name in FIELDS
+    }
 
 
 def _between(holder: Holder, before: Sample, now: Sample) -> Point:

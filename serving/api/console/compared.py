@@ -37,16 +37,15 @@ def metric_form(url: str, chosen: str) -> Html:
 
 def verdict(told: Told) -> Html:
     """A decision in a sentence, and each variant's numbers."""
-    decision = str(told["Decision"])
-    mark = el("span", _WORDS.get(decision, decision), class_=f"badge {_TONES.get(decision, 'busy')}")
+    tone = _TONES.get(str(told["Decision"]), "busy")
     by = METRICS.get(told["Metric"], "value").capitalize()
     heads = ("Variant", "#Calls", "#Error rate", "#p50", "#p99", "#Labelled", f"#{by}", "#Gain", "Decision")
     challengers = {one["VariantName"]: one for one in told["Challengers"]}
     rows = [_judged(one, challengers.get(one["VariantName"]), told["Baseline"]) for one in told["Variants"]]
-    method = el("p", f"Errors of {figures.share(told['Alpha'])} allowed. {told['Method']}.", class_="note")
+    method = el("p", f"Wrong in {figures.share(told['Alpha'])} of cases at most; {told['Method']}.", class_="note")
     return html(
         (
-            el("p", mark, " ", told["Sentence"], class_="sentence"),
+            el("p", told["Sentence"], class_=f"sentence {tone}"),
             table("Variants compared", heads, rows, "There is no variant.", wide=True),
             _complaints(told["Complaints"]),
             method,
@@ -100,7 +99,7 @@ def shadow(told: Told) -> Html:
     ]
     return html(
         (
-            el("p", told["Sentence"], class_="sentence"),
+            el("p", told["Sentence"], class_="sentence busy"),
             el("dl", [el("div", el("dt", name), el("dd", value)) for name, value in shares], class_="told"),
             _confusion(told.get("Classification")),
             _errors(told.get("Regression")),

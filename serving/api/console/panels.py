@@ -13,7 +13,7 @@ from serving.fleet.table import failures, status
 from serving.watch.slow import SlowCall
 
 #: Endpoints on one page of the table, and calls, events, jobs in a list.
-MOST_ENDPOINTS, _MOST_CALLS, _MOST_EVENTS = 50, 12, 12
+MOST_ENDPOINTS, _MOST_SLOW, _MOST_FAILED, _MOST_EVENTS = 50, 12, 8, 12
 
 _TONES = {
     "InService": "good",
@@ -198,7 +198,7 @@ _STEPS = ("queue", "load", "decode", "predict", "encode")
 def slow(calls: Sequence[SlowCall], endpoint: str = "") -> Html:
     """The slowest calls of late, with their receipts."""
     heads = ("When", *(() if endpoint else ("Endpoint",)), "Variant", "#Total", "Receipt", "Request id")
-    kept = [one for one in calls if endpoint in ("", one.endpoint)][:_MOST_CALLS]
+    kept = [one for one in calls if endpoint in ("", one.endpoint)][:_MOST_SLOW]
     rows = (
         el(
             "tr",
@@ -243,7 +243,7 @@ def receipt(one: SlowCall) -> Html:
 def failed(calls: Sequence[SlowCall], endpoint: str = "") -> Html:
     """The last calls that came to nothing."""
     heads = ("When", *(() if endpoint else ("Endpoint",)), "Variant", "Answer", "#After", "Request id")
-    kept = [one for one in calls if endpoint in ("", one.endpoint)][:_MOST_CALLS]
+    kept = [one for one in calls if endpoint in ("", one.endpoint)][:_MOST_FAILED]
     rows = (
         el(
             "tr",

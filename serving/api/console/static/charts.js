@@ -22,7 +22,8 @@ const Charts = (() => {
   const part = (line) => line.variant.includes("/");
   const variants = (data) => data.lines.filter((line) => line.variant && !part(line));
   const crews = (data) => data.lines.filter((line) => line.variant && line.ready.some((x) => x));
-  const name = (line, many) => many ? line.endpoint + " · " + line.variant : line.variant;
+  const own_name = (line) => line.variant + (line.shadow ? " (shadow)" : "");
+  const name = (line, many) => many ? line.endpoint + " · " + own_name(line) : own_name(line);
   const own = (data) => data.lines.find((line) => !line.variant);
   const many = (data) => new Set(data.lines.map((line) => line.endpoint)).size > 1;
   const quiet = (line) => line.values.every((x) => !x);
@@ -84,6 +85,8 @@ const Charts = (() => {
     const grid = { stroke: colour("--line"), width: 1 };
     const axis = { stroke: colour("--soft"), font: "12px system-ui, sans-serif", grid, ticks: { show: false } };
     const right = lines.some((line) => line.bars);
+    const tens = (u, at, min, max) => Array.from({ length: 12 }, (_, n) => 10 ** (n - 4)).filter((x) => x >= min * 0.999 && x <= max * 1.001);
+    const moments = (u, list, at, space, step) => list.map((x) => (step < 60 ? exact : clock).format(x * 1000));
     const font = (u, list) => list.map((x) => x == null ? "" : kind.format(x));
     const now = Date.now() / 1000;
     return {
@@ -93,8 +96,8 @@ const Charts = (() => {
         y: kind.log ? { distr: 3, range: (u, min, max) => uPlot.rangeLog(Math.min(min || 0.1, 0.1), Math.max(max || 10, 10), 10, false) }
           : { range: (u, min, max) => [0, max > 0 ? max * 1.12 : 1] },
         bars: { range: (u, min, max) => [0, Math.max(4, max * 2.5)] } },
-      axes: [{ ...axis, space: 64, size: 26, values: (u, list) => list.map((x) => clock.format(x * 1000)), grid: { show: false } },
-        { ...axis, size: 62, space: 36, values: font, incrs: kind.whole ? [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 10000, 100000] : undefined },
+      axes: [{ ...axis, space: 64, size: 26, values: moments, grid: { show: false } },
+        { ...axis, size: 62, space: 36, values: font, splits: kind.log ? tens : undefined, incrs: kind.whole ? [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 10000, 100000] : undefined },
         ...(right ? [{ ...axis, scale: "bars", side: 1, size: 34, space: 36, grid: { show: false },
           incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], values: (u, list) => list.map(number) }] : [])],
       series: [{ value: (u, x) => x == null ? "" : exact.format(x * 1000), label: "" },
