@@ -253,6 +253,7 @@ ROUTES = {
     ("GET", "/endpoints/alpha/captures"): "manage",
     ("GET", "/endpoints/alpha/verdict"): "read",
     ("GET", "/endpoints/alpha/shadow-report"): "read",
+    ("GET", "/endpoints/alpha/shadow-report?bodies=true"): "manage",
     ("POST", "/models/a%2Fnone.onnx/invoke"): "invoke",
 }
 

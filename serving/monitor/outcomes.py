@@ -1,7 +1,7 @@
 """What labelled calls say of a model, as outcomes that arms can be compared by (``sequential.py``).
 
 An outcome is one call's, the mean of its rows where it has several, since rows of one call are no independent draws.
-Accuracy, a business number (the label itself), latency, error rate are means; RMSE is the root of one (delta method);
+Accuracy, a business number (the label itself), latency, error rate are means; RMSE is the root of one;
 AUC is a mean of placements (DeLong, DeLong, Clarke-Pearson 1988, "Comparing the areas under two or more correlated
 receiver operating characteristic curves"), here of rows.
 """
@@ -117,13 +117,18 @@ def compared(metric: str, first: Arm, second: Arm) -> tuple[Estimate, Estimate]:
     if metric == "auc":
         return areas(first, second)
     found = estimates(first.moments, second.moments)
-    return (rooted(found[0]), rooted(found[1])) if metric == "rmse" else found
+    return rooted(*found) if metric == "rmse" else found
 
 
-def rooted(mean: Estimate) -> Estimate:
-    """The root of a mean: its standard error is that of the mean, divided by twice the root (delta method)."""
-    root = math.sqrt(mean.value)
-    return Estimate(root, mean.number, mean.error / (4 * mean.value) if mean.value else math.inf)
+def rooted(first: Estimate, second: Estimate) -> tuple[Estimate, Estimate]:
+    """The roots of two means. Their difference is that of the means divided by the sum of the roots, and so are the
+    standard errors: what is certain of the mean squared errors is as certain of the roots, also of one that is 0."""
+    roots = (math.sqrt(first.value), math.sqrt(second.value))
+    scale = sum(roots) ** 2
+    found = []
+    for root, mean in zip(roots, (first, second), strict=True):
+        found.append(Estimate(root, mean.number, mean.error / scale if scale else mean.error))
+    return found[0], found[1]
 
 
 def areas(first: Arm, second: Arm) -> tuple[Estimate, Estimate]:

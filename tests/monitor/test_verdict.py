@@ -17,7 +17,7 @@ from serving.monitor import histograms
 from serving.monitor.deciding import Action, Facts, Guards, decide, overall
 from serving.monitor.outcomes import METRICS, Arm, areas, compared, find, placements
 from serving.monitor.predictions import Attributes
-from serving.monitor.sequential import Interval
+from serving.monitor.sequential import Interval, between, difference
 from serving.monitor.tasks import Means
 from serving.monitor.values import Complaints, Record, Side
 from serving.monitor.verdict import verdict
@@ -112,11 +112,17 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
 
 
 def test_rmse_is_the_root_of_the_mean_squared_error() -> None:
-    """With the error of the mean carried over to the root."""
-    found, _ = arm("rmse", [("3.5", "3"), ("5", "6.5")] * 50)
-    estimate = compared("rmse", found, found)[0]
-    assert pytest.approx(math.sqrt((0.25 + 2.25) / 2)) == estimate.value
-    assert 0 < estimate.error < math.inf
+    """What is certain of the mean squared errors is as certain of their roots; a perfect model has one too."""
+    first, _ = arm("rmse", [("3.5", "3"), ("5", "6.5")] * 50)
+    second, _ = arm("rmse", [("4", "3"), ("5", "6.5")] * 50)
+    perfect, _ = arm("rmse", [("3", "3"), ("5", "5")] * 50)
+    pair = compared("rmse", first, second)
+    assert (pytest.approx(math.sqrt(1.25)), pytest.approx(math.sqrt(1.625))) == (pair[0].value, pair[1].value)
+    means = difference(first.moments, second.moments, 0.05)
+    roots = between(*pair, 0.05)
+    assert pytest.approx(means.low / means.difference) == roots.low / roots.difference
+    assert between(*compared("rmse", first, perfect), 0.05).high < 0
+    assert Interval(0.0, 0.0, 0.0) == between(*compared("rmse", perfect, perfect), 0.05)
 
 
 def test_a_business_number_is_the_label_itself() -> None:
