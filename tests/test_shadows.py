@@ -17,6 +17,9 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.monitor.captures import read
+from serving.monitor.values import Complaints, Window
+from serving.objects.local import LocalObjects
 from serving.shadows import MOST_BYTES, MOST_CALLS, Shadow, lot, share
 from serving.watch.metrics import Registry
 from serving.workers.pool import Pool
@@ -286,6 +289,39 @@ def test_asynchronous_calls_are_copied(place: Place) -> None:
     assert b"plain:hello" == answer.read_bytes()
     place.server.eventually(lambda: ["hello mine"] == place.noted("late"))
     place.eventually(1, lambda: place.count("shadow_pairs_total", "later", "late"))
+
+
+def test_what_is_captured_of_a_copy_can_be_joined_with_the_call(place: Place, tmp_path: Path) -> None:
+    """Production and shadow each write under their own name, of the same calls, with the same ids."""
+    capture = {
+        "InitialSamplingPercentage": 50,
+        "DestinationS3Uri": "s3://captures/here",
+        "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+        "CaptureContentTypeHeader": {"CsvContentTypes": ["text/plain"]},
+    }
+    place.make("written", shadow(place.does("writes")), DataCaptureConfig=capture)
+    for number in range(20):
+        named = {"InferenceId": f"i{number}"} if number % 2 else {}
+        place.runtime.invoke_endpoint(EndpointName="written", Body=f"b{number}", ContentType="text/plain", **named)
+    objects, data = LocalObjects(place.server.data_dir / "s3", tmp_path), place.server.data_dir
+
+    def records(variant: str) -> dict[str, tuple[str, str]]:
+        window = Window(0.0, math.inf)
+        found = read(objects, data / "capture", "s3://captures/here", "written", window, Complaints(), (variant,))
+        sides = ((one.key, one.input, one.output) for one in found)
+        return {key: (asked.data, told.data) for key, asked, told in sides if asked and told}
+
+    def both() -> bool:
+        calls, copies = records("plain"), records("writes")
+        return 0 < len(calls) == place.count("data_capture_records_total", "written", "plain") and len(calls) == len(
+            copies
+        )
+
+    place.server.eventually(both)
+    calls, copies = records("plain"), records("writes")
+    assert calls.keys() == copies.keys()
+    assert {key: (asked, f"plain:{asked}") for key, (asked, _) in copies.items()} == calls
+    assert {"shadow"} == {told for _, told in copies.values()}
 
 
 def test_a_restart_brings_shadows_back_and_waits_for_none(tmp_path: Path) -> None:
