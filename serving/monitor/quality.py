@@ -144,7 +144,8 @@ def _deviated(metrics: Callable[[Any], Values], rows: int, seed: int) -> Documen
     if rows >= LEAST_ROWS:
         dice = np.random.default_rng(seed)
         drawn = [metrics(np.sort(dice.permutation(rows)[: int(rows * SHARE)])) for _ in range(SAMPLES)]
-        deviations = {name: float(np.std([one[name] for one in drawn])) for name in values}
+        with np.errstate(invalid="ignore"):  # of an infinite value there is none
+            deviations = {name: float(np.std([one[name] for one in drawn])) for name in values}
     return {
         name: {"value": _plain(value), "standard_deviation": _plain(deviations.get(name, math.nan))}
         for name, value in values.items()
@@ -282,16 +283,17 @@ def _part(found: Classes, rows: Any) -> Classes:
 
 
 def _regression(truth: Any, said: Any) -> Values:
-    """Errors and the coefficient of determination, which two rows at least have."""
+    """Errors and the coefficient of determination, which two rows at least have. What no float holds is infinite."""
     from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-    squared = float(mean_squared_error(truth, said))
-    return {
-        "mae": float(mean_absolute_error(truth, said)),
-        "mse": squared,
-        "rmse": math.sqrt(squared),
-        "r2": float(r2_score(truth, said)) if len(truth) > 1 else math.nan,
-    }
+    with np.errstate(over="ignore", invalid="ignore"):
+        squared = float(mean_squared_error(truth, said))
+        return {
+            "mae": float(mean_absolute_error(truth, said)),
+            "mse": squared,
+            "rmse": math.sqrt(squared),
+            "r2": float(r2_score(truth, said)) if len(truth) > 1 else math.nan,
+        }
 
 
 class _Cells(NamedTuple):
