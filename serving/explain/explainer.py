@@ -19,12 +19,14 @@ import numpy as np
 
 from serving.endpoint import Directory, Endpoint, answer
 from serving.errors import InvocationTimedOut, ObjectMissing, PredictionFailed, ValidationError
-from serving.explain import answers, coalitions, expressions, kernel, outputs, players, records, settings
+from serving.explain import answers, coalitions, expressions, kernel, outputs, players, records, settings, trees
 from serving.explain.answers import Explained, Subject
+from serving.explain.forests import Forests
 from serving.explain.model import Model, Pattern
 from serving.explain.players import Feature
 from serving.explain.records import Cell
 from serving.explain.settings import Explainer
+from serving.explain.trees import Leaves
 from serving.objects import ObjectStore
 from serving.types import Invocation
 from serving.watch.metrics import Registry
@@ -34,18 +36,22 @@ from serving.workers.pool import TIMED_OUT
 _AT_ONCE = 4
 #: Synthetic records for one record, and players in it.
 _MOST_ROWS, _MOST_PLAYERS = 500_000, 1000
+#: Steps to leaves, of all rows of the baseline together: some seconds. A model that takes more is asked.
+_MOST_STEPS = 200_000_000
 _LARGEST_BASELINE = 2**24
 _MOST_BASELINES = 64
 
 
 class Game(NamedTuple):
-    """What the records of one call are compared with, and by whom. ``types``: of the features, empty without text."""
+    """What the records of one call are compared with, and by whom. ``types``: of the features, empty without text;
+    ``leaves``: of a model whose trees add up to what is explained."""
 
     made: Explainer
     model: Model
     form: records.Form
     baseline: list[list[Cell]]
     types: tuple[str, ...]
+    leaves: Leaves | None
 
 
 class Explainers:
@@ -56,6 +62,7 @@ class Explainers:
         self._objects = objects
         self._registry = registry
         self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._forests = Forests()
         self._baselines: dict[tuple[str, str, str, str], list[list[Cell]]] = {}
 
     async def explain(self, args: Mapping[str, Any], payload: bytes) -> tuple[Any, bytes]:
@@ -115,7 +122,12 @@ class Explainers:
         template = settings.template_of(made) if subject.read.kind == records.LINES else ""
         form = records.form_of(subject.read, template, settings.FEATURES)
         model = Model(endpoint, Pattern(_invocation(args, began), form), made)
-        return Game(made, model, form, records.alike(rows, subject.read.kind), settings.types_of(made, rows))
+        types, leaves = settings.types_of(made, rows), None
+        if not types and not args["component"]:
+            leaves = await self._forests.find(endpoint.target(args["variant"]), args["target_model"])
+        if leaves is not None and not trees.adds_up(leaves, made.logit, len(rows)):
+            leaves = None
+        return Game(made, model, form, records.alike(rows, subject.read.kind), types, leaves)
 
     def _baseline(self, made: Explainer) -> list[list[Cell]]:
         """The baseline's rows; an object is read again when it has changed. Blocks. Raises ``ValidationError``."""
@@ -195,8 +207,27 @@ async def _explained(game: Game, subject: Subject, wanted: Sequence[bool]) -> li
         features = players.features(row, game.types, game.made.granularity)
         if base is None or game.types:
             base = await _base(game, features)
-        told.append(await _values(game, features, prediction, base))
+        found = await asyncio.to_thread(_by_trees, game, row, prediction, base)
+        told.append(Explained(features, *found) if found else await _values(game, features, prediction, base))
     return told
+
+
+def _by_trees(
+    game: Game, row: list[Cell], prediction: np.ndarray, base: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Values and base of a record by its model's own trees, if these predict what the model does: float64 [features, 1]
+    and [1]. A model of trees may answer with something else than their sum; then it is asked like any other."""
+    if game.leaves is None or game.leaves.feature.size * len(game.baseline) > _MOST_STEPS:
+        return None
+    numbers = trees.numbers([row, *game.baseline])
+    if numbers is None or numbers.shape[1] != game.leaves.columns or len(prediction) != 1:
+        return None
+    start = np.array([trees.predicted(game.leaves, numbers[1:])])
+    end = np.array([trees.predicted(game.leaves, numbers[:1])])
+    link = kernel.logit if game.made.logit else kernel.identity
+    if not trees.same(end, link(prediction)) or not trees.same(start, link(base)):
+        return None
+    return trees.attributions(game.leaves, numbers[0], numbers[1:])[:, None], start
 
 
 async def _base(game: Game, features: tuple[Feature, ...]) -> np.ndarray:

@@ -65,7 +65,7 @@ class Converted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Forest:
+class Forest:
     """All nodes of all trees, one array entry a node; the leaves listed apart. Node ids count within their tree."""
 
     tree: np.ndarray
@@ -84,6 +84,19 @@ def convert(booster_json: bytes) -> Converted | None:
 
     Raises KeyError, TypeError or ValueError on JSON that is not an XGBoost model.
     """
+    read = read_forest(booster_json)
+    if read is None:
+        return None
+    forest, transform, columns, groups = read
+    splits = ~forest.leaf
+    return Converted(
+        _model(forest, groups, columns, transform), columns, groups, forest.feature[splits], forest.value[splits]
+    )
+
+
+def read_forest(booster_json: bytes) -> tuple[Forest, str, int, int] | None:
+    """The nodes of a booster saved as JSON, what becomes of their sum (identity, sigmoid, softmax, exp), and how many
+    columns and outputs it has; None for what this module does not know. Raises as ``convert``."""
     learner = orjson.loads(booster_json)["learner"]
     objective = OBJECTIVES.get(learner["objective"]["name"])
     parameters = learner["learner_model_param"]
@@ -94,12 +107,7 @@ def convert(booster_json: bytes) -> Converted | None:
     groups = max(1, int(parameters["num_class"]))
     columns = int(parameters["num_feature"])
     forest = _forest(booster["model"], _base_margins(parameters["base_score"], groups, to_margin))
-    if forest is None:
-        return None
-    splits = ~forest.leaf
-    return Converted(
-        _model(forest, groups, columns, transform), columns, groups, forest.feature[splits], forest.value[splits]
-    )
+    return None if forest is None else (forest, transform, columns, groups)
 
 
 def _base_margins(text: str, groups: int, to_margin: Callable[[np.float32], np.float32]) -> np.ndarray:
@@ -108,7 +116,7 @@ def _base_margins(text: str, groups: int, to_margin: Callable[[np.float32], np.f
     return np.resize(np.array(scores, np.float32), groups)
 
 
-def _forest(model: Mapping[str, Any], base: np.ndarray) -> _Forest | None:
+def _forest(model: Mapping[str, Any], base: np.ndarray) -> Forest | None:
     """The base margins go in as trees of one leaf, ahead of the others: XGBoost adds in that order, and float sums keep
     their last digit only in the same order."""
     trees, groups = model["trees"], model["tree_info"]
@@ -121,7 +129,7 @@ def _forest(model: Mapping[str, Any], base: np.ndarray) -> _Forest | None:
         if int(tree["tree_param"].get("size_leaf_vector", "1")) > 1:
             return None
         parts.append(_tree(tree, number, group))
-    return _Forest(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return Forest(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _lone_leaf(group: int, value: float) -> tuple[np.ndarray, ...]:
@@ -130,7 +138,7 @@ def _lone_leaf(group: int, value: float) -> tuple[np.ndarray, ...]:
 
 
 def _tree(tree: Mapping[str, Any], number: int, group: int) -> tuple[np.ndarray, ...]:
-    """One tree's columns of ``_Forest``. Nodes that pruning cut off stay in XGBoost's arrays: keep the reachable."""
+    """One tree's columns of ``Forest``. Nodes that pruning cut off stay in XGBoost's arrays: keep the reachable."""
     left, right = np.array(tree["left_children"], np.int64), np.array(tree["right_children"], np.int64)
     reached = [0]
     for index in reached:  # grows while it is walked: breadth first
@@ -155,7 +163,7 @@ def _tree(tree: Mapping[str, Any], number: int, group: int) -> tuple[np.ndarray,
     )
 
 
-def _model(forest: _Forest, groups: int, columns: int, transform: str) -> bytes:
+def _model(forest: Forest, groups: int, columns: int, transform: str) -> bytes:
     leaf = forest.leaf
     ensemble = onnx_bytes.node(
         "TreeEnsembleRegressor",

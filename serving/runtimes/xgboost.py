@@ -236,6 +236,16 @@ def from_bytes(data: bytes, threads: int) -> XGBoostModel:
         raise
 
 
+def as_json(data: bytes) -> bytes:
+    """A booster's serialised form, whichever it is, in XGBoost's JSON schema. Raises LoadFailed."""
+    booster = Booster()
+    try:
+        booster.load(data)
+        return booster.to_json()
+    finally:
+        booster.free()
+
+
 @functools.cache
 def _library() -> ctypes.CDLL:
     lib = open_library("xgboost", "libxgboost.so")

@@ -236,6 +236,7 @@ class Loader:
         fetched = self._disk.fetch(path)
         artifact = artifacts.recognise(fetched)
         artifacts.check_allowed(artifact, plan.allow_code)
+        entry.format, entry.file = artifact.format, artifact.file
         if fetched != path:
             if artifact.format == "script":  # its code may open files of its folder at any time
                 self._disk.pin(fetched)

@@ -38,8 +38,8 @@ _NOT_REMEMBERED = (RequestRefused, ModelNotReady)
 class Entry:
     """One model. ``bytes`` is the reservation while it loads, the measurement after (``bytes_was``, once it
     has left); ``pins`` count batches in it; ``pace`` is what its calls have cost of late; ``key`` its name
-    in the worker's cell; ``source`` names its artifact's exact version; ``pinned`` is the folder on disk that must stay
-    while the model lives."""
+    in the worker's cell; ``source`` names its artifact's exact version, ``format`` and ``file`` what it was loaded
+    from; ``pinned`` is the folder on disk that must stay while the model lives."""
 
     name: str
     state: str
@@ -56,6 +56,8 @@ class Entry:
     pace: Pace = field(default_factory=Pace)
     key: int = 0
     source: str = ""
+    format: str = ""
+    file: Path | None = None
     bytes_was: int = 0
     pinned: Path | None = None
 

@@ -1,4 +1,5 @@
-"""The container multi-model API inside a worker: list, load and unload models, each answered when it is done.
+"""The container multi-model API inside a worker: list, load and unload models, each answered when it is done. And what
+a model was loaded from, for those who want to look into it themselves (``explain/forests.py``).
 
 All methods are called with the worker's lock held.
 """
@@ -45,10 +46,18 @@ class Operations:
                 for entry in self._cache.ready(name)
             ]
             self._reply((connection, request.id), {"models": models})
+        elif request.meta == b"file":
+            self._reply((connection, request.id), self._file(name))
         elif request.meta == b"unload":
             self._unload((connection, request.id), name)
         elif request.meta == b"load":
             self._want((connection, request.id), name)
+
+    def _file(self, name: str) -> dict[str, str]:
+        entry = self._cache.get(name)
+        if entry is None or entry.state != READY or entry.file is None:
+            return {}
+        return {"format": entry.format, "file": str(entry.file)}
 
     def _want(self, asker: _Asker, name: str) -> None:
         entry, start = self._cache.want(name, time.monotonic())

@@ -520,8 +520,8 @@ class Pool:
     # -- the multi-model API --------------------------------------------------------------------------------------
 
     async def operate(self, operation: str, model: str, patience: float) -> list[dict[str, Any]]:
-        """Ask workers to ``list``, ``load`` or ``unload``: the model's home for ``load``, every worker otherwise.
-        Raises the worker's error."""
+        """Ask workers to ``list``, ``load`` or ``unload``, or for the ``file`` of a model: the model's home for
+        ``load``, every worker otherwise. Raises the worker's error."""
         if not self.ready:
             raise self._unavailable()
         home = [self._choose(self.ready, Invocation("", b"", "", "", "", 0.0, target_model=model))]
