@@ -128,9 +128,14 @@ async def invoke(front: Front, request: Request) -> Response:
     identity = invocations.authorise(front, route, target_of(request), headers, body)
     head = invocations.read_head(route, dict(headers), version=request.scope["http_version"])
     preferred = async_invocations.preference(headers)
-    if preferred is not None and async_invocations.may_be_deferred(head):
+    if preferred is not None and async_invocations.may_be_deferred(head) and not _is_explained(front, head):
         return await async_routes.invoke_later(front, request, head, preferred, identity)
     return await _invoke(front, request, head, body)
+
+
+def _is_explained(front: Front, head: invocations.Head) -> bool:
+    """Explanations come at once or not at all (RFC 7240: a preference may be ignored)."""
+    return front.directory.get(head.route.endpoint).explainer is not None
 
 
 async def _invoke(front: Front, request: Request, head: invocations.Head, body: bytes) -> Response:
