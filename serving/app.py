@@ -133,7 +133,7 @@ class _Control:
         artifacts = open_store(settings, named_paths(document))
         self._endpoints = Endpoints(self._supervisor, artifacts, self._thread, self._changed, self._known)
         self._transforms = Transforms(self._supervisor, artifacts, self._thread, self._changed, self._known)
-        self._monitoring = Monitoring(self._thread, self._monitors.run, self._registry, self._changed)
+        self._monitoring = Monitoring(self._thread, self._monitor, self._registry, self._changed)
         self._api = ControlApi(
             settings, self._thread, Drivers(self._endpoints, self._transforms, self._monitoring, self._capture_stopped)
         )
@@ -169,6 +169,12 @@ class _Control:
 
     def _capture_stopped(self, name: str) -> bool:
         return capturing.is_stopped(metrics.snapshot(self._run_dir / "metrics"), name)
+
+    async def _monitor(self, task: str, args: Mapping[str, Any], seconds: float) -> Any:
+        """Run a task for a schedule, and have there what it needs."""
+        if args["Definition"]["Type"] == "ModelExplainability":
+            await self._children.there("explain")
+        return await self._monitors.run(task, args, seconds)
 
     async def _raise_up(self, document: Document) -> None:
         """What is declared and what is stored come up, and every front knows. Raises ``ServingError`` when something

@@ -18,14 +18,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from serving.errors import InternalFailure, ServiceUnavailable, ServingError
 from serving.link import settings_of
-from serving.monitor.tasks import Means, find
+from serving.monitor.tasks import Attributed, Means, find
 from serving.objects import open_objects
 from serving.watch.logs import configure as configure_logs
 
@@ -68,13 +69,28 @@ def answer(plan: Mapping[str, Any]) -> dict[str, Any]:
 def means(plan: Mapping[str, Any]) -> Means:
     """What a task may use, by the plan. Raises ``ServingError``."""
     settings, run_dir = settings_of(plan["settings"]), Path(plan["run_dir"])
+    explainer = run_dir / "explain.sock"
     return Means(
         settings,
         open_objects(settings),
         staging=settings.data_dir / "capture",
         metrics_folder=run_dir / "metrics",
-        explainer=run_dir / "explain.sock",
+        explainer=explainer,
+        attributions=partial(_attributions, explainer),
     )
+
+
+def _attributions(
+    socket: Path,
+    endpoint: str,
+    variant: str,
+    calls: Sequence[tuple[bytes, str, str, str]],
+    config: Mapping[str, Any] | None,
+) -> Attributed:
+    """Ask the explain process (``tasks.Attributions``)."""
+    from serving.explain.asking import Asked, attributions
+
+    return attributions(socket, endpoint, variant, [Asked(*call) for call in calls], config)
 
 
 def _refusal(error: ServingError) -> dict[str, Any]:

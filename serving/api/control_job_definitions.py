@@ -69,6 +69,10 @@ def check_definition(job_input: Body, app: Body, definition: Body) -> None:
         raise ValidationError("Give either EndpointInput or BatchTransformInput.")
     if definition["Type"] in ("ModelQuality", "ModelBias") and "GroundTruth" not in definition:
         raise ValidationError("GroundTruthS3Input has no S3Uri: this monitor needs labels.")
+    if definition["Type"] == "ModelExplainability" and "Batch" in definition:
+        raise ValidationError("BatchTransformInput has no endpoint whose predictions could be explained.")
+    if definition["Type"] == "ModelQuality" and "ProblemType" not in definition:
+        raise ValidationError("ModelQualityAppSpecification has no ProblemType: its metrics depend on it.")
     _check_app(app)
     _check_urls(definition)
     given = executions.input_of(definition)
