@@ -295,7 +295,8 @@ class History:
         if at < 0 or len(self.samples[at].rows) <= self._most + 1:
             return
         old, now = self.samples[at], self.samples[-1].rows
-        by_calls = sorted(old.rows, key=lambda one: now.get(one, NOTHING)["calls"] - old.rows[one]["calls"])
+        others = [one for one in old.rows if one != SERVER]
+        by_calls = sorted(others, key=lambda one: now.get(one, NOTHING)["calls"] - old.rows[one]["calls"])
         busy = {SERVER, *by_calls[-self._most :]}
         self.samples[at] = old._replace(rows={one: row for one, row in old.rows.items() if one in busy})
 
