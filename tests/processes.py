@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 from tests.server import Server
@@ -36,3 +39,11 @@ def processes(server: Server, marker: str) -> list[int]:
         if marker.encode() in line:
             found.append(pid)
     return found
+
+
+def kill_all(server: Server) -> None:
+    """Every process of a server at once."""
+    for pid in (server.process.pid, *children(server.process.pid)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    server.process.wait(30)

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.batch import Batch
-from tests.processes import children, processes
+from tests.processes import kill_all, processes
 from tests.server import Server, serve
 
 LINE = "x" * 1000
@@ -27,13 +27,6 @@ def checkpoint(server: Server) -> int:
         return 0
     found = re.search(r'"part":(\d+)', rows[0][0] or "") if rows else None
     return int(found[1]) if found else 0
-
-
-def kill_all(server: Server) -> None:
-    """Every process of a server at once."""
-    for pid in (server.process.pid, *children(server.process.pid)):
-        os.kill(pid, signal.SIGKILL)
-    server.process.wait(30)
 
 
 def test_a_job_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ class _Waiting(NamedTuple):
     done: asyncio.Future[None]
 
 
-def object_name(root: str, endpoint: str, moment: float, id: str) -> str:
-    """The URL of labels of an endpoint that were collected at ``moment``, epoch seconds."""
-    hour = time.strftime("%Y/%m/%d/%H/%M-%S", time.gmtime(moment))
-    return f"{root.rstrip('/')}/{endpoint}/{hour}-{int(moment * 1000) % 1000:03d}-{id}.jsonl"
+def object_name(root: str, endpoint: str, moment: int, id: str) -> str:
+    """The URL of labels of an endpoint that were collected at ``moment``, milliseconds since the epoch."""
+    second = time.strftime("%Y/%m/%d/%H/%M-%S", time.gmtime(moment // 1000))
+    return f"{root.rstrip('/')}/{endpoint}/{second}-{moment % 1000:03d}-{id}.jsonl"
 
 
 class Collector:
@@ -44,7 +44,7 @@ class Collector:
         self._waiting: dict[str, list[_Waiting]] = {}
         self._writers: set[asyncio.Task[None]] = set()
         self._held = 0
-        self._last = 0.0
+        self._last = 0
 
     async def keep(self, endpoint: str, lines: bytes) -> None:
         """Returns when these records, whole lines, are in the store. Raises ``ServiceUnavailable`` when it cannot have
@@ -80,7 +80,7 @@ class Collector:
 
     async def _put(self, endpoint: str, lines: bytes) -> str | None:
         """Write one object. Returns why it could not be."""
-        self._last = moment = max(self._now(), self._last + 0.001)
+        self._last = moment = max(int(self._now() * 1000), self._last + 1)
         url = object_name(self._settings.ground_truth, endpoint, moment, str(uuid.uuid4()))
         try:
             await asyncio.to_thread(self._blocking_put, url, lines)
