@@ -81,7 +81,8 @@ def _export(lines: Iterator[bytes], path: Path) -> int:
         written = to_parquet(lines, fresh) if path.suffix == ".parquet" else _to_file(lines, fresh)
         fresh.replace(path)
     except OSError as error:
-        raise ConfigError(f"Cannot write {path}: {error.strerror or error}.") from None
+        why = os.strerror(error.errno) if error.errno else str(error)  # pyarrow's own words are long
+        raise ConfigError(f"Cannot write {path}: {why}.") from None
     finally:
         with suppress(OSError):
             os.unlink(fresh)  # noqa: PTH108  # gone when all went well

@@ -110,7 +110,9 @@ class Publisher:
     def _try(self, one: Finished) -> None:
         try:
             self._put(one.path)
-        except (ServingError, OSError) as error:
+        except Exception as error:
+            if not isinstance(error, ServingError | OSError):
+                log.exception("a file of captured calls could not be published")
             if one.path.exists():
                 self._later(one, error)
                 return

@@ -41,7 +41,7 @@ MOST_STAGED = 2**30
 _GATHER_SECONDS = 0.2
 _HURRY = 4 * 2**20
 #: Files that may be open at once.
-_MOST_OPEN = 256
+_MOST_OPEN = 4096
 #: Disks are looked at so often while records come, and dead processes' files looked for.
 _LOOK_SECONDS, _ADOPT_SECONDS = 1.0, 60.0
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -27,7 +27,8 @@ class Parts:
     once it is out of the way."""
 
     __slots__ = (
-        "_call", "_channel", "_early", "_end", "_owed", "_result", "_seconds", "_take", "_taps", "_unspent", "_until"
+        "_call", "_channel", "_early", "_end", "_over", "_owed", "_result", "_seconds", "_take", "_taps", "_unspent",
+        "_until",
     )  # fmt: skip
 
     def __init__(self, channel: Channel, call: Call, first: int, now: float) -> None:
@@ -43,6 +44,7 @@ class Parts:
         self._take: Take | None = None
         self._end: End | None = None
         self._taps: tuple[tuple[Take, Over], ...] = ()
+        self._over = False
         call.invocation = call.invocation._replace(body=b"")  # nobody will need it again
         self._set_deadline(now)
 
@@ -80,9 +82,13 @@ class Parts:
     def tap(self, take: Take, end: Over) -> None:
         """Have ``take`` see each part that comes from now on, and ``end`` that no more will, or that nobody wants
         them. The consumer's pace is not changed by it."""
-        self._taps += ((take, end),)
+        if self._over:
+            end()
+        else:
+            self._taps += ((take, end),)
 
     def _tell_taps(self) -> None:
+        self._over = True
         taps, self._taps = self._taps, ()
         for _, end in taps:
             end()
