@@ -24,6 +24,7 @@ from loadtests.workloads import control
 from loadtests.workloads.base import Bench
 from loadtests.workloads.capture import capture
 from loadtests.workloads.convnet import convnet
+from loadtests.workloads.drift import drift
 from loadtests.workloads.queue import queue
 from loadtests.workloads.rows import many_rows, one_row
 from loadtests.workloads.start import start
@@ -46,6 +47,7 @@ WORKLOADS: dict[str, Callable[[Bench], list[Figure]]] = {
     "queue": queue,
     "transform": transform,
     "transform-small": transform_small,
+    "drift": drift,
 }
 _ARTIFACTS = ROOT / "models" / "artifacts"
 _QUICK = (3, 1)  # rounds, seconds a side in each
