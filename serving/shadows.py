@@ -1,14 +1,16 @@
 """Shadow variants: who gets a copy of a call, how many at a time, and what both answers' times tell (``behaviour/02``).
 
-The caller's answer comes from production alone. When a production variant has taken a call, a copy of it goes into a
-bounded queue, which is emptied between the turns of the event loop: a few copies at a time, always after the calls of
-that turn are on their way. A shadow holds at most ``MOST_CALLS`` copies and ``MOST_BYTES`` of their bodies; what comes
-while it is full is dropped and counted. So a shadow that is slow, hangs, crashes or has gone costs production neither
-time nor memory nor room in its queue, and nobody hears of it but those who look on (data capture, tracing), who see the
-copy under the shadow's name with the request id and inference id of the call.
+The caller's answer comes from production alone. When that is on its way (on few cores, not a moment before: a copy that
+ran beside its own call would slow it down) a copy of the call goes into a bounded queue, which is emptied between the
+turns of the event loop, a few copies at a time. The copy of a call whose caller has left before is not made. A shadow
+holds at most ``MOST_CALLS`` copies and ``MOST_BYTES`` of their bodies; what comes while it is full is dropped and
+counted. So a shadow that is slow, hangs, crashes or has gone costs production neither time nor memory nor room in its
+queue, and nobody hears of it but those who look on (data capture, tracing), who see the copy under the shadow's name
+with the request id and inference id of the call.
 
-Copies are plain calls: of a streamed call too, whose copy is answered whole. Calls of a session are not copied: the
-state they speak of is in one production worker. Nor are calls that are tried again after they had ended a worker.
+Copies are plain calls: of a streamed call too, whose copy leaves with the first part and is answered whole. Calls of a
+session are not copied: the state they speak of is in one production worker. Nor are calls that are tried again after
+they had ended a worker.
 
 Of each call that both answered plainly, the difference d of their times (from acceptance to the whole answer) is kept
 as moments: n, the sums P and S of production's and the shadow's seconds, and Q, the sum of d². Then with
@@ -20,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -120,15 +123,14 @@ class Shadow:
 class Copy:
     """One call's copy for one shadow."""
 
-    __slots__ = ("_invocation", "_moments", "_production", "_shadow", "_took")
+    __slots__ = ("_invocation", "_moments", "_production", "_shadow")
 
-    def __init__(self, shadow: Shadow, invocation: Invocation, moments: Moments | None) -> None:
-        """``moments``: where the pair is counted; None where the two times would not say the same."""
+    def __init__(self, shadow: Shadow, invocation: Invocation, production: float | None, moments: Moments) -> None:
+        """``production``: the seconds that it took there; None where no shadow's could be compared with them."""
         self._shadow = shadow
         self._invocation = invocation
+        self._production = production
         self._moments = moments
-        self._production: float | None = None
-        self._took: float | None = None
 
     def enter(self) -> bool:
         """Has the shadow room? If not, that is counted."""
@@ -156,18 +158,8 @@ class Copy:
 
     def _answered(self, result: Reply | ServingError) -> None:
         self._shadow.leave(len(self._invocation.body))
-        if isinstance(result, Reply):
-            self._took = result.total
-            self._compare()
-
-    def production_took(self, seconds: float) -> None:
-        """Production has answered the call that this is a copy of."""
-        self._production = seconds
-        self._compare()
-
-    def _compare(self) -> None:
-        if self._moments is not None and self._production is not None and self._took is not None:
-            self._moments.add(self._production, self._took)
+        if isinstance(result, Reply) and self._production is not None:
+            self._moments.add(self._production, result.total)
 
 
 class Shadows:
@@ -187,18 +179,22 @@ class Shadows:
     def submit(
         self, target: Pool | Chain, invocation: Invocation, done: Done, observers: tuple[Observer, ...]
     ) -> Ticket:
-        """Give a call to the production variant ``target``, whose answer is for ``done``, and copies of it to the
+        """Give a call to the production variant ``target``, whose answer is for ``done``, and then copies of it to the
         shadows whose lot it is; these are looked at by ``observers``. Raises what production refuses with."""
         chosen = self._chosen(invocation)
         if not chosen:
             return target.submit(invocation, done)
-        copies = _copies(chosen, invocation, target.variant)
-        ticket = target.submit(invocation, _telling(done, copies))
-        waiting = bool(self._queue)
-        self._queue.extend((copy, observers) for copy in copies if copy.enter())
-        if self._queue and not waiting:
-            self._loop.call_soon(self._send)
-        return ticket
+        patience, variant = invocation.deadline - time.monotonic(), target.variant
+
+        def answered(result: Reply | ServingError) -> None:
+            done(result)
+            took = result.total if isinstance(result, Reply) and not invocation.stream_seconds else None
+            whole = _plain(invocation, patience)
+            self._take(
+                [(Copy(one, whole, took, one.moments(variant)), observers) for one in chosen if one in self._all]
+            )
+
+        return target.submit(invocation, answered)
 
     def _chosen(self, invocation: Invocation) -> Sequence[Shadow]:
         if invocation.session_id or invocation.strikes or not self._all:
@@ -209,6 +205,12 @@ class Shadows:
         mine = lot(invocation.request_id)
         return [one for one in self._all if mine < one.share]
 
+    def _take(self, copies: Iterable[tuple[Copy, tuple[Observer, ...]]]) -> None:
+        waiting = bool(self._queue)
+        self._queue.extend(one for one in copies if one[0].enter())
+        if self._queue and not waiting:
+            self._loop.call_soon(self._send)
+
     def _send(self) -> None:
         for _ in range(min(_AT_ONCE, len(self._queue))):
             copy, observers = self._queue.popleft()
@@ -217,22 +219,8 @@ class Shadows:
             self._loop.call_soon(self._send)
 
 
-def _copies(shadows: Sequence[Shadow], invocation: Invocation, production: str) -> list[Copy]:
-    """A streamed call's are plain, as long as the stream might take; its time is that of its first part, and is
-    compared with nothing."""
-    seconds = invocation.stream_seconds
-    if seconds:
-        invocation = invocation._replace(stream_seconds=0.0, deadline=invocation.deadline + seconds)
-    return [Copy(one, invocation, None if seconds else one.moments(production)) for one in shadows]
-
-
-def _telling(done: Done, copies: Sequence[Copy]) -> Done:
-    """``done``, after which the copies hear how long it took."""
-
-    def heard(result: Reply | ServingError) -> None:
-        done(result)
-        if isinstance(result, Reply):
-            for copy in copies:
-                copy.production_took(result.total)
-
-    return heard
+def _plain(invocation: Invocation, patience: float) -> Invocation:
+    """The copy of a call: it has as long from now on as the call had (of a streamed one, as the stream had), and its
+    answer is wanted whole."""
+    seconds = patience + invocation.stream_seconds
+    return invocation._replace(deadline=time.monotonic() + seconds, stream_seconds=0.0)
