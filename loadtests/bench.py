@@ -27,6 +27,7 @@ from loadtests.workloads.convnet import convnet
 from loadtests.workloads.drift import drift
 from loadtests.workloads.queue import queue
 from loadtests.workloads.rows import many_rows, one_row
+from loadtests.workloads.shadow import shadow
 from loadtests.workloads.start import start
 from loadtests.workloads.transform import transform, transform_small
 from loadtests.workloads.zoo import many_models, memory
@@ -36,6 +37,7 @@ WORKLOADS: dict[str, Callable[[Bench], list[Figure]]] = {
     "convnet": convnet,
     "many-rows": many_rows,
     "capture": capture,
+    "shadow": shadow,
     "many-models": many_models,
     "memory": memory,
     "start": start,

@@ -1,4 +1,5 @@
-"""The bundled load generator: a process of raw keep-alive connections, each sending its next call on the answer.
+"""The bundled load generator: a process of raw keep-alive connections, each sending its next call on the answer, or,
+if the plan has a pace, when it is due.
 
 ``python -m loadtests.client`` reads a plan (JSON, one object) from stdin and writes its count to stdout. It is used
 where ``wrk`` is absent, and where wrk cannot count what is asked: every status, reconnects, a fixed number of calls.
@@ -33,7 +34,8 @@ _VARIANT = b"\r\nx-amzn-invoked-production-variant:"
 class Plan:
     """What to send to loopback. ``requests`` are whole HTTP/1.1 requests, sent in turn, each connection starting at
     its own place among them. ``seconds`` bounds the run; ``calls`` > 0 bounds what each connection sends. ``tell``:
-    count good answers by the variant and text of each, too."""
+    count good answers by the variant and text of each, too. ``every`` > 0: each connection's calls are due so many
+    seconds apart, whenever answers come, and one that has to be sent late was begun when it was due."""
 
     port: int
     requests: tuple[bytes, ...]
@@ -41,6 +43,7 @@ class Plan:
     seconds: float = 1.0
     calls: int = 0
     tell: bool = False
+    every: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ class Crowd:
         self.deadline = started + self.plan.seconds
         callers = [Caller(self, place) for place in range(self.plan.connections)]
         for caller in callers:
-            caller.open()
+            caller.start()
         await asyncio.wait([self.done], timeout=self.plan.seconds + _GRACE_SECONDS)
         seconds = self.loop.time() - started
         self.lost += sum(caller.abandon() for caller in callers)
@@ -174,12 +177,18 @@ class Caller(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._opening: asyncio.Task[None] | None = None
         self._began = 0.0
+        self._due = 0.0
         self._reset()
 
     def _reset(self) -> None:
         self._buffer = bytearray()
         self._status = self._need = 0
         self._closing = False
+
+    def start(self) -> None:
+        """Connect; with a pace, in one's turn."""
+        plan = self._crowd.plan
+        self._crowd.loop.call_later(plan.every * self._place / plan.connections, self.open)
 
     def open(self) -> None:
         """Connect; the first call leaves when the connection stands."""
@@ -204,13 +213,15 @@ class Caller(asyncio.Protocol):
         """The connection stands: send."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by behaviour only
         self._reset()
+        self._due = time.perf_counter()
         self._send()
 
     def _over(self) -> bool:
         plan = self._crowd.plan
         return bool(plan.calls and self._sent >= plan.calls) or self._crowd.loop.time() >= self._crowd.deadline
 
-    def _send(self) -> None:
+    def _send(self, began: float = 0.0) -> None:
+        """``began``: when, if that was before now."""
         assert self._transport is not None
         if self._over():
             self._leave()
@@ -218,9 +229,23 @@ class Caller(asyncio.Protocol):
             return
         requests = self._crowd.plan.requests
         self._in_flight = True
-        self._began = time.perf_counter()
+        self._began = began or time.perf_counter()
         self._transport.write(requests[(self._place + self._sent) % len(requests)])
         self._sent += 1
+
+    def _wait(self) -> None:
+        """Send the next call: now, or when it is due."""
+        every = self._crowd.plan.every
+        self._due += every
+        pause = self._due - time.perf_counter() if every else 0.0
+        if pause > 0:
+            self._crowd.loop.call_later(pause, self._send_again)
+        else:
+            self._send(self._due if every else 0.0)
+
+    def _send_again(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._send()
 
     def _leave(self) -> None:
         if not self._finished:
@@ -259,7 +284,7 @@ class Caller(asyncio.Protocol):
             assert self._transport is not None
             self._transport.close()  # the server said so; connection_lost opens the next one
         else:
-            self._send()
+            self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """A call in flight is lost with its connection; the next call goes over a new one."""
