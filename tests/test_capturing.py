@@ -192,6 +192,22 @@ def test_a_series_of_containers_is_captured_once(server: Server, sagemaker: Any,
     assert ["1,2", "two:one:1,2"] == [data for _, _, data in sides(record).values()]
 
 
+def test_a_shadows_answer_to_the_same_call_is_captured_beside_productions(
+    server: Server, sagemaker: Any, runtime: Any
+) -> None:
+    """Under its own variant, with the same ids, so that the two can be compared."""
+    make(sagemaker, "shadowed", more={"ShadowProductionVariants": [production("two", name="shadow")]})
+    id = say(runtime, "shadowed", InferenceId="7")
+    found = {one["variant"]: one for one in records(server, "shadowed", 2)}
+    assert {"AllTraffic": "one:1,2", "shadow": "two:1,2"} == {
+        name: sides(one)["endpointOutput"][2] for name, one in found.items()
+    }
+    assert [(id, "7")] * 2 == [
+        (one["eventMetadata"]["eventId"], one["eventMetadata"]["inferenceId"]) for one in found.values()
+    ]
+    assert 1 == len(records(server, "shadowed", 1, "?variant=shadow"))
+
+
 def test_an_asynchronous_call_is_captured_when_it_is_answered(server: Server, sagemaker: Any, runtime: Any) -> None:
     """By the process that answers it, in the same form."""
     output = {"AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": "s3://answers/later"}}}
