@@ -11,6 +11,10 @@ from serving.monitor.outcomes import Metric
 from serving.monitor.sequential import LEAST, Interval
 
 
+#: A difference that takes more calls than that to be certain of is none, as far as one can see.
+_VERY_MANY = 10**6
+
+
 class Action(StrEnum):
     """What one can do. ``KEEP``: the baseline stays, the challenger is no better than it by what counts."""
 
@@ -126,8 +130,8 @@ def _uncertain(facts: Facts) -> str:
     counted = "labelled calls" if facts.metric.labels else "calls"
     if not math.isfinite(facts.gain.low):
         return f"that says nothing yet: each needs {LEAST} {counted} at least"
-    if not math.isfinite(facts.more):
-        return "no difference was seen so far"
+    if facts.more > _VERY_MANY and not facts.effect:
+        return "no difference to speak of was seen so far: wait, or say the smallest that counts (minimum effect)"
     return f"that may be chance: about {_round(facts.more):,} more {counted} tell, if the difference is {seen}"
 
 

@@ -48,7 +48,9 @@ def facts(low: float, high: float, **more: Any) -> Facts:
         (facts(0.001, 0.03, effect=0.02), PROMOTE, "Promote B"),
         (facts(-0.03, -0.01, effect=0.02), ROLL_BACK, "Roll back B"),
         (facts(-math.inf, math.inf), WAIT, "each needs 50 labelled calls at least"),
-        (facts(0.0, 0.0, more=math.inf), WAIT, "no difference was seen so far"),
+        (facts(0.0, 0.0, more=math.inf), WAIT, "no difference to speak of was seen so far"),
+        (facts(-0.1, 0.1, more=2e6), WAIT, "say the smallest that counts (minimum effect)"),
+        (facts(-0.1, 0.1, more=2e6, effect=0.001), WAIT, "about 2,000,000 more labelled calls"),
         (facts(0.01, 0.03, missing="nobody called"), WAIT, "Wait: nobody called."),
     ],
 )
