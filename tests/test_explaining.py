@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.errors import PredictionFailed, ValidationError
-from serving.explain import coalitions, expressions, kernel, outputs, players, records
+from serving.explain import coalitions, expressions, kernel, outputs, players, records, trees
 from serving.explain import settings as explaining
 from serving.explain.settings import Explainer
+from serving.runtimes import trees_to_onnx
 
 Model = Callable[[np.ndarray], np.ndarray]
 
@@ -394,3 +395,81 @@ def test_text_is_seen_in_the_baseline() -> None:
     rows = [["1", "<MASK>"], ["2.5", ""]]
     assert ("numerical", "text") == explaining.types_of(made(TextConfig=_TEXT), rows)
     assert () == explaining.types_of(made(), rows)
+
+
+# --- trees ----------------------------------------------------------------------------------------------------------
+
+
+def forest(objective: str) -> tuple[trees.Leaves, Any, np.ndarray]:
+    """A booster of 6 columns with gaps, its leaves as ours, and rows to explain (float32, NaN = missing)."""
+    import xgboost
+
+    made = dice(3)
+    rows = made.normal(size=(300, 6)).astype(np.float32)
+    rows[made.random(rows.shape) < 0.15] = np.nan
+    target = np.nan_to_num(rows[:, 0] * rows[:, 1]) + np.nansum(rows, 1)
+    if objective == "binary:logistic":
+        target = (target > 0.0).astype(np.float32)
+    booster = xgboost.train(
+        {"max_depth": 5, "objective": objective, "base_score": 0.4, "nthread": 1}, xgboost.DMatrix(rows, target), 20
+    )
+    read = trees_to_onnx.read_forest(bytes(booster.save_raw("json")))
+    assert read is not None
+    nodes, transform, columns, outputs = read
+    assert (6, 1) == (columns, outputs)
+    return trees.leaves(nodes, columns, transform), booster, rows
+
+
+def test_leaves_give_the_values_of_the_kernel() -> None:
+    """Of the margin, against several rows, with missing values in both: all coalitions asked of the booster itself find
+    the same, and so does the shap library's Tree SHAP."""
+    import shap
+
+    leaves, booster, rows = forest("reg:squarederror")
+    row, baseline = rows[200], rows[:7]
+    known = coalitions.coalitions(6, 62, dice())
+    synthetic = np.where(known.masks[:, None, :], row, baseline).reshape(-1, 6)
+    answers = booster.inplace_predict(synthetic).reshape(62, 7, 1).mean(1)
+    own, base = booster.inplace_predict(row[None]), booster.inplace_predict(baseline).mean(keepdims=True)
+    asked = kernel.attributions(known, answers, own, base, kernel.identity, 6)[:, 0]
+    found = trees.attributions(leaves, row, baseline)
+    assert np.abs(asked - found).max() < 1e-5
+    theirs = shap.TreeExplainer(booster, data=baseline, feature_perturbation="interventional")
+    assert np.abs(theirs.shap_values(row[None])[0] - found).max() < 1e-6
+    assert abs(trees.predicted(leaves, row[None]) - own[0]) < 1e-5
+
+
+def test_log_odds_of_one_row_are_the_leaves_sum() -> None:
+    """A probability's log-odds are the margin: of a single baseline row the same values as the kernel's, to what a
+    float32 probability can say."""
+    leaves, booster, rows = forest("binary:logistic")
+    row, baseline = rows[200], rows[:1]
+    known = coalitions.coalitions(6, 62, dice())
+    answers = booster.inplace_predict(np.where(known.masks, row, baseline))[:, None].astype(np.float64)
+    own, base = (booster.inplace_predict(one).astype(np.float64) for one in (row[None], baseline))
+    asked = kernel.attributions(known, answers, own, base, kernel.logit, 6)[:, 0]
+    assert np.abs(asked - trees.attributions(leaves, row, baseline)).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("objective", "logit", "baseline", "expected"),
+    [
+        ("reg:squarederror", False, 9, True),
+        ("reg:squarederror", True, 1, False),
+        ("binary:logistic", True, 1, True),
+        ("binary:logistic", True, 2, False),
+        ("binary:logistic", False, 1, False),
+    ],
+)
+def test_when_leaves_add_up_to_what_is_explained(objective: str, logit: bool, baseline: int, expected: bool) -> None:
+    """Predictions that are sums; log-odds against one row. Probabilities are asked of the model."""
+    leaves, _, _ = forest(objective)
+    assert expected is trees.adds_up(leaves, logit, baseline)
+
+
+def test_cells_as_a_booster_reads_them() -> None:
+    """Empty ones are missing; a text is no number, and then its model is asked."""
+    found = trees.numbers([["1.5", "", "2"], [1, None, True]])
+    assert found is not None
+    assert np.array_equal(np.array([[1.5, np.nan, 2.0], [1.0, np.nan, 1.0]], np.float32), found, equal_nan=True)
+    assert trees.numbers([["a", "1"]]) is None
