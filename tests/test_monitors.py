@@ -20,6 +20,7 @@ from serving.config import Settings
 from serving.errors import ServiceUnavailable, Throttled, ValidationError
 from serving.link import plain
 from serving.monitors import Monitors
+from tests.processes import is_alive
 
 #: A monitor process of a few lines: its task is a statement of Python, which can ``say`` an answer.
 TOY = """
@@ -207,4 +208,4 @@ asyncio.run(go())
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert -signal.SIGKILL == done.returncode
     pid = int(done.stdout)
-    eventually(lambda: gone(pid) or " Z " in Path(f"/proc/{pid}/stat").read_text())
+    eventually(lambda: not is_alive(pid))
