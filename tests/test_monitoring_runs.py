@@ -143,9 +143,17 @@ def report(server: Server, endpoint: str, name: str, file: str) -> Any:
 
 
 def monitor_process(server: Server) -> int:
-    """The pid of the server's monitor process, as soon as there is one."""
-    server.eventually(lambda: bool(processes(server, "serving.monitor_process")))
-    return processes(server, "serving.monitor_process")[0]
+    """The pid of the server's monitor process, as soon as there is one that knows whose it is."""
+
+    def ready() -> list[int]:
+        return [
+            pid
+            for pid in processes(server, "serving.monitor_process")
+            if Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "1000"
+        ]
+
+    server.eventually(lambda: bool(ready()))
+    return ready()[0]
 
 
 # --- data quality -----------------------------------------------------------------------------------------------------
