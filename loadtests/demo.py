@@ -15,6 +15,10 @@ DEMOS = {
         "loadtests.demo_ab:main",
         "two variants, one truly better: traffic, labels, the verdict; and two equal ones",
     ),
+    "drift": (
+        "loadtests.demo_drift:main",
+        "captured calls as in training pass, later ones have their changed columns named",
+    ),
 }
 
 
