@@ -10,7 +10,6 @@ from typing import NamedTuple
 from serving.monitor.outcomes import Metric
 from serving.monitor.sequential import LEAST, Interval
 
-
 #: A difference that takes more calls than that to be certain of is none, as far as one can see.
 _VERY_MANY = 10**6
 

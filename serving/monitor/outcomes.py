@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from serving.errors import ValidationError
@@ -57,7 +58,7 @@ class Arm:
     def add(self, record: Record) -> None:
         """A labelled record; one that says nothing is a complaint."""
         self.labelled += 1
-        labels = label_rows(record.label or "")
+        labels = _labels(record.label or "")
         if self._metric == "business":
             self._mean([number(label) for label in labels], record)
             return
@@ -103,6 +104,12 @@ class Arm:
                 self._complaints.add(f"a score beyond {_MOST_SCORES:,}", record.key)
             else:
                 kept.append(one.score)
+
+
+@lru_cache(maxsize=4096)
+def _labels(text: str) -> tuple[str | None, ...]:
+    """The labels of a call's rows. Few texts come again and again."""
+    return tuple(label_rows(text))
 
 
 def _squared_error(one: Prediction, label: str | None) -> float | None:
