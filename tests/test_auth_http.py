@@ -23,6 +23,8 @@ from botocore.exceptions import ClientError
 from starlette.routing import compile_path
 
 from serving.api import auth, routes
+from serving.client import Server as OwnClient
+from serving.config import Settings
 from tests.raw import Raw, request
 from tests.server import Server, declare, serve, variant
 from tests.toys import COLUMNS, ROW, write_sum_model
@@ -230,6 +232,7 @@ ROUTES = {
     ("GET", "/"): "read",
     ("GET", "/console/data"): "read",
     ("GET", "/console/endpoints/alpha"): "read",
+    ("GET", "/console/endpoints/alpha/calls"): "invoke",
     ("GET", "/console/endpoints/alpha/verdict"): "read",
     ("GET", "/console/endpoints/alpha/shadow-report"): "read",
     ("GET", "/console/static/console.js"): "read",
@@ -252,6 +255,8 @@ ROUTES = {
     ("POST", "/endpoints/alpha/ground-truth"): "invoke",
     ("GET", "/endpoints/alpha/captures"): "manage",
     ("GET", "/endpoints/alpha/verdict"): "read",
+    ("POST", "/endpoints/alpha/drift"): "read",
+    ("POST", "/endpoints/alpha/drift?documents=true"): "manage",
     ("GET", "/endpoints/alpha/shadow-report"): "read",
     ("GET", "/endpoints/alpha/shadow-report?bodies=true"): "manage",
     ("POST", "/models/a%2Fnone.onnx/invoke"): "invoke",
@@ -281,6 +286,16 @@ def test_every_route_asks_for_its_permission(
             if answer.status_code == 403:
                 assert "AccessDeniedException" == answer.headers["x-amzn-errortype"]
                 assert answer.headers["x-amzn-requestid"]
+
+
+def test_our_own_client_signs_what_it_asks_by(server: Server, tmp_path: Path) -> None:
+    """A path with a query, also one whose values need encoding."""
+    key = {"AccessKeyId": "reader", "SecretAccessKey": secret("reader"), "Permissions": KEYS["reader"]}
+    (tmp_path / "keys.json").write_text(json.dumps([key]))
+    asking = OwnClient(server.url, Settings(access_keys=tmp_path / "keys.json"))
+    for query in ("metric=latency", "challenger=a%2Fb&metric=latency", "since=2026-11-21T09%3A00%3A00%2B00%3A00"):
+        answer = asking.send("GET", f"/endpoints/alpha/verdict?{query}", "read")
+        assert answer.status in (200, 400), answer.complaint
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ async def verdict(front: Front, request: Request) -> Response:
     """GET /endpoints/{name}/verdict: every variant's numbers, and what to do. Query: ``metric``, ``baseline``,
     ``challenger`` (again for each), ``since``, ``minimum-effect``, ``alpha``, ``better``, and where in an answer the
     prediction stands: ``inference``, ``probability``, ``threshold``."""
-    row = _row(front, request.path_params["name"])
-    asked = _query(request, _OF_VERDICT)
+    row = endpoint_row(front, request.path_params["name"])
+    asked = query(request, _OF_VERDICT)
     production = {one["name"]: one["weight"] for one in row["variants"]}
     args = {
         "endpoint": row["name"],
@@ -54,8 +54,8 @@ async def shadow_report(front: Front, request: Request) -> Response:
     """GET /endpoints/{name}/shadow-report: how often and how far a shadow's answers differ from production's. Query:
     ``shadow``, ``since``, ``kind``, ``examples`` (how many), ``bodies`` (``true``: with what callers sent; needs
     ``manage``), ``inference``, ``probability``, ``threshold``."""
-    row = _row(front, request.path_params["name"])
-    asked = _query(request, _OF_REPORT)
+    row = endpoint_row(front, request.path_params["name"])
+    asked = query(request, _OF_REPORT)
     args = {
         "endpoint": row["name"],
         "production": [one["name"] for one in row["variants"]],
@@ -102,7 +102,8 @@ def moment(text: str, now: float) -> float:
         raise ValidationError("since is a time (2026-11-21T09:30:00Z), or how long ago (30m, 24h, 7d).") from None
 
 
-def _row(front: Front, name: str) -> Row:
+def endpoint_row(front: Front, name: str) -> Row:
+    """An endpoint's row of the routing table. Raises ``UnknownEndpoint``."""
     for row in front.directory.table["endpoints"]:
         if row["name"] == name:
             found: Row = row
@@ -110,7 +111,7 @@ def _row(front: Front, name: str) -> Row:
     raise UnknownEndpoint(f"Endpoint {name} of account {front.settings.account_id} not found.")
 
 
-def _query(request: Request, known: Sequence[str]) -> dict[str, str]:
+def query(request: Request, known: Sequence[str]) -> dict[str, str]:
     """The query's values; empty ones are as good as none. Raises ``ValidationError`` for what nobody asked for."""
     for name in request.query_params:
         if name not in known:

@@ -21,6 +21,7 @@ from serving.cli.compare import replay, shadow, verdict
 from serving.cli.endpoints import delete, deploy, describe, endpoints, weights
 from serving.cli.label import label
 from serving.cli.load import load
+from serving.cli.monitor import baseline, drift
 from serving.cli.up import up
 from serving.errors import ServiceUnavailable, ServingError
 from serving.terminal import complain
@@ -43,6 +44,8 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     delete,
     verdict,
     shadow,
+    baseline,
+    drift,
     replay,
     check,
     load,
