@@ -39,6 +39,7 @@ from serving.watch.capturing import open_captures
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry
 from serving.watch.observing import Observer
+from serving.watch.slow import SlowCalls
 from serving.watch.tracing import open_tracing
 from serving.workers import memory
 
@@ -177,6 +178,7 @@ class Jobs:
     def __init__(self, plan: Mapping[str, Any]) -> None:
         settings, self._run_dir = settings_of(plan["settings"]), Path(plan["run_dir"])
         registry = Registry(self._run_dir / "metrics", "jobs")
+        registry.slow = self._slow = SlowCalls(registry.path.with_suffix(".slow"))
         self._link = ControlLink(plan["number"])
         self._captures = open_captures(settings, registry, "jobs")
         self._tracing = open_tracing("jobs")
@@ -219,8 +221,10 @@ class Jobs:
     async def _work(self) -> None:
         sweeping = asyncio.create_task(self._directory.sweep_forever())
         opening = asyncio.create_task(self._open_queue())
+        telling = asyncio.create_task(self._slow.flush_forever())
         await self._stopping.wait()
         opening.cancel()
+        telling.cancel()
         if self._open.is_set():
             await self._service.rest()
         if self._server_stops:

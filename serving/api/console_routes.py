@@ -19,8 +19,8 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from serving.api import auth, invocations, verdicts
-from serving.api.console import assets, compared, gathering, pages
+from serving.api import async_routes, auth, invocations, verdicts
+from serving.api.console import assets, compared, gathering, pages, work
 from serving.api.console.facts import find
 from serving.api.console.markup import Html
 from serving.api.front import Front
@@ -33,6 +33,7 @@ _FOREVER, _REVALIDATE = "private, max-age=31536000, immutable", "private, no-cac
 _NUMBER = re.compile(r"[0-9]{1,12}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _LONGEST_QUERY = 63
+_MOST_CALLS = 12
 
 
 async def root(front: Front, request: Request) -> Response:
@@ -112,6 +113,12 @@ async def shadow_report(front: Front, request: Request) -> Response:
     """GET /console/endpoints/{name}/shadow-report: the same of what a shadow variant answers."""
     told = orjson.loads((await verdicts.shadow_report(front, request)).body)
     return _found(front, request, "What a shadow would have answered", compared.shadow(told))
+
+
+async def calls(front: Front, request: Request) -> Response:
+    """GET /console/endpoints/{name}/calls: its newest asynchronous calls, for those who may invoke it."""
+    told = orjson.loads((await async_routes.list_calls(front, request)).body)
+    return _found(front, request, "Newest calls", work.calls(told["AsyncInvocations"][:_MOST_CALLS]))
 
 
 def _found(front: Front, request: Request, heading: str, content: Html) -> Response:

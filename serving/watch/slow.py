@@ -7,6 +7,7 @@ messages: who, where, how long, and the receipt.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import logging
 import math
@@ -102,6 +103,12 @@ class SlowCalls:
         if self._changed:
             self._changed = False
             self._write(self._path)
+
+    async def flush_forever(self) -> None:
+        """The same, for a process that has no other clock."""
+        while True:
+            await asyncio.sleep(1.0)  # the clock
+            self.flush()
 
     def _write(self, path: Path) -> None:
         told = {"slow": [asdict(call) for _, _, call in self._heap], "failed": [asdict(call) for call in self._failed]}

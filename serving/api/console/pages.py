@@ -242,6 +242,7 @@ def endpoint(facts: Facts, row: Row, may_invoke: bool, base: str) -> bytes:
         _charts(charts),
         _try(row, may_invoke, base),
         _compared(row),
+        _later(row) if may_invoke else None,
         section(slow),
         el("div", map(section, [failed, *others]), class_="columns"),
     )
@@ -263,9 +264,17 @@ def _compared(row: Row) -> Html | None:
     return html(placed) if placed else None
 
 
-def _asked(id: str, heading: str, url: str, form: Html | None = None) -> Html:
+def _later(row: Row) -> Html | None:
+    """A place for the newest asynchronous calls, which are for those who may send some."""
+    if not row["asynchronous"]:
+        return None
+    return _asked("calls", "Newest calls", f"/console/endpoints/{row['name']}/calls", follow=True)
+
+
+def _asked(id: str, heading: str, url: str, form: Html | None = None, follow: bool = False) -> Html:
     link = el("p", el("a", "Work it out", href=url), class_="empty")
-    place = el("div", link, data_fetch=url, id=f"{id}-told", aria_live="polite", class_="panel")
+    live = {"data_follow": True} if follow else {"aria_live": "polite"}
+    place = el("div", link, data_fetch=url, id=f"{id}-told", class_="panel", **live)
     head = el("div", el("h2", heading, id=f"{id}-heading"), form, class_="bar")
     return el("section", head, place, id=id, class_="card", aria_labelledby=f"{id}-heading")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from serving.api.console import figures
@@ -44,6 +45,30 @@ def _queue(facts: Facts, name: str) -> Html:
         cell("Failed", figures.number(sums["failed"]), n=True, tone="bad" if sums["failed"] else ""),
         cell("Expired", figures.number(sums["expired"]), n=True),
     )
+
+
+def calls(listed: Sequence[Mapping[str, Any]]) -> Html:
+    """The newest asynchronous calls of an endpoint (``GET /endpoints/{name}/async-invocations``)."""
+    heads = ("Sent", "State", "#Waited", "#Took", "Id", "Why")
+    return table("Newest asynchronous calls", heads, map(_call, listed), "No call has been sent yet.")
+
+
+def _call(one: Mapping[str, Any]) -> Html:
+    sent, started, ended = (one[name] for name in ("CreationTime", "StartTime", "EndTime"))
+    waited = (started or time.time()) - sent if one["Status"] != "Expired" else None
+    return el(
+        "tr",
+        cell("Sent", when(sent)),
+        cell("State", badge(one["Status"])),
+        cell("Waited", _seconds(waited), n=True),
+        cell("Took", _seconds(ended - started if started and ended else None), n=True),
+        cell("Id", el("code", one["Id"], class_="id")),
+        cell("Why", one["FailureReason"] or "", tone="reason"),
+    )
+
+
+def _seconds(value: float | None) -> str:
+    return figures.milliseconds(None if value is None else 1000 * max(0.0, value))
 
 
 def _job(facts: Facts, one: Mapping[str, Any]) -> Html:

@@ -118,6 +118,7 @@
       take(told);
       show(told.panels);
       draw(false);
+      for (const place of document.querySelectorAll("[data-follow]")) fetched(place, place.dataset.fetch);
       pause = told.next;
       state.fails = 0;
       tell("Live", "on");
@@ -192,13 +193,15 @@
 
   // -- what is worked out on request: verdicts, shadow reports ---------------------------------------------------------
   async function fetched(place, url) {
-    place.setAttribute("aria-busy", "true");
+    if (!place.hasAttribute("data-follow")) place.setAttribute("aria-busy", "true");
     try {
       const answer = await fetch(url, { headers: { Accept: "text/vnd.serving.part" } });
       const text = await answer.text();
       if (!answer.ok) throw new Error(JSON.parse(text).Message);
-      place.innerHTML = text;
-      local(place);
+      const fresh = document.createElement("div");
+      fresh.innerHTML = text;
+      local(fresh);
+      become.children(place, fresh);
     } catch (error) {
       place.textContent = error instanceof TypeError || !error.message ? "This could not be worked out now." : error.message;
     }
