@@ -49,6 +49,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             "DataCaptureConfig": CAPTURE,
         },
         {"EndpointConfigName": "plain", "ProductionVariants": [a, b]},
+        {"EndpointConfigName": "candidate", "ProductionVariants": [variant("one", "A")]},
     ]
     endpoints = [
         {"EndpointName": one["EndpointConfigName"], "EndpointConfigName": one["EndpointConfigName"]} for one in configs
@@ -199,6 +200,15 @@ def test_the_shadow_command_shows_the_worst_examples(server: Server) -> None:
     assert "the same number in 0.00% of 60 calls" in text
     assert "shadowed-59" in text and "shadowed-58" in text and "shadowed-57" not in text
     assert serving("shadow", "ab", "--url", server.url).returncode == 1
+
+
+def test_what_an_endpoint_captured_is_replayed(server: Server) -> None:
+    """Its production calls, not the shadow's copies of them, to a candidate that answers the same."""
+    limits = ("--fail-below-agreement", "1", "--fail-above-error", "0")
+    done = serving("replay", "shadowed", "--to", "candidate", "--rate", "max", *limits, "--json", "--url", server.url)
+    assert 0 == done.returncode, done.stderr
+    told = json.loads(done.stdout)
+    assert (CALLS, 1.0, "candidate") == (told["Sent"], told["Difference"]["Agreement"], told["Target"])
 
 
 # --- the query ------------------------------------------------------------------------------------------------------
