@@ -66,6 +66,8 @@ def documents(text: str, lines: bool) -> list[Any]:
 def cells(text: str) -> list[list[str]]:
     """The rows of a CSV body without its empty lines, each cell without the space around it. Raises
     ``ValidationError``."""
+    if '"' not in text and "\r" not in text:  # nearly every body: it needs no parser
+        return [[cell.strip() for cell in line.split(",")] for line in text.split("\n") if line]
     try:
         rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
         return [[cell.strip() for cell in row] for row in rows if row]

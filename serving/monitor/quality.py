@@ -229,13 +229,14 @@ def _classes(pairs: Iterable[Pair], complaints: Complaints, threshold: float | N
     truth: list[str] = []
     said: list[str] = []
     scores: list[float] = []
+    shared: dict[str, str] = {}
     for label, prediction, place in pairs:
         guess = decided(prediction, threshold)
         if guess is None:
             complaints.add("a prediction has no class", place)
             continue
-        truth.append(label)
-        said.append(guess)
+        truth.append(shared.setdefault(label, label))  # a million rows have few different texts
+        said.append(shared.setdefault(guess, guess))
         if prediction.score is not None and len(prediction.scores) in (0, 2):
             scores.append(prediction.score)
     said = aligned(truth, said)
