@@ -16,18 +16,25 @@ import pytest
 import yaml
 from botocore.exceptions import ClientError
 
+from serving.errors import ValidationError
 from serving.explain.asking import Asked, attributions
+from serving.watch import metrics
 from tests.cloud import client, container, make_config, make_model, production, put_script
 from tests.gallery import artifacts, sample
 from tests.processes import is_alive, processes
+from tests.raw import Raw, gate, open_gate, request
 from tests.server import Server, script_model, serve, variant
 
 WEIGHTS = (1.0, -2.0, 0.5, 3.0)
-#: Of rows of four numbers, their weighted sum; a row whose first is 666 is refused.
+#: Of rows of four numbers, their weighted sum; a row whose first is 666 is refused, one whose first is 777 waits
+#: at a gate.
 LINEAR = f"""
+GATE = ""
 WEIGHTS = {WEIGHTS}
 def transform_fn(model, body, content_type, accept):
     rows = [[float(cell) for cell in line.split(",")] for line in body.split()]
+    if any(row[0] == 777.0 for row in rows):
+        open(GATE).read()
     if any(row[0] == 666.0 for row in rows):
         raise ValueError("the number of the beast")
     return "".join(f"{{sum(map(float.__mul__, WEIGHTS, row)) + 0.25!r}}\\n" for row in rows), "text/csv"
@@ -74,6 +81,7 @@ def _endpoints() -> dict[str, tuple[str, dict[str, Any]]]:
         "linear": ("linear", explainer(FeatureHeaders=["a", "b", "c", "d"])),
         "unwanted": ("linear", unwanted),
         "away": ("linear", away),
+        "gated": ("gated", explainer("777,0,0,0")),
         "beast": ("linear", explainer("666,0,0,0")),
         "narrow": ("linear", explainer("1,2,3")),
         "probable": ("linear", explainer(shap={"UseLogit": True})),
@@ -94,7 +102,8 @@ def _endpoints() -> dict[str, tuple[str, dict[str, Any]]]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With a model for each case, and an explainer for each kind of configuration."""
     folder = tmp_path_factory.mktemp("explanations")
-    scripts = {"linear": LINEAR, "shy": SHY, "reviews": REVIEWS, "classes": CLASSES}
+    gated = LINEAR.replace('GATE = ""', f"GATE = {str(folder / 'gate')!r}")
+    scripts = {"linear": LINEAR, "gated": gated, "shy": SHY, "reviews": REVIEWS, "classes": CLASSES}
     places = {name: script_model(folder / "models" / name, source) for name, source in scripts.items()}
     trees = artifacts("diabetes-xgboost", "breast-cancer-xgboost")
     places |= {"diabetes": trees / "diabetes-xgboost", "cancer": trees / "breast-cancer-xgboost"}
@@ -409,6 +418,40 @@ def test_a_monitoring_run_asks_for_many(server: Server) -> None:
     other = attributions(socket, "plain", "AllTraffic", bodies[:1], config)
     assert np.allclose([1.0, -4.0, 1.5, 12.0], other.values[0, :, 0], atol=1e-9)
     assert ("column_0", "column_1", "column_2", "column_3") == other.headers
+
+
+def test_who_leaves_is_not_explained(server: Server) -> None:
+    """The calls that were on their way to the model are taken back."""
+    run_dir = _socket(server).parent
+
+    def open_calls() -> float:
+        taken = metrics.snapshot(run_dir / "uncounted")
+        return taken.get(("sagemaker_concurrent_requests", ("gated", "AllTraffic")), [0.0])[0]
+
+    types = {"content-type": "text/csv", "accept": "text/csv"}
+    with gate(_gate(server)) as at:
+        with Raw(server.url) as connection:
+            connection.send(request("/endpoints/gated/invocations", b"1,2,3,4", types))
+            passing = open_gate(at)
+            server.eventually(lambda: open_calls() > 0.0)
+        server.eventually(lambda: open_calls() == 0.0)
+        os.close(passing)
+
+
+def test_no_explanation_outlives_its_time(server: Server) -> None:
+    """The call is answered as one whose model took too long."""
+    bodies = [Asked(b"1,2,3,4\n", "text/csv", "text/csv")]
+    with gate(_gate(server)) as at, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(attributions, _socket(server), "gated", "AllTraffic", bodies, seconds=1.0)
+        passing = open_gate(at)
+        with pytest.raises(ValidationError, match="Your invocation timed out while waiting for a response"):
+            asked.result()
+        os.close(passing)
+
+
+def _gate(server: Server) -> Path:
+    """Where the gated model waits."""
+    return server.data_dir.parent / "gate"
 
 
 def _socket(server: Server) -> Path:

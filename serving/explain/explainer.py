@@ -91,6 +91,7 @@ class Explainers:
         config = args["config"] or endpoint.explainer
         if config is None:
             raise ValidationError(f"Endpoint {endpoint.name} has no explainer, and none is given.")
+        settings.check(config)
         made = settings.explainer(config)
         args = {**args, "container": "", "component": "", "custom_attributes": "", "request_id": "attributions"}
         async with _in_time(args["seconds"]), self._gate:
@@ -192,6 +193,7 @@ def _invocation(args: Mapping[str, Any], began: float) -> Invocation:
         target_container=args["container"],
         component=args["component"],
         custom_attributes=args["custom_attributes"],
+        retries=0,  # a synthetic record that ends its worker is not tried on another
     )
 
 
@@ -233,7 +235,7 @@ def _by_trees(
 async def _base(game: Game, features: tuple[Feature, ...]) -> np.ndarray:
     """What the model predicts where nothing of the record is kept, on average over the baseline: float64 [outputs]."""
     nothing = np.zeros((1, sum(one.players for one in features)), bool)
-    found = await game.model.scores(players.lines(features, game.baseline, nothing, game.form))
+    found = await game.model.scores(players.lines(features, game.baseline, nothing, game.form), len(game.baseline))
     mean: np.ndarray = found.mean(0)
     return mean
 
@@ -249,7 +251,7 @@ async def _values(game: Game, features: tuple[Feature, ...], prediction: np.ndar
         seed = None if made.seed is None else made.seed % 2**64
         known = await asyncio.to_thread(coalitions.coalitions, count, wanted, np.random.default_rng(seed))
         lines = players.lines(features, game.baseline, known.masks, game.form)
-        each = await game.model.scores(lines)
+        each = await game.model.scores(lines, len(known.masks) * len(game.baseline))
         if each.shape[1] != len(base):
             raise PredictionFailed("The model's answers to synthetic records have scores of several lengths.")
         found = each.reshape(len(known.masks), len(game.baseline), -1).mean(1)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from serving.endpoint import Endpoint, answer
-from serving.errors import InvocationTimedOut, ModelError, OutOfMemory, PredictionFailed, WorkerDied
+from serving.errors import InvocationTimedOut, ModelError, OutOfMemory, PredictionFailed, ValidationError, WorkerDied
 from serving.explain import outputs, records
 from serving.explain.records import Form
 from serving.explain.settings import Explainer
@@ -21,6 +21,8 @@ from serving.types import Invocation, Reply
 _RECORDS = 512
 #: Calls at a time for one explanation: so many for each worker, and at most.
 _CALLS_A_WORKER, _MOST_CALLS = 2, 8
+#: Scores of one explanation that are kept: 160 MB of them.
+_MOST_SCORES = 20_000_000
 
 
 class Pattern(NamedTuple):
@@ -39,9 +41,9 @@ class Model:
         self._made = made
         self._records = made.most_records or _RECORDS
 
-    async def scores(self, lines: Iterator[str]) -> np.ndarray:
-        """The scores of records as they are written: float64 [records, outputs]. Raises the call's ``ServingError``;
-        who is cancelled takes all calls back."""
+    async def scores(self, lines: Iterator[str], count: int) -> np.ndarray:
+        """The scores of ``count`` records as they are written: float64 [records, outputs]. Raises the call's
+        ``ServingError``; who is cancelled takes all calls back."""
         header = len(self._pattern.form.header.encode())
         batches = records.batches(lines, self._records, max(1, self._made.most_bytes - header))
         numbers, turn = itertools.count(), asyncio.Lock()
@@ -54,6 +56,7 @@ class Model:
                 if batch is None:
                     return
                 found[number] = await self._answered(batch)
+                _check_width(found[number].shape[1], count)
 
         width = min(_MOST_CALLS, max(1, _CALLS_A_WORKER * self._endpoint.workers))
         lanes = [asyncio.create_task(lane()) for _ in range(width)]
@@ -92,3 +95,11 @@ class Model:
         if len(found) != count:
             raise PredictionFailed(f"The model answered {len(found)} records to {count} synthetic ones.")
         return outputs.scores(found, records.kind_of(reply.content_type), self._made)
+
+
+def _check_width(outputs: int, count: int) -> None:
+    if outputs * count > _MOST_SCORES:
+        raise ValidationError(
+            f"Explaining a record takes {count:,} synthetic records of {outputs:,} scores each, more than "
+            f"{_MOST_SCORES:,} in all: give a smaller SHAP baseline or NumberOfSamples."
+        )
