@@ -42,8 +42,8 @@ _GATHER_SECONDS = 0.2
 _HURRY = 4 * 2**20
 #: Files that may be open at once.
 _MOST_OPEN = 4096
-#: Disks are looked at so often while records come, and dead processes' files looked for.
-_LOOK_SECONDS, _ADOPT_SECONDS = 1.0, 60.0
+#: Disks are looked at so often while records come, and otherwise; and dead processes' files looked for.
+_LOOK_SECONDS, _IDLE_LOOK_SECONDS, _ADOPT_SECONDS = 1.0, 30.0, 60.0
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 log = logging.getLogger("serving.capture")
@@ -157,8 +157,9 @@ class CaptureWriter:
         self._idle = True
         self._closing = False
         self._resume = 0.0
-        self._look = 0.0
+        self._look = -_IDLE_LOOK_SECONDS
         self._adopt = 0.0
+        self._wanted = False
         self._thread: threading.Thread | None = None
 
     # -- the event loop's ---------------------------------------------------------------------------------------------
@@ -172,6 +173,12 @@ class CaptureWriter:
         self._given += chunk.size
         self._chunks.append(chunk)
         if (self._idle or self._given - self._taken > _HURRY) and not self._wake.is_set():
+            self._wake.set()
+
+    def want(self) -> None:
+        """There are calls to capture from now on: whether there is room for them is looked at now, and ever again."""
+        if not self._wanted:
+            self._wanted = True
             self._wake.set()
 
     def hold(self, size: int) -> None:
@@ -219,8 +226,8 @@ class CaptureWriter:
     def _pause(self) -> float:
         """Until the next file is old enough, or something has to be looked at."""
         dues = [file.opened + ROTATE_SECONDS for file in self._files.values()]
-        if self.stopped:
-            dues.append(self._resume)
+        if self._wanted:
+            dues.append(self._resume if self.stopped else self._look + _IDLE_LOOK_SECONDS)
         return max(0.0, min([*dues, self._adopt]) - self._clock())
 
     def step(self) -> bool:
@@ -229,7 +236,7 @@ class CaptureWriter:
         if now >= self._adopt:
             self._adopt = now + _ADOPT_SECONDS
             self._take_over()
-        if self.stopped and now >= self._resume:
+        if now >= (self._resume if self.stopped else self._look + _IDLE_LOOK_SECONDS) and self._wanted:
             self._check(now)
         while self._chunks:
             chunk = self._chunks.popleft()

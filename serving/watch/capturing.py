@@ -310,6 +310,7 @@ class Captures:
             self._registry.counter(_STOPPED, name).set(0.0)
         if spec is None:
             return ()
+        self._writer.want()
         if name not in self._all:
             self._all[name] = Capture(name, spec, self._writer, self._registry, self._details)
         self._registry.counter(_STOPPED, name).set(float(self._writer.stopped))

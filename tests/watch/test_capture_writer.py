@@ -71,6 +71,7 @@ class Bench:
             self.staging, self.publisher, [self.root], 75, lambda: self.now, lambda path: self.use
         )
         self.writer.on_change = self.told.append
+        self.writer.want()
 
     told: list[bool] = field(default_factory=list)
 
@@ -192,6 +193,16 @@ def test_capture_stops_while_the_disk_is_too_full(bench: Bench) -> None:
     assert (False, [True, False]) == (bench.writer.stopped, bench.told)
     bench.give()
     assert (2, 1) == (bench.tally.kept, bench.tally.gone)
+
+
+def test_a_full_disk_is_seen_before_the_first_record(bench: Bench) -> None:
+    """But only where there are calls to capture: a server that captures none says nothing of its disk."""
+    bench.use = 99.0
+    bench.step()
+    assert (True, [True]) == (bench.writer.stopped, bench.told)
+    idle = CaptureWriter(bench.staging, bench.publisher, [bench.root], 75, lambda: bench.now, lambda path: 99.0)
+    idle.step()
+    assert not idle.stopped
 
 
 @contextmanager
