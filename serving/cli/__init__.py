@@ -18,6 +18,7 @@ from serving.cli.calls import invoke, jobs
 from serving.cli.capture import capture
 from serving.cli.check import check
 from serving.cli.compare import replay, shadow, verdict
+from serving.cli.dashboards import dashboards
 from serving.cli.endpoints import delete, deploy, describe, endpoints, weights
 from serving.cli.label import label
 from serving.cli.load import load
@@ -49,6 +50,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     replay,
     check,
     load,
+    dashboards,
     settings,
     version,
 )
