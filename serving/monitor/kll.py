@@ -96,9 +96,14 @@ class Sketch:
         return weighted(self._levels)
 
     def as_json(self) -> dict[str, Any]:
-        """``sketch`` of ``statistics.json``."""
+        """``sketch`` of ``statistics.json``: of more than k numbers what a sketch keeps of them, even where all are
+        known, as a file of every number is as large as the dataset."""
         self._take_in()
-        data = [level.tolist() for level in self._levels]
+        written = self
+        if 0 < self.count <= self._exact:
+            written = Sketch(0, self._k, self._c)
+            written.add(self._levels[0])
+        data = [level.tolist() for level in written._levels]
         return {"parameters": {"c": self._c, "k": float(self._k)}, "data": data}
 
 

@@ -220,6 +220,16 @@ def test_a_sketch_s_file_is_the_sketch() -> None:
     assert own.values.tolist() == read.values.tolist() and own.weights.tolist() == read.weights.tolist()
 
 
+def test_a_file_of_many_numbers_is_small() -> None:
+    """Up to k of them are all in it; of more, a few thousand, which stand for as many."""
+    sketch = Sketch()
+    sketch.add(np.arange(2048.0))
+    assert [np.arange(2048.0).tolist()] == sketch.as_json()["data"]
+    sketch.add(np.arange(2048.0, 90_000.0))
+    read = weighted(sketch.as_json()["data"])
+    assert (90_000.0, 90_000, True) == (read.total, len(sketch.distribution().values), len(read.values) < 3 * 2048)
+
+
 def test_many_categories_are_estimated() -> None:
     """Their number to some per cent, however they came; and none of them is kept."""
     one, other, few = Categories(most=1000), Categories(most=1000), Categories(most=1000)
