@@ -124,7 +124,7 @@ class SlowCalls:
 NONE = SlowCalls(None)
 
 
-def read(folder: Path, now: float, most: int = _MOST, window: float = _WINDOW_SECONDS) -> dict[str, list[SlowCall]]:
+def read(folder: Path, now: float, window: float = _WINDOW_SECONDS) -> dict[str, list[SlowCall]]:
     """The calls of all processes: ``slow``, slowest first, and ``failed``, newest first. Files of processes that have
     long gone are removed."""
     found: dict[str, list[SlowCall]] = {"slow": [], "failed": []}
@@ -138,8 +138,10 @@ def read(folder: Path, now: float, most: int = _MOST, window: float = _WINDOW_SE
             continue
         for kind, calls in found.items():
             calls += [_call(one) for one in told[kind] if one["time"] >= now - window]
-    slow = sorted(found["slow"], key=lambda call: -call.total)[:most]
-    return {"slow": slow, "failed": sorted(found["failed"], key=lambda call: -call.time)[:most]}
+    return {
+        "slow": sorted(found["slow"], key=lambda call: -call.total),
+        "failed": sorted(found["failed"], key=lambda call: -call.time),
+    }
 
 
 def _call(told: dict[str, Any]) -> SlowCall:

@@ -199,6 +199,7 @@ def slow(calls: Sequence[SlowCall], endpoint: str = "") -> Html:
     """The slowest calls of late, with their receipts."""
     heads = ("When", *(() if endpoint else ("Endpoint",)), "Variant", "#Total", "Receipt", "Request id")
     kept = [one for one in calls if endpoint in ("", one.endpoint)][:_MOST_SLOW]
+    empty = "None of the slowest calls is this endpoint's." if endpoint else "No call in the last ten minutes."
     rows = (
         el(
             "tr",
@@ -211,7 +212,7 @@ def slow(calls: Sequence[SlowCall], endpoint: str = "") -> Html:
         )
         for one in kept
     )
-    return table("Slowest calls of the last ten minutes", heads, rows, "No call in the last ten minutes.")
+    return table("Slowest calls of the last ten minutes", heads, rows, empty)
 
 
 def _model(one: SlowCall) -> Html | None:
