@@ -320,6 +320,19 @@ def test_answers_are_no_input_for_those_who_may_not_invoke_their_endpoint(server
             assert (400 if may else 403) == answer.status_code, answer.text
 
 
+def test_labels_are_no_input_for_those_who_may_not_manage(server: Server) -> None:
+    """A key that may send labels for an endpoint may not have others' read by its model."""
+    with server.client() as asking:
+        for key, may in (("alpha", False), ("caller", False), ("admin", True)):
+            headers = {**basic(key), "X-Amzn-SageMaker-InputLocation": "s3://ground-truth/alpha/2026/04/18/00/a.jsonl"}
+            answer = asking.post("/endpoints/alpha/async-invocations", headers=headers)
+            assert (400 if may else 403) == answer.status_code, answer.text
+            sent = asking.post("/endpoints/alpha/ground-truth", content=b"{}", headers=basic(key))
+            assert 400 == sent.status_code, sent.text
+            elsewhere = asking.post("/endpoints/beta/ground-truth", content=b"{}", headers=basic(key))
+            assert (403 if key == "alpha" else 400) == elsewhere.status_code, elsewhere.text
+
+
 @pytest.mark.parametrize(
     "authorization",
     [

@@ -72,15 +72,21 @@ async def invoke_later(
 
 
 def _check_input(front: Front, identity: auth.Identity | None, url: str) -> None:
-    """Who may not invoke an endpoint must not have its answers read as another's input. Raises ``AccessDenied``."""
+    """Who may not invoke an endpoint must not have its answers read as another's input, nor who may not manage what was
+    captured of calls, or their labels. Raises ``AccessDenied``."""
     if identity is None or not url:
         return
     settings = front.settings
-    places = []
+    places, private = [], [settings.ground_truth]
     for row in front.directory.table["endpoints"]:
         kept, name = row.get("async") or {}, row["name"]
+        if row["capture"]:
+            private.append(f"{row['capture']['destination'].rstrip('/')}/{name}")
         places.append((name, plain_prefix(settings.region, settings.account_id, name)))
         places += [(name, kept[place]) for place in ("output", "failure") if kept.get(place)]
+    within = any(url.startswith(prefix.rstrip("/") + "/") for prefix in private)
+    if within and not auth.permits(identity, "manage"):
+        raise AccessDenied("This key may not read the InputLocation: what callers sent is kept there.")
     owners = async_invocations.owners_of(url, places)
     if owners and not any(auth.permits(identity, "invoke", owner) for owner in owners):
         raise AccessDenied("This key may not read the InputLocation: another endpoint's answers are there.")

@@ -75,6 +75,7 @@ class Collector:
                     one.done.set_result(None)
                 else:
                     one.done.set_exception(ServiceUnavailable(error))
+                    one.done.exception()  # its sender may have left
             await asyncio.sleep(PAUSE)  # what comes meanwhile is written together
         del self._waiting[endpoint]
 
