@@ -55,8 +55,8 @@ def _asked(server: Server, path: str, asked: Mapping[str, Any], action: Any) -> 
 
 
 def captured(server: Server, endpoint: str, complaints: Complaints) -> Iterator[Record]:
-    """What an endpoint's production variants have captured until now, about in order of time (what is captured of a
-    replay is not replayed). Shadows' records are copies of theirs. Raises ``Refused``."""
+    """What an endpoint's production variants have captured until now, about in order of time. Shadows' records are
+    copies of theirs. Raises ``Refused``."""
     until = str(int(time.time()))
     found = _asked(server, _path(endpoint), {}, "read").get("ProductionVariants", ())
     streams = (_of_variant(server, endpoint, one["VariantName"], until, complaints) for one in found)
@@ -89,19 +89,8 @@ def exit_statuses(text: str) -> dict[str, int]:
 
 def verdict_table(found: Body) -> Table:
     """A verdict's variants."""
-    heading = (
-        "VARIANT",
-        "WEIGHT",
-        "CALLS",
-        "ERRORS",
-        "P50",
-        "P90",
-        "P99",
-        "CAPTURED",
-        "LABELLED",
-        found["Metric"].upper(),
-    )
-    return heading, [_variant_row(one) for one in found["Variants"]]
+    heading = ("VARIANT", "WEIGHT", "CALLS", "ERRORS", "P50 MS", "P99 MS", "CAPTURED", "LABELLED")
+    return (*heading, found["Metric"].upper()), [_variant_row(one) for one in found["Variants"]]
 
 
 def _variant_row(one: Body) -> tuple[str, ...]:
@@ -115,7 +104,7 @@ def _variant_row(one: Body) -> tuple[str, ...]:
         f"{one['Weight']:g}",
         f"{one['Invocations']:,}",
         f"{one['Errors']:,}",
-        *(milliseconds(one["ModelLatencySeconds"][q]) for q in ("P50", "P90", "P99")),
+        *(milliseconds(one["ModelLatencySeconds"][q]).removesuffix(" ms") for q in ("P50", "P99")),
         f"{one['CapturedCalls']:,}",
         f"{one['LabelledCalls']:,}",
         value,

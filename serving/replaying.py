@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 from serving.client import Answer, Server, invocation_path, timing
 from serving.errors import ConfigError, ServiceUnavailable, ValidationError
 from serving.monitor.difference import Comparison, Difference, Pair, finite
+from serving.monitor.files import REPLAYED
 from serving.monitor.sketches import Quantiles
 from serving.monitor.values import Complaints, Record, Side
 
 #: An inference id has 64 characters at most (SageMaker API, InvokeEndpoint).
-_SUFFIX, _LONGEST_ID = "-replay", 64
+_LONGEST_ID = 64
 #: Calls of one second that are spread over it; capture tells whole seconds.
 _MOST_IN_SECOND = 20_000
 _QUANTILES = (0.5, 0.9, 0.99)
@@ -177,8 +178,9 @@ class Call(NamedTuple):
 
 
 def call(record: Record, to: Target) -> Call:
-    """What was captured as a call to ``to``: input, content type, target model, the inference id with a suffix; the
-    answer is wanted as it was. Raises ``ValidationError`` for a record without an input that can be read."""
+    """What was captured as a call to ``to``: input, content type, target model, the inference id (the event's where
+    there was none) with a suffix; the answer is wanted as it was. Raises ``ValidationError`` for a record without an
+    input that can be read."""
     if record.input is None:
         raise ValidationError("a captured call without its input")
     body = record.input.body
@@ -187,15 +189,11 @@ def call(record: Record, to: Target) -> Call:
     wanted = {
         "Content-Type": record.input.content_type,
         "Accept": record.output.content_type.partition(";")[0] if record.output else "",
-        "X-Amzn-SageMaker-Inference-Id": _inference_id(record.inference_id),
+        "X-Amzn-SageMaker-Inference-Id": record.key[: _LONGEST_ID - len(REPLAYED)] + REPLAYED,
         _TARGET_MODEL: model,
         _TARGET_VARIANT: to.variant,
     }
     return Call(record, body, {name: value for name, value in wanted.items() if value}, model)
-
-
-def _inference_id(id: str) -> str:
-    return id[: _LONGEST_ID - len(_SUFFIX)] + _SUFFIX if id else ""
 
 
 def side(answer: Answer, like: Side) -> Side:

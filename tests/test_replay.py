@@ -105,6 +105,16 @@ def test_a_call_is_sent_as_it_was_captured() -> None:
     } == made.headers
     long = call(parse(line(key="k" * 64)), Target("e"))
     assert 64 == len(long.headers["X-Amzn-SageMaker-Inference-Id"])
+    nameless = call(parse(line(key="7", inference=False)), Target("e"))
+    assert "event-7-replay" == nameless.headers["X-Amzn-SageMaker-Inference-Id"]
+
+
+def test_a_replay_is_not_replayed() -> None:
+    """It was captured like any other call, and is known by its inference id."""
+    complaints = Complaints()
+    both = [parse(line(key="1")), parse(line(key="1-replay"))]
+    assert ["1"] == [one.key for one in files.originals(both, complaints)]
+    assert ["a call of an earlier replay"] == [one.reason for one in complaints.all()]
 
 
 def test_binary_bodies_are_sent_as_bytes() -> None:

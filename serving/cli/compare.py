@@ -185,7 +185,7 @@ def _records(
         found = files.in_order(files.at_path(Path(captures)), complaints)
     else:
         found = comparing.captured(server, captures, complaints)
-    return islice(found, limit)
+    return islice(files.originals(found, complaints), limit)
 
 
 def _print_replay(

@@ -28,6 +28,10 @@ _LONGEST_LINE = 80 << 20
 _OVERLAP_SECONDS, _MOST_WAITING = 120.0, 50_000
 
 
+#: What the inference ids of replayed calls end in (``replaying.py``).
+REPLAYED = "-replay"
+
+
 class File(NamedTuple):
     """A capture file. ``begins``: epoch seconds, by its name; minus infinity where that does not say."""
 
@@ -100,6 +104,15 @@ def in_time(records: Iterable[Record]) -> Iterator[Record]:
             yield heapq.heappop(waiting)[2]
     while waiting:
         yield heapq.heappop(waiting)[2]
+
+
+def originals(records: Iterable[Record], complaints: Complaints) -> Iterator[Record]:
+    """Without the calls of earlier replays, which were captured like any others."""
+    for record in records:
+        if record.inference_id.endswith(REPLAYED):
+            complaints.add("a call of an earlier replay", record.event_id)
+        else:
+            yield record
 
 
 def _push(streams: list[tuple[float, int, Record, Iterator[Record]]], place: int, stream: Iterator[Record]) -> None:
