@@ -25,6 +25,7 @@ from loadtests.workloads.base import Bench
 from loadtests.workloads.capture import capture
 from loadtests.workloads.convnet import convnet
 from loadtests.workloads.drift import drift
+from loadtests.workloads.explanations import explanations
 from loadtests.workloads.queue import queue
 from loadtests.workloads.rows import many_rows, one_row
 from loadtests.workloads.shadow import shadow
@@ -38,6 +39,7 @@ WORKLOADS: dict[str, Callable[[Bench], list[Figure]]] = {
     "many-rows": many_rows,
     "capture": capture,
     "shadow": shadow,
+    "explanations": explanations,
     "many-models": many_models,
     "memory": memory,
     "start": start,
