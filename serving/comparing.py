@@ -21,6 +21,8 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 _DECISIONS = {"keep": "Keep", "promote": "Promote", "rollback": "RollBack", "wait": "Wait"}
 _LONGEST_SHOWN = 60
+#: A server that is still computing says so after 25 s; it is asked so often in all.
+_PATIENCE, _UNAVAILABLE = 12, 503
 
 
 # --- asking ---------------------------------------------------------------------------------------------------------
@@ -42,7 +44,10 @@ def _path(endpoint: str) -> str:
 
 def _asked(server: Server, path: str, asked: Mapping[str, Any], action: Any) -> Body:
     given = {name: value for name, value in asked.items() if value not in ("", None, [])}
-    answer = server.send("GET", f"{path}?{urlencode(given, doseq=True)}" if given else path, action)
+    for _ in range(_PATIENCE):
+        answer = server.send("GET", f"{path}?{urlencode(given, doseq=True)}" if given else path, action)
+        if answer.status != _UNAVAILABLE or "ask again" not in answer.complaint:
+            break
     if not answer.ok:
         raise Refused(answer.complaint)
     try:

@@ -12,7 +12,7 @@ from serving.errors import ValidationError
 from serving.monitor.captures import read
 from serving.monitor.difference import Comparison, Difference, Kind, Pair
 from serving.monitor.joining import Both, Joined
-from serving.monitor.predictions import Attributes
+from serving.monitor.predictions import Attributes, check
 from serving.monitor.sequential import Moments
 from serving.monitor.tasks import Means
 from serving.monitor.values import Complaints, Record, Window
@@ -108,6 +108,7 @@ def question(args: Mapping[str, Any]) -> Question:
             "attributes": Attributes(**args.get("attributes", {})),
         }
     )
+    check(asked.attributes)
     if not asked.shadows:
         raise ValidationError(f"Endpoint {asked.endpoint} has no shadow variant.")
     known = ", ".join(asked.shadows)

@@ -26,7 +26,7 @@ from serving.monitor.deciding import Decision, Facts, Guards, Limits, decide, ov
 from serving.monitor.difference import finite
 from serving.monitor.labels import merge, read_labels
 from serving.monitor.outcomes import Arm, Metric, compared, find
-from serving.monitor.predictions import Attributes
+from serving.monitor.predictions import Attributes, check
 from serving.monitor.sequential import Estimate, Interval, Moments
 from serving.monitor.sketches import Quantiles
 from serving.monitor.tasks import Means
@@ -122,6 +122,7 @@ def question(args: Mapping[str, Any]) -> Question:
             "limits": Limits(**args.get("limits", {})),
         }
     )
+    check(asked.attributes)
     for name in (*filter(None, [asked.baseline]), *asked.challengers):
         if name not in asked.variants:
             known = ", ".join(asked.variants) or "none"

@@ -324,6 +324,7 @@ def test_one_variant_is_nothing_to_compare(tools: Means) -> None:
         {"alpha": 2.0},
         {"effect": -1.0},
         {"better": "lower"},
+        {"attributes": {"inference": "a[["}},
     ],
     ids=str,
 )
