@@ -161,6 +161,7 @@ def test_only_config_reads_the_environment(module: str) -> None:
         ("serving.app", [*FRAMEWORKS, *COMFORTS]),
         ("serving.front_process", [*FRAMEWORKS, *COMFORTS]),
         ("serving.jobs_process", [*FRAMEWORKS, *COMFORTS, "starlette", "uvicorn"]),
+        ("serving.explain_process", [*FRAMEWORKS, *COMFORTS, "starlette", "uvicorn"]),
         ("serving.workers.child", [*FRAMEWORKS, *COMFORTS, "starlette", "uvicorn"]),
         ("serving.workers.forkserver", [*FRAMEWORKS, *COMFORTS, "starlette", "uvicorn"]),
         ("serving.runtimes.registry", [*FRAMEWORKS, *COMFORTS, "starlette", "uvicorn"]),
