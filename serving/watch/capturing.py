@@ -3,8 +3,8 @@
 A record costs the loop some microseconds: its line is made at once, from parts that are kept, and joined to a chunk of
 its variant's. Chunks go to the writer's thread (``capture_writer.py``) when they are long enough or half a second old;
 so at most that is lost with the process. Large bodies go there as they are, and become text piece by piece, so that
-none keeps the interpreter from answering others. (Measured beside records made on a thread in batches: the loop has to
-wait for the interpreter each time, which costs callers more than the records do.)
+none keeps the interpreter from answering others. (Records made by a thread, in batches, cost the process no less,
+measured in turns, and keep answered calls in memory.)
 
 Captured is what a variant was given and what it answered, once for each call (``behaviour/05``): of a series of
 containers, the first one's request and the last one's answer; of a streamed answer, all of it when it has ended; of a
