@@ -23,6 +23,8 @@ FILES = ("statistics.json", "constraints.json", "constraint_violations.json")
 DRIFT_HEADINGS = ("COLUMN", "TYPE", "DISTANCE", "THRESHOLD", "VIOLATES")
 #: A check that takes longer than a front waits is asked again so soon, for so long.
 _AGAIN_SECONDS, _LONGEST_SECONDS = 1.0, 600.0
+#: SageMaker's limit of a body, less what stands around it.
+_LARGEST_BODY = 6_000_000
 #: Rows below which drift is hardly told from chance by the Robust distance.
 FEW_ROWS = 300
 
@@ -137,10 +139,7 @@ def _document(settings: Settings, place: str) -> Document:
 def drift(server: Server, endpoint: str, baseline: Baseline, asked: Mapping[str, str]) -> Document:
     """POST …/drift; asked again while the server is still computing. Raises ``Refused``."""
     path = f"/endpoints/{quote(endpoint, safe='-_.~')}/drift?{urlencode({k: v for k, v in asked.items() if v})}"
-    body = {"constraints": baseline.constraints}
-    if baseline.statistics is not None:
-        body["statistics"] = baseline.statistics
-    data, end = json.dumps(body).encode(), time.monotonic() + _LONGEST_SECONDS
+    data, end = _body(baseline), time.monotonic() + _LONGEST_SECONDS
     action: Any = "manage" if asked.get("documents") else "read"
     while True:
         answer = server.send("POST", path, action, data, {"Content-Type": "application/json"})
@@ -156,6 +155,28 @@ def drift(server: Server, endpoint: str, baseline: Baseline, asked: Mapping[str,
     if not isinstance(told, dict):
         raise Refused(f"{server.url} does not answer as this API does.")
     return told
+
+
+def _body(baseline: Baseline) -> bytes:
+    """The request's. A baseline of so many columns that a server would refuse it goes without its sketches: ten buckets
+    of each column are left, which tell distributions apart less finely."""
+    body: Document = {"constraints": baseline.constraints}
+    if baseline.statistics is None:
+        return json.dumps(body).encode()
+    data = json.dumps({**body, "statistics": baseline.statistics}).encode()
+    if len(data) <= _LARGEST_BODY:
+        return data
+    features = [_without_sketch(one) for one in baseline.statistics.get("features", ())]
+    return json.dumps({**body, "statistics": {**baseline.statistics, "features": features}}).encode()
+
+
+def _without_sketch(feature: Document) -> Document:
+    numbers = feature.get("numerical_statistics", {})
+    kll = numbers.get("distribution", {}).get("kll")
+    if kll is None:
+        return feature
+    lighter = {"kll": {name: value for name, value in kll.items() if name != "sketch"}}
+    return {**feature, "numerical_statistics": {**numbers, "distribution": lighter}}
 
 
 def rows(found: Document) -> list[tuple[str, ...]]:

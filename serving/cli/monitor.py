@@ -71,8 +71,8 @@ def drift(
     as_json: AsJson = False,
 ) -> None:
     """Say whether an endpoint's calls are still like its training data, by column; exit status 1 when not. Captured CSV
-    has no names: the dataset's columns (without its label: --label, or a column called label, target, class or y) are
-    the requests', in order."""
+    has no names: the dataset's columns are the requests', in order, without the label (--label; else a column called
+    label, target, class or y, the first or the last)."""
     from serving import baselines
 
     settings = load_settings({"settings_file": settings_file})

@@ -9,8 +9,10 @@ Captured CSV has no header, and a training set has a column too many, the label.
 
 * ``Label`` names a column of the baseline that no request has: the rest are the requests' columns, in order.
 * As many baseline columns as requests have: they are the requests', in order.
-* One more, and exactly one is called as labels are (``label``, ``target``, ``class``, ``y``): as if it were ``Label``.
-* As many as answers and requests have together: those, answers first (``behaviour/06``).
+* One more: the label is the one called so (``label``, ``target``, ``class``, ``y``), else the first, as SageMaker's
+  algorithms have it, or the last, whichever fits the first calls better.
+* As many as answers and requests have together, or one more without names (``_c0``): those, answers first
+  (``behaviour/06``).
 * Anything else is held side by side as well as it goes; missing and extra columns are violations.
 
 Rows that name their columns (JSON objects) go by name.
@@ -18,7 +20,7 @@ Rows that name their columns (JSON objects) go by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
@@ -34,7 +36,10 @@ Document = dict[str, Any]
 Side = Literal["auto", "input", "output", "both"]
 
 LABELS = frozenset({"label", "labels", "target", "class", "y"})
+#: The first column of a baseline without names.
+_UNNAMED = "_c0"
 _SAMPLE = 200
+_SIDES: tuple[Literal["input", "output"], ...] = ("input", "output")
 
 
 class Layout(NamedTuple):
@@ -44,32 +49,31 @@ class Layout(NamedTuple):
     left_out: str
 
 
-def layout(names: list[str], inputs: int, outputs: int, label: str) -> Layout:
-    """The layout of a baseline with these columns and calls with so many columns. Raises ``ValidationError`` for a
-    label that is no column."""
+def layouts(names: Sequence[str], inputs: int, outputs: int, label: str) -> list[Layout]:
+    """The layouts that a baseline with these columns and calls with so many columns may have, the likelier first.
+    Raises ``ValidationError`` for a label that is no column."""
     if label:
         if label not in names:
             raise ValidationError(f"The baseline has no column {label!r}.")
-        return Layout("input", label)
+        return [Layout("input", label)]
     if len(names) == inputs:
-        return Layout("input", "")
-    called = [name for name in names if name.strip().lower() in LABELS]
-    if len(names) == inputs + 1 and len(called) == 1:
-        return Layout("input", called[0])
-    return Layout("both" if len(names) == inputs + outputs else "auto", "")
+        return [Layout("input", "")]
+    if len(names) == inputs + 1 and names[0] != _UNNAMED:
+        called = [name for name in names if name.strip().lower() in LABELS]
+        return [Layout("input", name) for name in (called if len(called) == 1 else (names[0], names[-1]))]
+    return [Layout("both" if len(names) == inputs + outputs else "auto", "")]
 
 
 def drift(args: Mapping[str, Any], means: Means) -> Document:
     """The task: distances and violations by feature. Raises ``ValidationError`` when nothing was captured."""
+    _baseline(args, Layout("auto", ""))  # refuses what is none before anything is read
     complaints = Complaints()
     records = _records(args, means, complaints)
     sample = list(islice(records, _SAMPLE))
     if not sample:
         raise ValidationError(_nothing(args, complaints))
     found = _layout(args, sample)
-    baseline = constraints.read(
-        _without(args["Constraints"], found.left_out), _without(args.get("Statistics"), found.left_out)
-    )
+    baseline = _baseline(args, found)
     result = data_quality.of_records(chain(sample, records), baseline, complaints, found.side)
     if not result.item_count:
         raise ValidationError(_nothing(args, complaints))
@@ -91,11 +95,25 @@ def _nothing(args: Mapping[str, Any], complaints: Complaints) -> str:
 
 
 def _layout(args: Mapping[str, Any], sample: list[Record]) -> Layout:
+    """Of several, the one by which the sample violates less, and is less far away."""
     names = [str(one.get("name")) for one in args["Constraints"].get("features") or () if isinstance(one, dict)]
     seen: dict[Literal["input", "output"], list[str]] = {}
-    for side in ("input", "output"):
+    for side in _SIDES:
         seen[side] = next((one.column_names for one in tables(sample, Complaints(), (), side)), [])
-    return layout(names, len(seen["input"]), len(seen["output"]), args.get("Label", ""))
+
+    def strangeness(one: Layout) -> tuple[int, float]:
+        result = data_quality.of_records(sample, _baseline(args, one), Complaints(), one.side)
+        return len(result.violations["violations"]), sum(far.distance for far in result.drifts.values())
+
+    found = layouts(names, len(seen["input"]), len(seen["output"]), args.get("Label", ""))
+    return found[0] if len(found) == 1 else min(found, key=strangeness)
+
+
+def _baseline(args: Mapping[str, Any], found: Layout) -> constraints.Baseline:
+    """The baseline without what a layout leaves out. Raises ``ValidationError``."""
+    return constraints.read(
+        _without(args["Constraints"], found.left_out), _without(args.get("Statistics"), found.left_out)
+    )
 
 
 def _without(document: Any, name: str) -> Any:
