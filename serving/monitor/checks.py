@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 
 from serving.monitor import distance
 from serving.monitor.constraints import Baseline, Constraint, Known
-from serving.monitor.profile import Column, Kinds, Profile
+from serving.monitor.kinds import Kinds
+from serving.monitor.profile import Column, Profile
 
 CheckType = Literal[
     "data_type_check",

@@ -15,8 +15,8 @@ import orjson
 
 from serving.errors import ValidationError
 from serving.monitor.distance import CategoricalMethod, Method, Steps
+from serving.monitor.kinds import Type
 from serving.monitor.kll import Distribution, weighted
-from serving.monitor.profile import Type
 
 #: A column of text has domains when there are few values, each of them common (Deequ, ``CategoricalRangeRule``: at most
 #: a tenth as many values as rows).

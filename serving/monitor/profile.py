@@ -1,11 +1,9 @@
 """What a dataset is like, column by column: ``statistics.json`` (``behaviour/06``).
 
-Columns are text and their types are told by text, as in the open-source Deequ library that SageMaker's analyser is
-built on. A profile takes tables one after the other and keeps kilobytes of each column; two profiles can be merged.
-
-What the reference leaves open: ``nan`` is a missing value, as it is for this server's codecs; ``inf`` is text, as
-Deequ's expressions have it; ``std_dev`` is the population's, as Deequ's; of more than ``MOST_CATEGORIES`` different
-values there are no categories, and ``distinct_count`` is an estimate to some per cent.
+Columns are text and their types are told by text (``kinds.py``). A profile takes tables one after the other and keeps
+kilobytes of each column; two profiles can be merged. What the reference leaves open: ``std_dev`` is the population's,
+as the Deequ library has it; of more than ``MOST_CATEGORIES`` different values there are no categories, and
+``distinct_count`` is an estimate to some per cent.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -21,42 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from serving.monitor.kinds import Kinds, told_apart
 from serving.monitor.kll import Numbers, Sketch, buckets
 
-Type = Literal["Integral", "Fractional", "String", "Unknown"]
-
-INTEGRAL = r"^(-|\+)? ?\d+$"
-FRACTIONAL = r"^(-|\+)? ?\d+((\.\d+)|((?:\.\d+)?[Ee][-+]?\d+))$"
-_NAN = r"(?i)^[-+]?nan$"
 MOST_CATEGORIES = 10_000
-_DOT = ord(".")
 _LARGEST = float(np.finfo(np.float64).max)
-
-
-class Kinds(NamedTuple):
-    """How many values of a column are of which type."""
-
-    integral: int = 0
-    fractional: int = 0
-    text: int = 0
-
-    def plus(self, other: Kinds) -> Kinds:
-        """Those of another chunk too."""
-        return Kinds(*(one + two for one, two in zip(self, other, strict=True)))
-
-    @property
-    def present(self) -> int:
-        """All of them."""
-        return sum(self)
-
-    @property
-    def type(self) -> Type:
-        """What the column is: text as soon as one value is (Deequ, ``DataType``)."""
-        if self.text:
-            return "String"
-        if self.fractional:
-            return "Fractional"
-        return "Integral" if self.integral else "Unknown"
 
 
 # --- one column -----------------------------------------------------------------------------------------------------
@@ -199,7 +166,7 @@ class Column:
         values = values.drop_null() if values.null_count else values
         if not len(values):
             return
-        found = _plain_numbers(values) or _told_apart(values)
+        found = told_apart(values)
         self.kinds = self.kinds.plus(found.kinds)
         self.moments.add(found.numbers)
         self.sketch.add(found.numbers)
@@ -227,77 +194,6 @@ class Column:
         found = buckets(self.sketch.distribution(), self.moments.lowest, self.moments.highest)
         kll = {"kll": {"buckets": found, "sketch": self.sketch.as_json()}}
         return {**feature, "numerical_statistics": {**common, **self.moments.as_json(), "distribution": kll}}
-
-
-# --- types by text --------------------------------------------------------------------------------------------------
-
-
-class _Told(NamedTuple):
-    """A chunk of a column: how many values of which type, the finite numbers, and all that are there."""
-
-    kinds: Kinds
-    numbers: Numbers
-    present: pa.Array
-
-
-def _plain_numbers(values: pa.Array) -> _Told | None:
-    """A chunk of nothing but finite numbers of the usual spelling; None for any other. The same as ``_told_apart``,
-    ten times as fast: regular expressions are for the rare values that need them."""
-    try:
-        numbers: Numbers = pc.cast(values, pa.float64()).to_numpy()
-    except pa.ArrowInvalid:
-        return None
-    if not np.isfinite(numbers).all() or not _usual(values):
-        return None
-    whole = np.trunc(numbers) == numbers
-    integral = int(np.count_nonzero(whole))
-    if integral and _DOT in _bytes(values)[0]:
-        candidates = values if integral == len(values) else values.filter(pa.array(whole))
-        integral = len(candidates) - pc.sum(pc.match_substring_regex(candidates, r"[.eE]")).as_py()
-    return _Told(Kinds(integral, len(values) - integral), numbers, values)
-
-
-def _usual(values: pa.Array) -> bool:
-    """Is every number digits, or digits with a point between, with or without a sign? That they are numbers is known:
-    what remains are a point at either end, and exponents."""
-    text, starts, ends = _bytes(values)
-    if ((text | 0x20) == ord("e")).any():
-        return False
-    if _DOT not in text:
-        return True
-    first = text[starts]
-    signed = starts[(first == ord("-")) | (first == ord("+"))] + 1
-    return not ((first == _DOT).any() or (text[ends - 1] == _DOT).any() or (text[signed] == _DOT).any())
-
-
-def _bytes(values: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
-    """The text of all values in a row, and where each starts and ends in it."""
-    _, offsets, text = values.buffers()
-    places = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
-    whole = np.frombuffer(text, np.uint8)[places[0] : places[-1]]
-    places = places - places[0]
-    return whole, places[:-1], places[1:]
-
-
-def _told_apart(values: pa.Array) -> _Told:
-    """Any chunk, by Deequ's expressions."""
-    nan = pc.match_substring_regex(values, _NAN)
-    if pc.any(nan).as_py():
-        values = values.filter(pc.invert(nan))
-    integral, fractional = pc.match_substring_regex(values, INTEGRAL), pc.match_substring_regex(values, FRACTIONAL)
-    whole, broken = (pc.sum(one).as_py() or 0 for one in (integral, fractional))
-    numbers = _numbers(values.filter(pc.or_(integral, fractional)))
-    return _Told(Kinds(whole, broken, len(values) - whole - broken), numbers, values)
-
-
-def _numbers(texts: pa.Array) -> Numbers:
-    """The numbers that are finite; a space behind the sign is none of them."""
-    texts = pc.replace_substring(texts, " ", "")
-    try:
-        found: Numbers = pc.cast(texts, pa.float64()).to_numpy()
-    except pa.ArrowInvalid:  # too large for a float
-        found = np.array([float(text) for text in texts.to_pylist()])
-    return found[np.isfinite(found)]
 
 
 def _one_array(values: pa.ChunkedArray) -> pa.Array:

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.monitor.kinds import FRACTIONAL, INTEGRAL
 from serving.monitor.kll import Sketch, buckets, weighted
-from serving.monitor.profile import FRACTIONAL, INTEGRAL, Categories, Profile
+from serving.monitor.profile import Categories, Profile
 
 #: Whatever may be in a cell, numbers in every spelling above all.
 CELLS = st.none() | st.one_of(
@@ -118,22 +119,21 @@ def test_what_is_too_large_for_a_float() -> None:
     assert all(math.isfinite(large[name]) for name in ("mean", "sum", "std_dev", "min", "max"))
 
 
-@given(st.lists(CELLS, max_size=40))
+#: ``[0-9]`` and ``\\Z``: Python's ``\\d`` and ``$`` take more than Java's and RE2's.
+PATTERNS = [re.compile(one.replace(r"\d", "[0-9]").replace("$", r"\Z")) for one in (INTEGRAL, FRACTIONAL)]
+
+
+@given(st.lists(CELLS, max_size=40) | st.lists(st.floats(allow_nan=False, allow_infinity=False).map(repr), min_size=1))
 def test_types_by_the_expressions_themselves(cells: list[str | None]) -> None:
-    """The fast way and the careful way are one."""
-    present = [cell for cell in cells if cell is not None and not re.fullmatch("(?i)[-+]?nan", cell)]
-    # ``[0-9]`` and ``\Z``: Python's ``\d`` and ``$`` take more than Java's and RE2's.
-    patterns = [re.compile(one.replace(r"\d", "[0-9]").replace("$", r"\Z")) for one in (INTEGRAL, FRACTIONAL)]
-    integral, fractional = (sum(1 for cell in present if one.match(cell)) for one in patterns)
-    profile = Profile()
-    profile.add(table(*cells))
-    assert (integral, fractional, len(present) - integral - fractional) == profile.columns["x"].kinds
-    numbers = [float(cell.replace(" ", "")) for cell in present if any(one.match(cell) for one in patterns)]
-    assert sum(map(math.isfinite, numbers)) == profile.columns["x"].moments.count
-    for each in cells:
-        alone = Profile()
-        alone.add(table(each))
-        alone.statistics()
+    """The fast way and the careful way are one: of all cells, and of each alone."""
+    for some in (cells, *([cell] for cell in cells)):
+        present = [cell for cell in some if cell is not None and not re.fullmatch("(?i)[-+]?nan", cell)]
+        integral, fractional = (sum(1 for cell in present if one.match(cell)) for one in PATTERNS)
+        profile = Profile()
+        profile.add(table(*some))
+        assert (integral, fractional, len(present) - integral - fractional) == profile.columns["x"].kinds
+        numbers = [float(cell.replace(" ", "")) for cell in present if any(one.match(cell) for one in PATTERNS)]
+        assert sum(map(math.isfinite, numbers)) == profile.columns["x"].moments.count
 
 
 @given(st.lists(st.lists(CELLS, max_size=30), min_size=1, max_size=4))
