@@ -163,7 +163,7 @@ def _sides() -> st.SearchStrategy[Side]:
     return st.builds(Side, kinds, st.sampled_from(["CSV", "JSON", "BASE64"]), texts)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.tuples(_sides(), _sides()), max_size=6), st.sampled_from(["", "classification", "regression", "text"])
 )
