@@ -81,7 +81,7 @@ class Place:
 
     def does(self, name: str) -> str:
         """A model of this name that does what it is told."""
-        source = DOES.format(gate=str(self.folder / "gate"), notes=str(self.folder / name))
+        source = DOES.format(gate=str(self.folder / f"{name}.gate"), notes=str(self.folder / name))
         make_model(self.sagemaker, name, container(put_script(self.server, name, source)))
         return name
 
@@ -198,10 +198,20 @@ def test_a_shadow_that_hangs_is_left_to_itself(place: Place) -> None:
         ),
     )
     assert place.count("concurrent_requests", "hung", "hangs") <= 2 * MOST_CALLS
-    (place.folder / "gate").touch()
+    (place.folder / "hangs.gate").touch()
     place.server.eventually(lambda: 0 == place.count("concurrent_requests", "hung", "hangs"))
     assert "plain:x" == said(place.runtime, "hung")
     place.server.eventually(lambda: "x " in place.noted("hangs"))
+
+
+def test_an_endpoint_with_a_shadow_that_hangs_can_be_deleted(place: Place) -> None:
+    """Nobody waits for a copy as for a call."""
+    place.make("stuck", shadow(place.does("sticks")))
+    assert "plain:hang" == said(place.runtime, "stuck", b"hang")
+    place.eventually(1, lambda: place.count("concurrent_requests", "stuck", "sticks"))
+    place.sagemaker.delete_endpoint(EndpointName="stuck")
+    names = place.sagemaker.list_endpoints
+    place.server.eventually(lambda: "stuck" not in {one["EndpointName"] for one in names()["Endpoints"]})
 
 
 def test_a_shadow_that_crashes_or_refuses_is_its_own_affair(place: Place) -> None:

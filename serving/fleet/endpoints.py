@@ -41,6 +41,8 @@ _FIRST_RETRY, _LONGEST_RETRY = 0.5, 60.0
 _ENTER_SECONDS = 5.0
 #: What workers of a deleted asynchronous endpoint get: whoever has its table has called their calls off.
 _CALLED_OFF_SECONDS = 1.0
+#: What a shadow variant's workers get, for the copies that they have: nobody waits for one that hangs.
+_COPIES_SECONDS = 5.0
 
 log = logging.getLogger("serving.fleet")
 
@@ -320,8 +322,15 @@ class Endpoints:
         self._serve(one, made)
         await self._known()
         await self._commit(record, _succeeded)
-        self._supervisor.remove(self._fleets_of(record) - set(coming))
+        self._remove(self._fleets_of(record) - set(coming), before)
         self._on_change()
+
+    def _remove(self, keys: set[FleetKey], known: Deployed | None, seconds: float | None = None) -> None:
+        """Let these fleets go, and give their calls time to end: ``seconds``, or as long as calls may take; copies not
+        as long."""
+        shadows = {fleet.key for fleet in known.shadows} & keys if known else set()
+        self._supervisor.remove(shadows, _COPIES_SECONDS if seconds is None else seconds)
+        self._supervisor.remove(keys - shadows, seconds)
 
     def _fleets_of(self, record: Record) -> set[FleetKey]:
         """All there are, of whichever deployment."""
@@ -367,7 +376,7 @@ class Endpoints:
         self._on_change()
         await self._known()
         called_off = before.spec is not None and before.spec.asynchronous is not None
-        self._supervisor.remove(before.keys, _CALLED_OFF_SECONDS if called_off else None)
+        self._remove(set(before.keys), before, _CALLED_OFF_SECONDS if called_off else None)
         self._on_change()
         await self._supervisor.drained(before.keys)
 
