@@ -24,7 +24,7 @@ from pyarrow import csv, parquet
 
 from serving.errors import BadObject, ValidationError
 from serving.monitor.bodies import cells, form
-from serving.monitor.rows import Row, of_document, rows, unique
+from serving.monitor.rows import MOST_COLUMNS, Row, of_document, rows, unique
 from serving.monitor.values import Complaints, Record, Side
 
 Sides = Literal["input", "output", "both"]
@@ -34,6 +34,8 @@ _Pick = Callable[[Record], Side | None]
 _MOST_TEXT = 8 << 20
 #: Bodies that are no longer tried together.
 _FEW = 32
+#: Cells of a table that is put together in Python.
+_MOST_CELLS = 2_000_000
 _LONGEST_HEADER = 1 << 20
 #: The reader's block that fits into a processor's cache is the fastest by far.
 _BLOCK = 1 << 20
@@ -93,6 +95,7 @@ class _Reader:
         self._asked = side
         self._pickers: list[_Pick] = []
         self._widths: list[int] = []
+        self._seen: set[str] = set()
 
     def tables(self, group: list[Record]) -> Iterator[pa.Table]:
         """Of one group."""
@@ -166,13 +169,16 @@ class _Reader:
     # --- one body after the other -----------------------------------------------------------------------------------
 
     def _one_by_one(self, records: list[Record]) -> Iterator[pa.Table]:
-        columns = Columns()
+        columns = Columns(self._seen)
         for record in records:
             try:
                 for row in self._rows(record):
                     columns.add(row)
             except ValidationError as error:
                 self._complaints.add(error.message, record.event_id)
+            if columns.is_full:
+                yield columns.table()
+                columns = Columns(self._seen)
         if columns.count:
             yield columns.table()
 
@@ -231,14 +237,25 @@ def _turned(answers: list[Row], count: int) -> list[Row]:
 
 
 class Columns:
-    """Rows of names and cells, gathered into a table; a row may lack columns that others have."""
+    """Rows of names and cells, gathered into a table; a row may lack columns that others have. ``seen``: the names of
+    all tables of a stream so far: whoever puts ids into names does not fill the memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: set[str]) -> None:
+        self._seen = seen
         self._columns: dict[str, list[str | None]] = {}
         self.count = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Time for another table."""
+        return self.count * len(self._columns) > _MOST_CELLS
+
     def add(self, row: dict[str, str | None]) -> None:
-        """One more row."""
+        """One more row. Raises ``ValidationError`` for one with a new column too many."""
+        fresh = row.keys() - self._seen
+        if len(self._seen) + len(fresh) > MOST_COLUMNS:
+            raise ValidationError("a row has columns that no other has, too many by now")
+        self._seen |= fresh
         for name, value in row.items():
             column = self._columns.setdefault(name, [])
             if len(column) < self.count:
@@ -340,7 +357,8 @@ def _regrouped(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[list[pa
 
 
 def _json_dataset(stream: BinaryIO, complaints: Complaints, header: bool, rows: int) -> Iterator[pa.Table]:
-    columns = Columns()
+    seen: set[str] = set()
+    columns = Columns(seen)
     for number, line in enumerate(stream):
         if line.isspace():
             continue
@@ -350,9 +368,9 @@ def _json_dataset(stream: BinaryIO, complaints: Complaints, header: bool, rows: 
                 columns.add(row if isinstance(row, dict) else {f"_c{at}": one for at, one in enumerate(row)})
         except (ValueError, ValidationError):
             complaints.add("a line is not valid JSON, or no row", f"line {number + 1}")
-        if columns.count >= rows:
+        if columns.count >= rows or columns.is_full:
             yield columns.table()
-            columns = Columns()
+            columns = Columns(seen)
     if columns.count:
         yield columns.table()
 

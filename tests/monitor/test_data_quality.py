@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.monitor import data_quality
@@ -246,6 +246,7 @@ def test_an_empty_window_violates_nothing() -> None:
     assert ([], [], 0) == (result.violations["violations"], result.metrics, result.item_count)
 
 
+@settings(max_examples=40)
 @given(st.lists(CELLS, min_size=1, max_size=30), st.lists(CELLS, max_size=30))
 def test_any_column_can_be_held_against_any_other(before: list[str | None], after: list[str | None]) -> None:
     """And none violates its own baseline, but for what no baseline knows."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.monitor.kinds import FRACTIONAL, INTEGRAL
@@ -136,6 +136,7 @@ def test_types_by_the_expressions_themselves(cells: list[str | None]) -> None:
         assert sum(map(math.isfinite, numbers)) == profile.columns["x"].moments.count
 
 
+@settings(max_examples=40)
 @given(st.lists(st.lists(CELLS, max_size=30), min_size=1, max_size=4))
 def test_chunks_make_the_same_whole(chunks: list[list[str | None]]) -> None:
     """Tables one after the other, profiles merged, everything at once."""

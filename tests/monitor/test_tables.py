@@ -136,6 +136,17 @@ def test_a_record_that_does_not_fit_is_told_of_and_costs_only_itself(bad: Record
     assert [Complaint(reason, 1, "bad")] == complaints.all()
 
 
+def test_names_made_of_ids_do_not_fill_the_memory() -> None:
+    """Columns are counted over all tables; rows that come with new ones are told of in the end."""
+    complaints = Complaints()
+    calls = [record(json_side({f"id-{number}": 1, "a": 2})) for number in range(5000)]
+    found = list(tables(calls, complaints, rows=1000))
+    assert 4096 == len({name for table in found for name in table.column_names})
+    assert [("a row has columns that no other has, too many by now", 5000 - 4095)] == [
+        one[:2] for one in complaints.all()
+    ]
+
+
 @given(
     st.lists(
         st.builds(
