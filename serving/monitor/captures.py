@@ -102,14 +102,16 @@ def read(
     name, then those in ``staging``. ``variants``: only of these; () = of all. Streams: never more than one file is
     open, and one line in memory. Raises ``ValidationError`` for a destination that is no ``s3://`` prefix,
     ``ObjectUnavailable`` when the store cannot be read."""
-    for variant, line, place in lines(objects, staging, destination, endpoint, window, complaints, variants):
-        try:
-            record = parse(line, variant)
-        except ValidationError as error:
-            complaints.add(error.message, place)
-            continue
-        if window.start <= record.time < window.end:
-            yield record
+    for place, some in _blocks(objects, staging, destination, endpoint, window, complaints, variants):
+        for line in some:
+            try:
+                record = parse(line, place.variant)
+            except ValidationError as error:
+                if line.strip():
+                    complaints.add(error.message, place.name)
+                continue
+            if window.start <= record[2] < window.end:
+                yield record
 
 
 def lines(
@@ -122,6 +124,20 @@ def lines(
     variants: Sequence[str] = (),
 ) -> Iterator[tuple[str, bytes, str]]:
     """(variant, line, file) of all files that may have records of the window: what ``read`` makes records of."""
+    for place, some in _blocks(objects, staging, destination, endpoint, window, complaints, variants):
+        yield from ((place.variant, line, place.name) for line in some if line.strip())
+
+
+def _blocks(
+    objects: ObjectStore,
+    staging: Path | None,
+    destination: str,
+    endpoint: str,
+    window: Window,
+    complaints: Complaints,
+    variants: Sequence[str],
+) -> Iterator[tuple[_Place, list[bytes]]]:
+    """The lines of these files, many at a time."""
     bucket, key = parse_s3(destination)
     root = "/".join(part for part in (f"s3://{bucket}", key.strip("/"), endpoint) if part) + "/"
     # Listed first: a file that is published meanwhile is seen here, or there, or in both places under one name.
@@ -129,9 +145,9 @@ def lines(
     names = {place.name for place, _ in waiting}
     for place in _finished(objects, root, window, variants):
         if place.name not in names:
-            yield from _lines_of(place, partial(objects.open, root + place.name), complaints, True)
+            yield from _blocks_of(place, partial(objects.open, root + place.name), complaints, True)
     for place, path in waiting:
-        yield from _lines_of(place, partial(_open_staged, path, objects, root + place.name), complaints, False)
+        yield from _blocks_of(place, partial(_open_staged, path, objects, root + place.name), complaints, False)
 
 
 class _Place(NamedTuple):
@@ -209,21 +225,19 @@ def _open_staged(path: Path, objects: ObjectStore, url: str) -> AbstractContextM
         return objects.open(url)
 
 
-def _lines_of(
+def _blocks_of(
     place: _Place, opened: Callable[[], AbstractContextManager[BinaryIO]], complaints: Complaints, finished: bool
-) -> Iterator[tuple[str, bytes, str]]:
-    """The lines of a file that are not blank. Of a file that is not finished, a last one without its end is being
-    written, and is left."""
+) -> Iterator[tuple[_Place, list[bytes]]]:
+    """The lines of a file. Of a file that is not finished, a last one without its end is being written, and is left."""
     try:
         with opened() as file:
-            for line in _split(file, place, complaints, finished):
-                if line and not line.isspace():
-                    yield place.variant, line, place.name
+            for some in _split(file, place, complaints, finished):
+                yield place, some
     except ObjectMissing:
         complaints.add("a capture file went away", place.name)
 
 
-def _split(file: BinaryIO, place: _Place, complaints: Complaints, finished: bool) -> Iterator[bytes]:
+def _split(file: BinaryIO, place: _Place, complaints: Complaints, finished: bool) -> Iterator[list[bytes]]:
     """By line ends; what is behind the last is a line of a finished file. Of a line that is too long for a record
     nothing is kept."""
     rest, too_long = b"", False
@@ -231,10 +245,10 @@ def _split(file: BinaryIO, place: _Place, complaints: Complaints, finished: bool
         *whole, rest = (rest + block).split(b"\n") if rest else block.split(b"\n")
         if too_long and whole:
             whole, too_long = whole[1:], False
-        yield from whole
+        yield whole
         if too_long or len(rest) > _LONGEST_LINE:
             if not too_long:
                 complaints.add("a line is longer than a record can be", place.name)
             rest, too_long = b"", True
     if finished:
-        yield rest
+        yield [rest]
