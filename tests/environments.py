@@ -23,6 +23,7 @@ ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
     "awscli-v1": ("awscli==1.46.2",),
     "sagemaker-v2": ("sagemaker==2.257.7",),
     "sagemaker-core": ("sagemaker-core==2.27.0",),
+    "browser": ("playwright==1.65.2", "axe-playwright-python==0.1.8"),
 }
 
 #: Where they are kept; ``CLIENT_ENVIRONMENTS`` names another place, such as one that outlives a CI run.
