@@ -153,7 +153,7 @@ def _error_row(name: str, one: Body) -> tuple[str, ...]:
 def _example_row(one: Body) -> tuple[str, ...]:
     shown = (" ".join(one.get(key, "-").split())[:_LONGEST_SHOWN] for key in ("First", "Second", "Input"))
     difference = "∞" if one["Difference"] is None else f"{one['Difference']:.4g}"
-    return (difference, one["Key"], str(one["Row"]), *shown)
+    return (difference, one["Key"] or "-", str(one["Row"]), *shown)
 
 
 def replay_facts(told: Body) -> Iterator[tuple[str, str]]:

@@ -162,14 +162,14 @@ def test_a_shadow_report_compares_answers_and_times(server: Server) -> None:
     assert pytest.approx(1.0) == found["Regression"]["Correlation"]
     assert ("metrics", CALLS) == (found["Latency"]["Source"], found["Latency"]["Pairs"])
     assert found["Latency"]["MeanDifferenceLow"] < found["Latency"]["MeanDifferenceHigh"]
-    assert "shadowed-59" == found["Examples"][0]["Key"]
-    assert "Input" not in found["Examples"][0]
+    assert {"Key", "Row", "Difference"} == found["Examples"][0].keys()
+    assert "" == found["Examples"][0]["Key"]
 
 
 def test_what_callers_sent_is_shown_when_asked_for(server: Server) -> None:
     """By those who manage the server (``test_auth_http.py``)."""
     found = ask(server, "shadowed/shadow-report", bodies="true", examples=1)
-    assert [row(59)] == [one["Input"] for one in found["Examples"]]
+    assert [("shadowed-59", row(59))] == [(one["Key"], one["Input"]) for one in found["Examples"]]
 
 
 # --- commands -------------------------------------------------------------------------------------------------------

@@ -57,8 +57,9 @@ class Example(NamedTuple):
     input: Side | None
 
     def as_json(self, bodies: bool) -> dict[str, Any]:
-        """``bodies``: with what callers sent and models said."""
-        told: dict[str, Any] = {"Key": self.key, "Row": self.row, "Difference": finite(self.difference)}
+        """``bodies``: with what callers sent (the inference id too, otherwise empty) and models said."""
+        key = self.key if bodies else ""
+        told: dict[str, Any] = {"Key": key, "Row": self.row, "Difference": finite(self.difference)}
         if not bodies:
             return told
         shown = {"First": self.first[:_LONGEST_SHOWN], "Second": self.second[:_LONGEST_SHOWN]}
@@ -121,7 +122,7 @@ class Difference:
         return of.agreed / rows if rows else None
 
     def as_json(self, bodies: bool = False) -> dict[str, Any]:
-        """``bodies``: with the inputs and answers of the examples, which not everybody may see."""
+        """``bodies``: with the ids, inputs and answers of the examples, which not everybody may see."""
         told: dict[str, Any] = {
             "Kind": self.kind,
             "Pairs": self.pairs,
