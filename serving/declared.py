@@ -287,7 +287,8 @@ def shown(document: Document) -> Iterator[tuple[str, str, bool]]:
     for endpoint in document.endpoints:
         config = document.find(CONFIG, endpoint["EndpointConfigName"]) or {}
         parts = {one["VariantName"]: _containers_of(document, one) for one in variants(config)}
-        texts = [_line(one, parts[one["VariantName"]]) for one in variants(config)]
+        shadows = config.get(VARIANT_LISTS[1], ())
+        texts = [_line(one, parts[one["VariantName"]]) + " (shadow)" * (one in shadows) for one in variants(config)]
         many = any(container.get("Mode") == "MultiModel" for inside in parts.values() for container in inside)
         yield endpoint["EndpointName"], ", ".join(texts), many
 
