@@ -217,11 +217,11 @@ class CaptureWriter:
                 wrote = self.step()
             except Exception:
                 log.exception("capturing failed")
-        try:
-            self.step()
-            self.finish_all()
-        except Exception:
-            log.exception("captures could not be finished")
+        for end in (self.step, self.finish_all):
+            try:
+                end()
+            except Exception:
+                log.exception("captures could not be finished")
 
     def _pause(self) -> float:
         """Until the next file is old enough, or something has to be looked at."""
@@ -250,26 +250,28 @@ class CaptureWriter:
         return came
 
     def _write(self, chunk: Chunk, now: float) -> None:
-        if chunk.records:
-            if now >= self._look and not self.stopped:
-                self._check(now)
-            if self.stopped:
-                chunk.tally.lost(chunk.records)
-                return
-            try:
-                file = self._file(chunk, now)
-                file.append(chunk)
-            except Exception as error:
-                chunk.tally.lost(chunk.records)
-                self._finish(chunk.shelf)
-                if not isinstance(error, OSError | ServingError):
-                    raise
-                self._stop(now, f"records cannot be written ({_why(error)})")
-                return
+        if chunk.records and now >= self._look and not self.stopped:
+            self._check(now)
+        if chunk.records and self.stopped:
+            chunk.tally.lost(chunk.records)
+        elif chunk.records:
+            self._append(chunk, now)
+        file = self._files.get(chunk.shelf)
+        if file is not None and (chunk.last or file.good >= ROTATE_BYTES):
+            self._finish(chunk.shelf)
+
+    def _append(self, chunk: Chunk, now: float) -> None:
+        """To its shelf's file; what cannot be written ends that, and stops capture."""
+        try:
+            self._file(chunk, now).append(chunk)
+        except Exception as error:
+            chunk.tally.lost(chunk.records)
+            self._finish(chunk.shelf)
+            if not isinstance(error, OSError | ServingError):
+                raise
+            self._stop(now, f"records cannot be written ({_why(error)})")
+        else:
             chunk.tally.written(chunk.records)
-            if file.good < ROTATE_BYTES and not chunk.last:
-                return
-        self._finish(chunk.shelf)
 
     def _file(self, chunk: Chunk, now: float) -> _Open:
         file = self._files.get(chunk.shelf)
