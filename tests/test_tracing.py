@@ -30,6 +30,10 @@ TOLD = """
 def transform_fn(model, body, content_type, accept):
     if body == b"fail":
         raise RuntimeError("as told")
+    if body == b"refuse":
+        error = ValueError("not this")
+        error.status_code = 400
+        raise error
     if body == b"stream":
         return iter([b"one", b"two"])
     return b"said:" + body, "text/plain"
@@ -185,6 +189,13 @@ def test_a_failed_call_is_an_error_in_span_and_log(server: Server, receiver: Rec
         assert (424, "ModelError") == (said(span)["http.response.status_code"], said(span)["error.type"])
         line = json.loads(server.wait_for(rf"\{{.*ModelError.*{request_id}.*").string)
         assert (trace or trace_id("", request_id)) == line["trace_id"]
+
+
+def test_a_callers_mistake_is_no_error_of_the_server(server: Server, receiver: Receiver) -> None:
+    """The span has the status all the same."""
+    answer = invoke(server, "plain", "refuse", {})
+    (span,) = receiver.spans(answer.headers["x-amzn-requestid"])
+    assert (Status.STATUS_CODE_UNSET, 424) == (span.status.code, said(span)["http.response.status_code"])
 
 
 def test_a_copy_is_a_child_of_the_call_it_copies(server: Server, receiver: Receiver) -> None:

@@ -38,7 +38,7 @@ from opentelemetry.trace import (
 )
 
 import serving
-from serving.errors import RequestRefused, ServingError
+from serving.errors import ModelError, RequestRefused, ServingError
 from serving.types import Invocation, Reply
 from serving.watch.observing import Done, Observer
 from serving.watch.trace_context import TraceIds, own_ids
@@ -128,7 +128,7 @@ class Spans:
             made.set_attributes(
                 _of_call(call) | (_of_error(error) if error else {}) | (_of_reply(reply) if reply else {})
             )
-            if error is not None and not isinstance(error, RequestRefused):
+            if error is not None and not _is_callers(error):
                 made.set_status(Status(StatusCode.ERROR, error.message))
             made.end()
 
@@ -224,6 +224,13 @@ def _of_reply(reply: Reply) -> dict[str, str | int | bool]:
         **{f"serving.{name}_us": value for name, value in times.items()},
         "serving.total_us": int(reply.total * 1e6),
     }
+
+
+def _is_callers(error: ServingError) -> bool:
+    """Is the caller at fault? Then the server's span is no error (OpenTelemetry's conventions for HTTP servers)."""
+    if isinstance(error, ModelError):
+        return 400 <= error.original_status < 500
+    return isinstance(error, RequestRefused)
 
 
 def _of_error(error: ServingError) -> dict[str, str | int | bool]:
