@@ -224,6 +224,16 @@ def test_synthetic_records_of_json_lines_follow_the_template() -> None:
     assert ['{"x":[0,"ab"],"k":1}\n', '{"x":[0,"z"],"k":1}\n'] == found
 
 
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [("7", 7), (" -7 ", -7), ("1.50", 1.5), ("", None), ("1_0", "1_0"), ("nan", "nan"), ("9" * 30, 1e30), (True, True)],
+)
+def test_what_cells_of_csv_mean(cell: str, expected: Any) -> None:
+    """As values of JSON, which has no number that is not finite, nor a whole one of any length."""
+    assert expected == records.value(cell)
+    assert records.json_cell(records.value(cell))
+
+
 def test_batches_hold_so_many_lines_and_bytes() -> None:
     """One line at least, however long it is."""
     lines = ["aaa\n", "b\n", "cc\n", "d" * 100 + "\n", "e\n"]

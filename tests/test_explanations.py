@@ -77,11 +77,14 @@ def _endpoints() -> dict[str, tuple[str, dict[str, Any]]]:
     unwanted["ClarifyExplainerConfig"]["EnableExplanations"] = "`false`"
     away = explainer()
     away["ClarifyExplainerConfig"]["ShapConfig"]["ShapBaselineConfig"] = {"ShapBaselineUri": "s3://b/away.csv"}
+    long = explainer()
+    long["ClarifyExplainerConfig"]["ShapConfig"]["ShapBaselineConfig"] = {"ShapBaselineUri": "s3://b/long.csv"}
     return {
         "linear": ("linear", explainer(FeatureHeaders=["a", "b", "c", "d"])),
         "unwanted": ("linear", unwanted),
         "away": ("linear", away),
         "gated": ("gated", explainer("777,0,0,0")),
+        "greedy": ("linear", long),
         "beast": ("linear", explainer("666,0,0,0")),
         "narrow": ("linear", explainer("1,2,3")),
         "probable": ("linear", explainer(shap={"UseLogit": True})),
@@ -121,6 +124,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     path = folder / "endpoints.yaml"
     path.write_text(yaml.safe_dump(declared))
     with serve(folder, "--allow-code", "--config", str(path)) as running:
+        baseline = running.data_dir / "s3" / "b" / "long.csv"
+        baseline.parent.mkdir(parents=True)
+        baseline.write_text("0,0,0,0\n" * 50_000)
         yield running
         assert "Traceback" not in running.log
 
@@ -296,6 +302,7 @@ def test_a_multi_model_endpoint(server: Server, runtime: Any) -> None:
         ("linear", "1,2,3,4", {"EnableExplanations": "[0"}, "is not a valid JMESPath expression"),
         ("linear", "1,2,3,4", {"EnableExplanations": "[7] > `1`"}, "it was null"),
         ("narrow", "1,2,3,4", {}, "records have 4 features, the SHAP baseline's 3"),
+        ("greedy", "1,2,3,4", {}, "takes 700,000 synthetic records, which is too many"),
         ("away", "1,2,3,4", {}, "There is no SHAP baseline at s3://b/away.csv"),
         ("plain", "1,2,3,4", {"EnableExplanations": "`true`"}, "has no explainer"),
     ],

@@ -16,8 +16,9 @@ import numpy as np
 
 #: Beyond this many players 2^F - 2 is more than anybody asks for.
 _ENUMERABLE = 30
-#: Random draws, as multiples of the coalitions wanted: those that were drawn before count for more, not as new.
-_ROUNDS = 8
+#: Random draws, as multiples of the coalitions wanted: those that were drawn before count for more, not as new; and
+#: how many players' places are drawn at once.
+_ROUNDS, _AT_ONCE = 8, 2**21
 
 
 class Coalitions(NamedTuple):
@@ -89,9 +90,10 @@ def _drawn(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Up to ``count`` different coalitions of these sizes and how often each was drawn."""
     times: dict[bytes, int] = {}
-    for _ in range(_ROUNDS):
-        picked = dice.choice(sizes, count, p=shares / shares.sum())
-        ranks = dice.random((count, players)).argsort(1).argsort(1)
+    step = max(1, min(count, _AT_ONCE // players))
+    for _ in range(_ROUNDS * -(-count // step)):
+        picked = dice.choice(sizes, step, p=shares / shares.sum())
+        ranks = dice.random((step, players)).argsort(1).argsort(1)
         half = ranks < picked[:, None]
         pairs = np.packbits(np.stack([half, ~half], 1).reshape(-1, players), axis=1)
         for row in pairs:

@@ -34,8 +34,9 @@ from serving.workers.pool import TIMED_OUT
 
 #: Calls that are explained at a time; others wait, as long as they have time.
 _AT_ONCE = 4
-#: Synthetic records for one record, and players in it.
-_MOST_ROWS, _MOST_PLAYERS = 500_000, 1000
+#: Synthetic records for one record, players in it, and places of players in all its coalitions, which is what memory
+#: goes by: 64 MB, three times.
+_MOST_ROWS, _MOST_PLAYERS, _MOST_PLACES = 500_000, 1000, 8_000_000
 #: Steps to leaves, of all rows of the baseline together: some seconds. A model that takes more is asked.
 _MOST_STEPS = 200_000_000
 _LARGEST_BASELINE = 2**24
@@ -207,6 +208,7 @@ async def _explained(game: Game, subject: Subject, wanted: Sequence[bool]) -> li
             told.append(None)
             continue
         features = players.features(row, game.types, game.made.granularity)
+        _size(game, features)
         if base is None or game.types:
             base = await _base(game, features)
         found = await asyncio.to_thread(_by_trees, game, row, prediction, base)
@@ -241,11 +243,9 @@ async def _base(game: Game, features: tuple[Feature, ...]) -> np.ndarray:
 
 
 async def _values(game: Game, features: tuple[Feature, ...], prediction: np.ndarray, base: np.ndarray) -> Explained:
-    made, count = game.made, sum(one.players for one in features)
+    made, (count, wanted) = game.made, _size(game, features)
     if len(prediction) != len(base):
         raise PredictionFailed(f"The model answered {len(prediction)} scores, and {len(base)} for the baseline.")
-    wanted = coalitions.how_many(count, made.samples) if count > 1 else 0
-    _check_size(count, wanted * len(game.baseline))
     known, found = None, np.zeros((0, len(base)))
     if count > 1:
         seed = None if made.seed is None else made.seed % 2**64
@@ -260,14 +260,19 @@ async def _values(game: Game, features: tuple[Feature, ...], prediction: np.ndar
     return Explained(features, values, link(base))
 
 
-def _check_size(count: int, rows: int) -> None:
+def _size(game: Game, features: Sequence[Feature]) -> tuple[int, int]:
+    """How many players a record has, and coalitions of them there shall be. Raises ``ValidationError`` for too many."""
+    count = sum(one.players for one in features)
+    wanted = coalitions.how_many(count, game.made.samples) if count > 1 else 0
+    rows = max(1, wanted) * len(game.baseline)
     if count > _MOST_PLAYERS:
         raise ValidationError(
             f"A record of {count:,} features and units of text cannot be explained; {_MOST_PLAYERS:,} can. A coarser "
             "Granularity makes them fewer."
         )
-    if rows > _MOST_ROWS:
+    if rows > _MOST_ROWS or wanted * count > _MOST_PLACES:
         raise ValidationError(
-            f"Explaining a record takes {rows:,} synthetic records, more than {_MOST_ROWS:,}: give a smaller SHAP "
-            "baseline or NumberOfSamples."
+            f"Explaining a record takes {rows:,} synthetic records, which is too many: give a smaller SHAP baseline or "
+            "NumberOfSamples."
         )
+    return count, wanted

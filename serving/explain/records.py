@@ -20,6 +20,8 @@ from serving.explain import expressions
 Cell = Any
 
 CSV, LINES = "text/csv", "application/jsonlines"
+#: Whole numbers of fewer characters fit 64 bits, as JSON is written here.
+_DIGITS = 19
 #: Media types that mean the same.
 _KINDS = {
     CSV: CSV,
@@ -116,7 +118,7 @@ def value(cell: Cell) -> Cell:
         return cell if text else None
     if number is None or not math.isfinite(number):
         return cell
-    return int(text) if text.lstrip("+-").isdigit() else number
+    return int(text) if len(text) < _DIGITS and text.lstrip("+-").isdigit() else number
 
 
 def csv_cell(cell: Cell) -> str:
