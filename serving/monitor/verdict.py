@@ -36,8 +36,8 @@ from serving.watch.metrics import FAMILIES, Snapshot, snapshot
 METHOD = "asymptotic confidence sequence (Waudby-Smith et al. 2024): valid however often one looks"
 _LATENCY = "sagemaker_model_latency_seconds"
 _QUANTILES = (0.5, 0.9, 0.99)
-#: Below so many calls of either a p99 says nothing.
-_LEAST_FOR_P99 = 200
+#: Below so many calls of either a p99 says nothing: it rests on one of a hundred.
+_LEAST_FOR_P99 = 500
 
 
 class Question(NamedTuple):
