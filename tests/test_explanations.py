@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -202,6 +204,16 @@ def test_both_doors_answer_alike(server: Server) -> None:
     assert (200, "AllTraffic") == (fast.status_code, fast.headers["x-amzn-invoked-production-variant"])
     assert (200, "AllTraffic") == (slow.status_code, slow.headers["x-amzn-invoked-production-variant"])
     assert fast.content == slow.content
+
+
+def test_the_command_asks_for_explanations(server: Server) -> None:
+    """``serving invoke --enable-explanations``."""
+    command = [sys.executable, "-m", "serving", "invoke", "unwanted", "--url", server.url, "--body", "1,2,3,4"]
+    types = ["--content-type", "text/csv", "--accept", "text/csv"]
+    done = subprocess.run([*command, *types, "--enable-explanations", "`true`"], capture_output=True, check=True)
+    assert np.allclose(
+        [[-1.0], [0.0], [0.5], [6.0]], values(json.loads(done.stdout)["explanations"]["kernel_shap"][0]), atol=1e-9
+    )
 
 
 def test_a_model_of_trees_is_explained_as_by_all_coalitions(runtime: Any) -> None:

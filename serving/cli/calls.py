@@ -25,6 +25,10 @@ def invoke(
     accept: Annotated[str | None, typer.Option(help="Media type wanted in return.")] = None,
     target_model: Annotated[str | None, typer.Option(help="Model of a multi-model endpoint.")] = None,
     target_variant: Annotated[str | None, typer.Option(help="Variant to ask, whatever the weights.")] = None,
+    explanations: Annotated[
+        str | None,
+        typer.Option("--enable-explanations", metavar="JMESPATH", help="Explain the records of which this is true."),
+    ] = None,
     later: Annotated[bool, typer.Option("--async", help="Have it answered later: the call's id is printed.")] = False,
     location: Annotated[
         str | None, typer.Option("--input", metavar="URL", help="With --async: the s3:// object that is the body.")
@@ -41,6 +45,8 @@ def invoke(
     check_input(body, location, later)
     if wait and not later:
         raise ConfigError("--wait is for --async: a plain call is waited for anyway.")
+    if explanations and later:
+        raise ConfigError("--enable-explanations is for calls that are answered at once.")
     server = server_at(url, settings_file)
     data = _body(body) if body is not None else b""
     headers = {
@@ -48,6 +54,7 @@ def invoke(
         "Accept": accept,
         "X-Amzn-SageMaker-Target-Model": target_model,
         "X-Amzn-SageMaker-Target-Variant": target_variant,
+        "X-Amzn-SageMaker-Enable-Explanations": explanations,
     }
     given = {name: value for name, value in headers.items() if value}
     if later:
