@@ -338,7 +338,8 @@ def test_a_browser_without_a_key_is_asked_for_one(server: Server) -> None:
     )  # fmt: skip
     with server.client(auth=("admin", "wrong-secret-wrong-secret")) as asking:
         assert 401 == asking.get("/console/endpoints/one", headers=PAGE).status_code
-        assert 403 == asking.get("/console/data").status_code
+        assert 403 == asking.get("/console").status_code
+        assert 401 == asking.get("/console", headers={"Accept": "application/vnd.serving.numbers"}).status_code
     refused = get(server, "/", key="caller")
     assert (403, False) == (refused.status_code, "www-authenticate" in refused.headers)
     assert "lacks the permission" in Elements(refused.text).text
@@ -379,7 +380,7 @@ def test_numbers_come_in_increments(server: Server) -> None:
     with server.client(auth=("reader", secret("reader"))) as asking:
 
         def asked(**query: object) -> dict[str, Any]:
-            found: dict[str, Any] = asking.get("/console/data", params={k: str(v) for k, v in query.items()}).json()
+            found: dict[str, Any] = asking.get("/console", params={k: str(v) for k, v in query.items()}).json()
             return found
 
         server.eventually(lambda: len(asked(since=0)["times"]) >= 1)
@@ -402,7 +403,7 @@ def test_numbers_come_in_increments(server: Server) -> None:
 )
 def test_bad_questions_for_numbers_are_refused(server: Server, query: str) -> None:
     """400 and JSON, never 500."""
-    answer = get(server, f"/console/data?{query}", Accept="application/json")
+    answer = get(server, f"/console?{query}", Accept="application/json")
     assert (400, "application/json") == (answer.status_code, answer.headers["content-type"])
 
 
@@ -450,5 +451,5 @@ def test_without_keys_pages_are_shown_under_this_machines_names_alone(tmp_path: 
             ("evil.example", 403), ("127.0.0.1.evil.example", 403), ("10.0.0.1", 403), ("local host", 403),
         ):  # fmt: skip
             assert status == asking.get("/", headers=PAGE | {"Host": host}).status_code, host
-            assert status == asking.get("/console/data?since=0", headers={"Host": host}).status_code, host
+            assert status == asking.get("/console?since=0", headers={"Host": host}).status_code, host
         assert "There is no endpoint yet." in Elements(asking.get("/", headers=PAGE).text).text

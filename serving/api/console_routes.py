@@ -28,18 +28,34 @@ from serving.api.requests import body_of, headers_of, target_of
 from serving.errors import AccessDenied, ResourceNotFound, ServingError, UnknownEndpoint, ValidationError
 
 _HTML = {"content-type": "text/html; charset=utf-8", **pages.HEADERS}
-_DATA = {"content-type": "application/json", "cache-control": "no-store", "x-content-type-options": "nosniff"}
+_JSON = {"content-type": "application/json", "cache-control": "no-store", "x-content-type-options": "nosniff"}
 _FOREVER, _REVALIDATE = "private, max-age=31536000, immutable", "private, no-cache"
 _NUMBER = re.compile(r"[0-9]{1,12}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+#: What the console's script accepts begins so.
+_SCRIPT = "/vnd.serving."
 _LONGEST_QUERY = 63
 _MOST_CALLS = 12
 
 
 async def root(front: Front, request: Request) -> Response:
     """GET /: the overview for a browser, plain words for all others."""
-    if not wants_page(request.headers.get("accept", "")):
-        return _words(front)
+    if wants_page(request.headers.get("accept", "")):
+        return await _overview(front, request)
+    return _words(front)
+
+
+async def console(front: Front, request: Request) -> Response:
+    """GET /console: the overview too, and for its script the numbers (JSON).
+
+    The numbers are not further down, at a path of their own, as browsers show the credentials that they were asked for
+    at one path to those beside and below it (RFC 7617, 2.2): asked for here, they go with the calls of the form."""
+    if wants_page(request.headers.get("accept", "")):
+        return await _overview(front, request)
+    return await _data(front, request)
+
+
+async def _overview(front: Front, request: Request) -> Response:
     _check_host(front, request)
     asked, at = _asked(request)
     told = await gathering.history(front)
@@ -67,9 +83,9 @@ async def endpoint(front: Front, request: Request) -> Response:
     return Response(page, 200, _HTML)
 
 
-async def data(front: Front, request: Request) -> Response:
-    """GET /console/data?since=&endpoint=&q=&at=&have=: the points after a sample, and the panels that have changed:
-    ``have`` names those that the page shows, as ``id:fingerprint`` with commas between."""
+async def _data(front: Front, request: Request) -> Response:
+    """``?since=&endpoint=&q=&at=&have=``: the points after a sample, and the panels that have changed. ``have`` names
+    those that the page shows, as ``id:fingerprint`` with commas between."""
     _check_host(front, request)
     query = request.query_params
     name, since = query.get("endpoint", ""), query.get("since", "0")
@@ -82,7 +98,7 @@ async def data(front: Front, request: Request) -> Response:
     have = dict(one.partition(":")[::2] for one in query.get("have", "").split(",")[:32])
     changed = {id: one for id, one in panels.items() if have.get(id) != one["print"]}
     numbers = {key: told[key] for key in ("number", "next", "reset", "times", "lines", "server")}
-    return Response(orjson.dumps({**numbers, "panels": changed}), 200, _DATA)
+    return Response(orjson.dumps({**numbers, "panels": changed}), 200, _JSON)
 
 
 async def _panels(front: Front, told: Mapping[str, Any], name: str, asked: str, at: int) -> Mapping[str, Any]:
@@ -201,18 +217,25 @@ def _check_host(front: Front, request: Request) -> None:
 def is_page(request: Request) -> bool:
     """Is it one of the console's pages that a browser asks for?"""
     path = request.scope["path"]
-    paged = path == "/" or path.startswith("/console/endpoints/")
+    paged = path in ("/", "/console") or path.startswith("/console/endpoints/")
     return bool(request.method == "GET" and paged and wants_page(request.headers.get("accept", "")))
 
 
 def refused(front: Front, request: Request, error: ServingError) -> Response:
-    """A refusal as a page; who shows no good credentials is asked for them."""
-    headers, status = dict(_HTML), 404 if isinstance(error, UnknownEndpoint) else error.status
-    if front.keys is not None and not _proven(request, front.keys):
-        status = 401
-        headers["www-authenticate"] = 'Basic realm="serving", charset="UTF-8"'
-    headers["x-amzn-RequestId"] = request.state.request_id
+    """A refusal as a page."""
+    status = 404 if isinstance(error, UnknownEndpoint) else error.status
+    headers = {**_HTML, "x-amzn-RequestId": request.state.request_id}
     return Response(pages.refusal(f"{status} {error.code}", error.message), status, headers)
+
+
+def challenge(front: Front, request: Request, refusal: Response) -> Response:
+    """A refusal that asks a browser for credentials, as HTTP Basic, where it or a page's script has shown none that are
+    any good. Who does not say so by Accept is no browser, and gets what AWS's clients know."""
+    by_script = _SCRIPT in request.headers.get("accept", "")
+    if front.keys is not None and (by_script or is_page(request)) and not _proven(request, front.keys):
+        refusal.status_code = 401
+        refusal.headers["www-authenticate"] = 'Basic realm="serving", charset="UTF-8"'
+    return refusal
 
 
 def _proven(request: Request, keys: Mapping[str, auth.AccessKey]) -> bool:

@@ -101,7 +101,7 @@ async def _authorise(front: Front, request: Request, action: auth.Action) -> Non
 def _failure(front: Front, request: Request, error: ServingError) -> Response:
     settings = front.settings
     if console_routes.is_page(request):
-        return console_routes.refused(front, request, error)
+        return console_routes.challenge(front, request, console_routes.refused(front, request, error))
     if (request.method, request.scope["path"]) == ("POST", "/"):
         status, headers, body = failures.dress_control(error, request.state.request_id)
         return Response(body, status, dict(headers))
@@ -113,7 +113,7 @@ def _failure(front: Front, request: Request, error: ServingError) -> Response:
     variant = getattr(request.state, "variant", "")
     if variant:
         headers.append((invocations.VARIANT, variant))
-    return Response(body, status, dict(headers))
+    return console_routes.challenge(front, request, Response(body, status, dict(headers)))
 
 
 # -- invocations, the slow way --------------------------------------------------------------------------------------
@@ -388,12 +388,12 @@ ROUTES: tuple[tuple[str, str, Permission | None, Handler], ...] = (
     ("POST", "/endpoints/{name}/drift", drift.permission, drift.drift),
     ("GET", "/endpoints/{name}/shadow-report", verdicts.report_permission, verdicts.shadow_report),
     ("GET", "/", "read", console_routes.root),
-    ("GET", "/console/data", "read", console_routes.data),
+    ("GET", "/console", "read", console_routes.console),
     ("GET", "/console/endpoints/{name}", "read", console_routes.endpoint),
     ("GET", "/console/endpoints/{name}/calls", "invoke", console_routes.calls),
     ("GET", "/console/endpoints/{name}/verdict", "read", console_routes.verdict),
     ("GET", "/console/endpoints/{name}/shadow-report", verdicts.report_permission, console_routes.shadow_report),
-    ("GET", "/console/static/{file}", "read", console_routes.static),
+    ("GET", "/console/static/{file}", None, console_routes.static),
     ("POST", "/", _control_permission, control),
     ("GET", "/ping", None, ping),
     ("GET", "/healthz", None, healthz),

@@ -112,7 +112,7 @@ _VARIANT_HEADS = ("Variant", "#Weight", "#Calls", "#p50", "#p99", "#Errors", "#W
 def of_one(facts: Facts, row: Row) -> Html:
     """The variants of one endpoint."""
     rows = (el("tr", _variant_cells(facts, row, one)) for one in variants(row))
-    return table("Variants", _VARIANT_HEADS, rows, "The endpoint has no variant.", wide=True)
+    return table("Variants and how they do", _VARIANT_HEADS, rows, "The endpoint has no variant.", wide=True)
 
 
 def endpoints(facts: Facts, asked: str = "", at: int = 0) -> Html:

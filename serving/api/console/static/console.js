@@ -112,7 +112,7 @@
     query.set("have", [...state.prints].map(([id, print]) => id + ":" + print).join(","));
     let pause = 5;
     try {
-      const answer = await fetch("/console/data?" + query, { signal: asking.signal, headers: { Accept: "application/json" } });
+      const answer = await fetch("/console?" + query, { signal: asking.signal, headers: { Accept: "application/vnd.serving.numbers" } });
       if (!answer.ok) throw new Error(answer.status === 400 ? "Gone" : answer.status === 403 ? "Not allowed" : "No answer");
       const told = await answer.json();
       take(told);
