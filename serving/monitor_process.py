@@ -59,6 +59,9 @@ def answer(plan: Mapping[str, Any]) -> dict[str, Any]:
         return {"value": find(plan["task"])(plan["args"], means(plan))}
     except ServingError as error:
         return _refusal(error)
+    except ImportError as error:
+        log.exception("task %s needs a library", plan["task"])
+        return _refusal(ServiceUnavailable(f"The server lacks a library for this, {error.name}: serving[monitor]."))
     except MemoryError:
         return _refusal(ServiceUnavailable("There is not enough memory for this."))
     except Exception:

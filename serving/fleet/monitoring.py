@@ -112,7 +112,10 @@ class Monitoring:
     async def _look(self) -> float:
         """Do all there is to do; how long there is nothing then."""
         while True:
-            due, schedules = await self._thread.write(lambda session: _begin_due(session, self._clock()))
+            due, schedules = await self._thread.read(_plan)
+            if due <= self._clock():
+                await self._thread.write(lambda session: _begin_due(session, self._clock()))
+                due, schedules = await self._thread.read(_plan)
             self._show(schedules)
             record = await self._thread.read(_first_open)
             if record is None:
@@ -206,22 +209,24 @@ class Monitoring:
 # --- transactions -----------------------------------------------------------------------------------------------------
 
 
-def _begin_due(session: Session, now: float) -> tuple[float, frozenset[tuple[str, str]]]:
-    """Make executions of the runs whose time has come. Returns when the next run is due, and (endpoint, schedule) of
-    all schedules there are."""
+def _plan(session: Session) -> tuple[float, frozenset[tuple[str, str]]]:
+    """When the next run is due, infinity for never, and (endpoint, schedule) of all schedules there are. One whose
+    execution is open waits for its end."""
     busy = {record.parent.lower() for record in _open(session)}
-    soonest, known = float("inf"), set()
+    every = session.every(SCHEDULE)
+    times = (executions.next_time(record) for record in every if record.name.lower() not in busy)
+    soonest = min((time for time in times if time is not None), default=float("inf"))
+    return soonest, frozenset((record.parent, record.name) for record in every)
+
+
+def _begin_due(session: Session, now: float) -> None:
+    """Make executions of the runs whose time has come."""
+    busy = {record.parent.lower() for record in _open(session)}
     for record in session.every(SCHEDULE):
-        known.add((record.parent, record.name))
-        if record.name.lower() in busy:
-            continue
-        found = executions.due(record, now)
+        found = executions.due(record, now) if record.name.lower() not in busy else None
         if found is not None:
             session.add(executions.execution(record, found, session.next_number(EXECUTION), now))
-            record = session.change(record, now=record.modified, body=executions.after_run(record, found))
-        following = executions.next_time(record)
-        soonest = min(soonest, following if following is not None else soonest)
-    return soonest, frozenset(known)
+            session.change(record, now=record.modified, body=executions.after_run(record, found))
 
 
 def _open(session: Session) -> list[Record]:
