@@ -14,8 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import groupby, islice
 from operator import itemgetter
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import orjson
 import pyarrow as pa
@@ -29,11 +30,14 @@ from serving.monitor.values import Complaints, Record, Side
 
 Sides = Literal["input", "output", "both"]
 _Pick = Callable[[Record], Side | None]
+_Part = TypeVar("_Part", pa.Table, pa.RecordBatch)
 
-#: Characters of bodies in one table, whatever their number of rows.
-_MOST_TEXT = 8 << 20
+#: Characters of bodies that are read at once: what fits into a processor's cache is read twice as fast.
+_MOST_TEXT = 1 << 20
 #: Bodies that are no longer tried together.
 _FEW = 32
+#: Records that are taken from a stream in one step, if they are small.
+_AT_ONCE = 500
 #: Cells of a table that is put together in Python.
 _MOST_CELLS = 2_000_000
 _LONGEST_HEADER = 1 << 20
@@ -54,24 +58,25 @@ def tables(
     then the requests', if the first records have both. A record that does not fit - no text, no rows, ragged, other
     columns than most, another number of answers than of rows - is left out and complained about."""
     reader = _Reader(complaints, header, side)
-    for group in _groups(records, rows):
-        yield from reader.tables(group)
+    parts = (table for group in _groups(records, rows) for table in reader.tables(group))
+    for _, alike in groupby(parts, key=lambda table: table.column_names):
+        for group in _regrouped(alike, rows):
+            yield pa.concat_tables(group)
 
 
 def _groups(records: Iterable[Record], rows: int) -> Iterator[list[Record]]:
-    """So many records at a time, or fewer that have much text."""
-    group: list[Record] = []
-    add, left, size = group.append, rows, 0
-    for record in records:
-        add(record)
-        left -= 1
-        body = record[4] or record[5]  # by place: this runs for every record, and is twice as fast
-        if body is not None:
-            size += len(body[2])
-        if not left or size > _MOST_TEXT:
+    """So many records at a time, or fewer that have much text. They are taken some at a time, the fewer the larger the
+    last ones were."""
+    records, group, size, some = iter(records), list[Record](), 0, 1
+    while taken := list(islice(records, some)):
+        group += taken
+        more = sum([len(record[4][2]) if record[4] else 0 for record in taken])
+        more += sum([len(record[5][2]) if record[5] else 0 for record in taken])
+        size += more
+        if len(group) >= rows or size > _MOST_TEXT:
             yield group
-            group = []
-            add, left, size = group.append, rows, 0
+            group, size = [], 0
+        some = max(1, min(_AT_ONCE, rows - len(group), _MOST_TEXT // 8 * len(taken) // (more + 1)))
     if group:
         yield group
 
@@ -101,7 +106,7 @@ class _Reader:
         """Of one group."""
         if not self._pickers:
             self._begin(group)
-        if not all(_all_plain([pick(record) for record in group]) for pick in self._pickers):
+        if not all(_all_plain(list(map(pick, group))) for pick in self._pickers):
             whole = [record for record in group if self._has_all(record)]
             group = [record for record in whole if all(_all_plain([pick(record)]) for pick in self._pickers)]
             plain = set(map(id, group))
@@ -153,9 +158,9 @@ class _Reader:
         columns: list[pa.ChunkedArray] = []
         counts: list[list[int]] = []
         for pick, width in zip(self._pickers, self._widths, strict=True):
-            data = [pick(record)[2].rstrip("\r\n") for record in records]  # type: ignore[index]  # all have it
-            counts.append([one.count("\n") for one in data])
-            table = parse_csv(data, width, sum(counts[-1]) + len(data)) if width and counts[0] == counts[-1] else None
+            text, lines = _joined(list(map(_data, map(pick, records))))
+            counts.append(lines)
+            table = parse_csv(text, width, sum(lines) or len(records)) if width and counts[0] == lines else None
             if table is None:
                 return None
             columns += table.columns
@@ -220,12 +225,23 @@ class _Reader:
 
 
 _input, _output = itemgetter(4), itemgetter(5)
+_kind: Callable[[Any], tuple[str, str]] = itemgetter(0, 1)
+_data: Callable[[Any], str] = itemgetter(2)
 
 
 def _all_plain(sides: Sequence[Side | None]) -> bool:
     """Are all of them there, and CSV?"""
-    kinds = {side and side[:2] for side in sides}
-    return all(kind is not None and _plain(*kind) for kind in kinds)
+    return all(sides) and all(_plain(*kind) for kind in set(map(_kind, sides)))
+
+
+def _joined(bodies: list[str]) -> tuple[str, list[int]]:
+    """Bodies as one text, and how many lines each has; none if all have one."""
+    text = "\n".join(bodies)
+    if text.count("\n") == len(bodies) - 1:
+        return text, []
+    bodies = [body.rstrip("\r\n") for body in bodies]
+    lines = [body.count("\n") + 1 for body in bodies]
+    return "\n".join(bodies), lines if any(one > 1 for one in lines) else []
 
 
 def _turned(answers: list[Row], count: int) -> list[Row]:
@@ -345,13 +361,16 @@ class _Raw(io.RawIOBase):
         return filled
 
 
-def _regrouped(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[list[pa.RecordBatch]]:
-    group: list[pa.RecordBatch] = []
-    for batch in batches:
-        group.append(batch)
-        if sum(one.num_rows for one in group) >= rows:
+def _regrouped(parts: Iterable[_Part], rows: int) -> Iterator[list[_Part]]:
+    """As many tables, or batches, together as have some ``rows``."""
+    group: list[_Part] = []
+    count = 0
+    for part in parts:
+        group.append(part)
+        count += part.num_rows
+        if count >= rows:
             yield group
-            group = []
+            group, count = [], 0
     if group:
         yield group
 
@@ -409,12 +428,13 @@ _DATASETS: tuple[tuple[tuple[str, ...], Callable[[BinaryIO, Complaints, bool, in
 # --- CSV ------------------------------------------------------------------------------------------------------------
 
 
-def parse_csv(bodies: Sequence[str], width: int, count: int) -> pa.Table | None:
-    """CSV bodies without a header, ``count`` rows of ``width`` cells -> a table; None for anything else, and for text
-    that only a careful reader reads right."""
-    text = "\n".join(bodies)
+def parse_csv(text: str, width: int, count: int) -> pa.Table | None:
+    """CSV without a header, ``count`` rows of ``width`` cells -> a table; None for anything else, and for text that
+    only a careful reader reads right."""
     names = [str(number) for number in range(width)]
-    read = csv.ReadOptions(use_threads=False, block_size=max(_BLOCK, *map(len, bodies)), column_names=names)
+    # A line has to fit into a block.
+    block = _BLOCK if count * _BLOCK > 64 * len(text) else len(text) * 4 + 1
+    read = csv.ReadOptions(use_threads=False, block_size=block, column_names=names)
     try:
         table = csv.read_csv(pa.py_buffer(text.encode()), read_options=read, convert_options=as_text(names))
     except (pa.ArrowInvalid, UnicodeEncodeError):
