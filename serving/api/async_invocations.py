@@ -193,6 +193,7 @@ def _kept(asked: dict[str, Any], headers: Mapping[bytes, bytes], body: bytes, se
     repeat, fingerprint = _repeat(asked["endpoint"], headers, sender), ""
     if repeat:
         fingerprint = hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS) + b"\n" + body).hexdigest()
+    context = traceparent(headers.get(TRACEPARENT, b""))
     return asked | {
         "id": str(uuid.uuid4()),
         "inference_id": asked["inference_id"] or str(uuid.uuid4()),
@@ -200,7 +201,7 @@ def _kept(asked: dict[str, Any], headers: Mapping[bytes, bytes], body: bytes, se
         "fingerprint": fingerprint,
         "request_id": sender.request_id,
         "received": sender.received,
-        "traceparent": traceparent(headers.get(TRACEPARENT, b"")),
+        **({"traceparent": context} if context else {}),
     }
 
 
