@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ class World:
         self.asked: list[Mapping[str, Any]] = []
 
     def add(self, expression: str, name: str = "s", **body: Any) -> None:
-        """A schedule of endpoint ``e`` since a minute past noon."""
+        """A schedule of endpoint ``e`` since a minute past noon; it is then."""
+        self.now = NOON + 60
         definition = {"Type": "DataQuality", "Name": "d", "Output": "s3://out", "Seconds": 60, **body}
         definition.setdefault("Endpoint", {"EndpointName": "e"})
         times = {"DataAnalysisStartTime": "-PT2H", "DataAnalysisEndTime": "-PT1H"} if expression == "NOW" else {}
@@ -101,8 +103,9 @@ class World:
 
 
 def _wait(fact: Callable[[], bool]) -> None:
-    pause = threading.Event()
+    end, pause = time.monotonic() + 20, threading.Event()
     while not fact():
+        assert time.monotonic() < end
         pause.wait(0.005)
 
 
