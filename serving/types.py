@@ -74,7 +74,8 @@ class CaptureSpec:
 class EndpointSpec:
     """An endpoint: 1 to 10 production variants under one name. ``generation`` counts its deployments; ``asynchronous``:
     it takes InvokeEndpointAsync and nothing else, and this is how; ``capture``: what of its calls is written down;
-    ``explainer``: its ClarifyExplainerConfig as it was given; ``shadows``: variants that get copies of its calls."""
+    ``explainer``: its ClarifyExplainerConfig as it was given; ``shadows``: variants that get copies of its calls;
+    ``since``: when this deployment was asked for, epoch seconds."""
 
     name: str
     config_name: str
@@ -84,6 +85,7 @@ class EndpointSpec:
     capture: CaptureSpec | None = None
     explainer: Mapping[str, Any] | None = None
     shadows: tuple[VariantSpec, ...] = ()
+    since: float = 0.0
 
 
 class FleetKey(NamedTuple):

@@ -62,6 +62,7 @@ async def shadow_report(front: Front, request: Request) -> Response:
         "shadows": [one["name"] for one in row["shadows"]],
         "shadow": asked.get("shadow", ""),
         **_common(row, asked),
+        "metrics": "since" not in asked,
         "kind": asked.get("kind", ""),
         "worst": int(_number(asked, "examples", 10) or 0),
         "bodies": _wants_bodies(request),
@@ -120,13 +121,14 @@ def query(request: Request, known: Sequence[str]) -> dict[str, str]:
 
 
 def _common(row: Row, asked: Mapping[str, str]) -> dict[str, Any]:
-    """What both questions have."""
+    """What both questions have. Unless they say otherwise they mean the calls since the endpoint was last deployed:
+    those before it may be of other models."""
     attributes: dict[str, Any] = {name: asked[name] for name in ("inference", "probability") if name in asked}
     if "threshold" in asked:
         attributes["threshold"] = _number(asked, "threshold")
     return {
         "destination": row["capture"]["destination"] if row["capture"] else "",
-        "since": moment(asked["since"], time.time()) if "since" in asked else 0.0,
+        "since": moment(asked["since"], time.time()) if "since" in asked else math.floor(row["since"]),
         "attributes": attributes,
     }
 

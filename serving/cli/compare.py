@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from serving.replaying import Limits, Replay, Target
 
 Name = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint.")]
-Since = Annotated[str, typer.Option(help="Only calls since then: a time, or how long ago (30m, 24h, 7d).")]
+Since = Annotated[
+    str,
+    typer.Option(help="Only calls since then: a time, or how long ago (30m, 24h, 7d); default: the last deployment."),
+]
 Inference = Annotated[str, typer.Option(help="Where an answer's label stands: a CSV column, or a JMESPath.")]
 Probability = Annotated[str, typer.Option(help="Where its probability stands.")]
 Threshold = Annotated[float | None, typer.Option(help="Probability from which an answer is positive.")]

@@ -126,6 +126,7 @@ def endpoint_spec(name: str, deployed: Body) -> EndpointSpec:
         _capture(config["DataCaptureConfig"]) if "DataCaptureConfig" in config else None,
         config.get("ExplainerConfig", {}).get("ClarifyExplainerConfig"),
         tuple(_variant(one, deployed) for one in shadows_of(config)),
+        deployed["StartTime"],
     )
 
 

@@ -5,6 +5,7 @@
     {"version": 7, "aliases": {"endpoint": {"name": "path under the prefix"}}, "endpoints": [
       {"name": "default", "config": "default", "status": "InService", "reason": "", "up": true, "generation": 1,
        "asynchronous": false, "async": null, "holds_components": false, "capture": null, "explainer": null,
+       "since": 1789000000.0,
        "variants": [{"name": "AllTraffic", "weight": 1.0, "direct": false, "count": 1, "pools": [POOL]}],
        "shadows": [as variants: those that get copies],
        "components": [POOL]}]}
@@ -16,6 +17,7 @@
 
     "async" of an asynchronous endpoint = {"output": "s3://bucket/out", "failure": "", "concurrency": 4,
             "success_topic": "", "error_topic": "", "include": [], "since": 1789000000.0}
+    "since": when this deployment was asked for: what was captured before was perhaps another model's
     "capture" where calls are captured = {"destination": "s3://bucket/captured", "percent": 100, "input": true,
             "output": true, "csv": ["text/csv"], "json": []}
     "explainer" = the ClarifyExplainerConfig as it was given
@@ -74,6 +76,7 @@ def endpoint_row(
         "async": asdict(spec.asynchronous) if spec.asynchronous else None,
         "capture": asdict(spec.capture) if spec.capture else None,
         "explainer": spec.explainer,
+        "since": spec.since,
         "holds_components": any(not one.containers for one in spec.variants),
         "variants": rows(spec.variants),
         "shadows": rows(spec.shadows),

@@ -25,7 +25,7 @@ _MOST_EXAMPLES = 100
 class Question(NamedTuple):
     """What is asked. ``production``, ``shadows``: the endpoint's variants; ``shadow``: the one that is meant, empty
     where there is only one; ``bodies``: whether the examples are shown with what callers sent; ``since``: epoch
-    seconds."""
+    seconds; ``metrics``: whether times may be those of all calls since the server started."""
 
     endpoint: str
     production: tuple[str, ...]
@@ -33,6 +33,7 @@ class Question(NamedTuple):
     shadow: str = ""
     destination: str = ""
     since: float = 0.0
+    metrics: bool = True
     kind: Kind | str = ""
     worst: int = 10
     bodies: bool = False
@@ -80,7 +81,7 @@ def shadow_report(args: Mapping[str, Any], means: Means) -> dict[str, Any]:
     joined = Joined(*_streams(asked, means, complaints), complaints)
     found = compared(joined, asked, times, complaints)
     latency = None
-    if means.metrics_folder is not None and not asked.since:
+    if means.metrics_folder is not None and asked.metrics:
         latency = of_cells(snapshot(means.metrics_folder), asked)
     latency = latency or times.latency
     return {
