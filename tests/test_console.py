@@ -443,6 +443,14 @@ def test_another_sites_page_may_not_send_calls(server: Server) -> None:
             assert status == asking.post("/endpoints/one/invocations", content=ROW, headers=headers).status_code
 
 
+@pytest.mark.parametrize("path", ["/console?since=0", "/console/endpoints/one/verdict", "/console/endpoints/one/calls"])
+def test_another_sites_page_may_not_make_us_work(server: Server, path: str) -> None:
+    """A browser says whose page asks."""
+    for site, ours in (("cross-site", False), ("same-site", False), ("same-origin", True), ("none", True)):
+        answer = get(server, path, Accept="*/*", Sec_Fetch_Site=site)
+        assert ours == (answer.status_code != 403), site
+
+
 def test_without_keys_pages_are_shown_under_this_machines_names_alone(tmp_path: Any) -> None:
     """A site that points a name of its own at loopback reads nothing."""
     with serve(tmp_path) as running, running.client() as asking:

@@ -86,7 +86,7 @@ async def endpoint(front: Front, request: Request) -> Response:
 async def _data(front: Front, request: Request) -> Response:
     """``?since=&endpoint=&q=&at=&have=``: the points after a sample, and the panels that have changed. ``have`` names
     those that the page shows, as ``id:fingerprint`` with commas between."""
-    _check_host(front, request)
+    _check_ours(front, request)
     query = request.query_params
     name, since = query.get("endpoint", ""), query.get("since", "0")
     if not _NUMBER.fullmatch(since):
@@ -121,24 +121,26 @@ def _print(text: str) -> str:
 
 async def verdict(front: Front, request: Request) -> Response:
     """GET /console/endpoints/{name}/verdict: which variant is better, as a part of a page or a page of its own."""
+    _check_ours(front, request)
     told = orjson.loads((await verdicts.verdict(front, request)).body)
-    return _found(front, request, "Which variant is better", compared.verdict(told))
+    return _found(request, "Which variant is better", compared.verdict(told))
 
 
 async def shadow_report(front: Front, request: Request) -> Response:
     """GET /console/endpoints/{name}/shadow-report: the same of what a shadow variant answers."""
+    _check_ours(front, request)
     told = orjson.loads((await verdicts.shadow_report(front, request)).body)
-    return _found(front, request, "What a shadow would have answered", compared.shadow(told))
+    return _found(request, "What a shadow would have answered", compared.shadow(told))
 
 
 async def calls(front: Front, request: Request) -> Response:
     """GET /console/endpoints/{name}/calls: its newest asynchronous calls, for those who may invoke it."""
+    _check_ours(front, request)
     told = orjson.loads((await async_routes.list_calls(front, request)).body)
-    return _found(front, request, "Newest calls", work.calls(told["AsyncInvocations"][:_MOST_CALLS]))
+    return _found(request, "Newest calls", work.calls(told["AsyncInvocations"][:_MOST_CALLS]))
 
 
-def _found(front: Front, request: Request, heading: str, content: Html) -> Response:
-    _check_host(front, request)
+def _found(request: Request, heading: str, content: Html) -> Response:
     if wants_page(request.headers.get("accept", "")):
         return Response(pages.found(request.path_params["name"], heading, content), 200, _HTML)
     return Response(content.encode(), 200, _HTML)
@@ -212,6 +214,14 @@ def _check_host(front: Front, request: Request) -> None:
     except ValueError:
         pass
     raise AccessDenied("Without access keys the console is only shown under the name localhost or a loopback address.")
+
+
+def _check_ours(front: Front, request: Request) -> None:
+    """What a page's script asks for is for our pages: another site's would only make us work (browsers say whose page
+    asks: Fetch Metadata, Sec-Fetch-Site). Raises ``AccessDenied``."""
+    _check_host(front, request)
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise AccessDenied("A page of another site may not use this server.")
 
 
 def is_page(request: Request) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,9 +29,14 @@ async def history(front: Front, endpoint: str = "", since: int | None = None) ->
     return told
 
 
-async def facts(front: Front, told: Mapping[str, Any], whole: bool = True) -> Facts:
-    """All that a page tells but its charts. ``told``: the numbers; ``whole``: jobs too."""
-    calls = await front.shared.get("slow", lambda: _calls(front), lambda _: _SLOW_SECONDS)
+async def facts(front: Front, told: Mapping[str, Any]) -> Facts:
+    """All that a page tells but its charts. ``told``: the numbers."""
+    shared = front.shared
+    calls, jobs, schedules = await asyncio.gather(
+        shared.get("slow", lambda: _calls(front), lambda _: _SLOW_SECONDS),
+        shared.get("jobs", lambda: _jobs(front), lambda _: _JOB_SECONDS),
+        shared.get("schedules", lambda: _schedules(front), lambda _: _SCHEDULE_SECONDS),
+    )
     return Facts(
         time=time.time(),
         rows=front.directory.table["endpoints"],
@@ -39,8 +45,8 @@ async def facts(front: Front, told: Mapping[str, Any], whole: bool = True) -> Fa
         events=told["events"],
         slow=calls["slow"],
         failed=calls["failed"],
-        jobs=await front.shared.get("jobs", lambda: _jobs(front), lambda _: _JOB_SECONDS) if whole else (),
-        schedules=await front.shared.get("schedules", lambda: _schedules(front), lambda _: _SCHEDULE_SECONDS),
+        jobs=jobs,
+        schedules=schedules,
     )
 
 

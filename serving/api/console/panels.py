@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from serving.api.console import figures
 from serving.api.console.facts import Facts, Row, Variant, parts, variants
@@ -40,7 +40,7 @@ def when(moment: float) -> Html:
 
 def link(endpoint: str) -> Html:
     """To an endpoint's page."""
-    return el("a", endpoint, href=f"/console/endpoints/{endpoint}")
+    return el("a", endpoint, href=f"/console/endpoints/{quote(endpoint, safe='')}")
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Html], empty: str, wide: bool = False) -> Html:

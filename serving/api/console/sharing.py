@@ -25,10 +25,9 @@ class Shared:
         known = self._kept.get(key)
         if known is not None and (not known[1].done() or now < known[0]):
             return await asyncio.shield(known[1])
+        self._kept = {key: kept for key, kept in self._kept.items() if not kept[1].done() or now < kept[0]}
         if len(self._kept) >= _MOST:
-            self._kept = {key: kept for key, kept in self._kept.items() if not kept[1].done() or now < kept[0]}
-            if len(self._kept) >= _MOST:
-                self._kept.clear()
+            self._kept.clear()
         task: asyncio.Task[Any] = asyncio.ensure_future(self._make(key, make, seconds))
         self._kept[key] = now, task
         return await asyncio.shield(task)
