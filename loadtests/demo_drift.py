@@ -10,21 +10,21 @@ from __future__ import annotations
 import argparse
 import csv
 import http.client
-import io
+import json
+import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 import yaml
 
-from loadtests.processes import Running, our_server
+from loadtests.processes import ROOT, Running, our_server, python
 from models import boosting, data
-from serving.monitor import captures, constraints, data_quality
-from serving.monitor.tables import dataset
+from serving.monitor import captures
 from serving.monitor.values import Complaints, Window
 from serving.objects import LocalObjects
 
@@ -51,16 +51,13 @@ class Half(NamedTuple):
     window: Window
 
 
-def train(table: data.DataSet, into: Path) -> tuple[bytes, bytes]:
-    """The model as ``model/model.ubj``, and the baseline of its training data: statistics, constraints."""
+def train(table: data.DataSet, into: Path) -> None:
+    """The model as ``model/model.ubj``, and its training data without the labels as ``train.csv``: the baseline."""
     booster = boosting.train(boosting.matrix(table.train_x, table.train_y), 100, objective="binary:logistic")
     (into / "model").mkdir()
     (into / "model" / "model.ubj").write_bytes(boosting.saved(booster))
-    text = io.StringIO()
-    csv.writer(text).writerows([table.columns, *(map("{:.7g}".format, row) for row in table.train_x)])
-    found = data_quality.baseline(dataset(io.BytesIO(text.getvalue().encode()), "train.csv", Complaints()))
-    statistics, limits = map(orjson.dumps, found)
-    return statistics, limits
+    with (into / "train.csv").open("w") as file:
+        csv.writer(file).writerows([table.columns, *(map("{:.7g}".format, row) for row in table.train_x)])
 
 
 def declared(folder: Path) -> Path:
@@ -102,34 +99,39 @@ def send(server: Running, patients: np.ndarray) -> Window:
     return Window(float(int(began)), end)
 
 
-def check(place: Path, half: Half, baseline: constraints.Baseline) -> data_quality.Result:
-    """What a monitoring schedule finds of these calls; once they are written down."""
+def written(place: Path, half: Half) -> int:
+    """How many of the calls are captured by now."""
     objects = LocalObjects(place / "s3", place / "spool")
-    complaints = Complaints()
-    records = captures.read(objects, place / "capture", DESTINATION, ENDPOINT, half.window, complaints)
-    return data_quality.of_records(records, baseline, complaints)
+    return sum(1 for _ in captures.read(objects, place / "capture", DESTINATION, ENDPOINT, half.window, Complaints()))
 
 
-def _checked(server: Running, place: Path, half: Half, baseline: constraints.Baseline) -> data_quality.Result:
-    """The check of all calls of the half: the last are on their way to the disk for a second."""
+def check(server: Running, place: Path, half: Half) -> dict[str, Any]:
+    """What ``serving drift`` says of these calls, once all are captured: the last are on their way for a second."""
     until = time.monotonic() + _PATIENCE_SECONDS
-    while (result := check(place, half, baseline)).item_count < half.calls and time.monotonic() < until:
+    while written(place / "data", half) < half.calls and time.monotonic() < until:
         server.look_again(0.2)
-    return result
+    since, end = (datetime.fromtimestamp(at, UTC).isoformat() for at in half.window)
+    command = python("serving", "drift", ENDPOINT, "--baseline", str(place / "train.csv"), "--json")
+    options = ("--since", since, "--until", end, "--url", f"http://127.0.0.1:{server.port}")
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode not in (0, 1) or not done.stdout:
+        raise RuntimeError(f"serving drift ended with {done.returncode}: {done.stderr[-500:]}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
-def faults(half: Half, result: data_quality.Result) -> list[str]:
-    """What the check did not find as it should have; it tells what it found."""
-    violations: list[dict[str, Any]] = result.violations["violations"]
-    print(f"{half.name}: {result.item_count:,} captured calls, {len(violations)} violations")
+def faults(half: Half, found: dict[str, Any]) -> list[str]:
+    """What was not found as it should have been; what was found is told."""
+    violations: list[dict[str, Any]] = found["Violations"]
+    print(f"{half.name}: {found['Records']:,} captured calls, {len(violations)} violations")
     for one in violations:
         print(f"  {one['feature_name']:<18} {one['constraint_check_type']}: {one['description']}")
-    found = []
-    if result.item_count != half.calls or result.complaints:
-        found.append(f"{half.name}: {result.item_count} of {half.calls} calls were read, {result.complaints}")
+    told = []
+    if found["Records"] != half.calls or found["Complaints"]:
+        told.append(f"{half.name}: {found['Records']} of {half.calls} calls were read, {found['Complaints']}")
     if sorted(half.changed) != sorted(one["feature_name"] for one in violations):
-        found.append(f"{half.name}: the changed columns are {half.changed}")
-    return found
+        told.append(f"{half.name}: the changed columns are {half.changed}")
+    return told
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,15 +144,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dice = np.random.default_rng(SEED)
     with tempfile.TemporaryDirectory(prefix="demo-drift-") as folder:
         place = Path(folder)
-        statistics, limits = train(table, place)
+        train(table, place)
         print(f"baseline: {len(table.train_x)} patients of the training data, {len(table.columns)} columns")
-        baseline, found = constraints.read(limits, statistics), []
+        found: list[str] = []
         with our_server("--config", str(declared(place)), data=place / "data") as server:
             for name, names in (("as in training", []), ("after the change", list(CHANGES))):
                 drawn = patients[dice.integers(len(patients), size=options.calls)]
                 window = send(server, changed(drawn, table.columns) if names else drawn)
                 half = Half(name, names, options.calls, window)
-                found += faults(half, _checked(server, place / "data", half, baseline))
+                found += faults(half, check(server, place, half))
     for fault in found:
         print(f"FAULT: {fault}")
     return 1 if found else 0
