@@ -1,7 +1,7 @@
 """The hallway: every call, whoever makes it, goes through ``Endpoint.invoke``.
 
-HTTP, boto3, and later async jobs, batch transform and shadow copies: they translate, call ``invoke``, and translate the
-answer. Which variant, which worker, retries, limits and counting are decided behind it, once.
+HTTP, boto3, async jobs and batch transform: they translate, call ``invoke``, and translate the answer. Which variant,
+which worker, who gets a copy, retries, limits and counting are decided behind it, once.
 """
 
 from __future__ import annotations
@@ -259,7 +259,10 @@ class Directory:
             names.add(row["name"])
             self._work_by(row, self.endpoints.setdefault(row["name"], Endpoint(row["name"], queue=self._queue)))
         for name in set(self.endpoints) - names:
-            for pool in self.endpoints.pop(name).every_pool:
+            gone = self.endpoints.pop(name)
+            if gone.shadows is not None:
+                gone.shadows.set({})
+            for pool in gone.every_pool:
                 self._leave(pool, None)
         self._registry.keep(holders(table))
 
@@ -294,12 +297,12 @@ class Directory:
             target = self._target(endpoint, row, old.target if old else None, before, endpoint.shadow_pools)
             shadows[name] = shadow = old or Shadow(endpoint.name, name, target, self._registry)
             shadow.work_by(target, share(row["weight"], production))
-        if not shadows:
-            endpoint.shadows = None
-        elif endpoint.shadows is None:
+        if shadows and endpoint.shadows is None:
             endpoint.shadows = Shadows(asyncio.get_running_loop())
         if endpoint.shadows is not None:
             endpoint.shadows.set(shadows)
+        if not shadows:
+            endpoint.shadows = None
         for key, pool in before.items():
             if endpoint.shadow_pools.get(key) is not pool:
                 self._leave(pool, None)

@@ -17,10 +17,12 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.fleet import resolve
 from serving.monitor.captures import read
 from serving.monitor.values import Complaints, Window
 from serving.objects.local import LocalObjects
 from serving.shadows import MOST_BYTES, MOST_CALLS, Shadow, lot, share
+from serving.watch.capture import sampled
 from serving.watch.metrics import Registry
 from serving.workers.pool import Pool
 from tests.cloud import answers, client, container, make_config, make_model, production, put_script, said, settled
@@ -310,9 +312,13 @@ def test_what_is_captured_of_a_copy_can_be_joined_with_the_call(place: Place, tm
         "CaptureContentTypeHeader": {"CsvContentTypes": ["text/plain"]},
     }
     place.make("written", shadow(place.does("writes")), DataCaptureConfig=capture)
+    wanted = 0
     for number in range(20):
         named = {"InferenceId": f"i{number}"} if number % 2 else {}
-        place.runtime.invoke_endpoint(EndpointName="written", Body=f"b{number}", ContentType="text/plain", **named)
+        answer = place.runtime.invoke_endpoint(
+            EndpointName="written", Body=f"b{number}", ContentType="text/plain", **named
+        )
+        wanted += sampled(answer["ResponseMetadata"]["RequestId"], 50)
     objects, data = LocalObjects(place.server.data_dir / "s3", tmp_path), place.server.data_dir
 
     def records(variant: str) -> dict[str, tuple[str, str]]:
@@ -321,13 +327,7 @@ def test_what_is_captured_of_a_copy_can_be_joined_with_the_call(place: Place, tm
         sides = ((one.key, one.input, one.output) for one in found)
         return {key: (asked.data, told.data) for key, asked, told in sides if asked and told}
 
-    def both() -> bool:
-        calls, copies = records("plain"), records("writes")
-        return 0 < len(calls) == place.count("data_capture_records_total", "written", "plain") and len(calls) == len(
-            copies
-        )
-
-    place.server.eventually(both)
+    place.server.eventually(lambda: [wanted, wanted] == [len(records(name)) for name in ("plain", "writes")])
     calls, copies = records("plain"), records("writes")
     assert calls.keys() == copies.keys()
     assert {key: (asked, f"plain:{asked}") for key, (asked, _) in copies.items()} == calls
@@ -393,6 +393,19 @@ def test_a_lot_is_in_the_unit_interval_and_always_the_same(id: object, odd: str)
     for one in (str(id), odd):
         assert 0.0 <= lot(one) < 1.0
         assert lot(one) == lot(one)
+
+
+def test_a_deployment_from_before_shadows_ran_has_them_as_its_config_says() -> None:
+    """Its record names weights and counts of production variants only."""
+    one = {"VariantName": "a", "ModelName": "m", "InitialInstanceCount": 1}
+    config = {
+        "ProductionVariants": [one],
+        "ShadowProductionVariants": [{**one, "VariantName": "b", "InitialVariantWeight": 0.5}],
+    }
+    made = resolve.deployment(1, "c", config, {"m": {"PrimaryContainer": {"ModelDataUrl": "/m"}}}, 0.0)
+    assert {"Weight": 0.5, "Count": 1} == made["Variants"].pop("b")
+    (shadowing,) = resolve.endpoint_spec("e", made).shadows
+    assert ("b", 0.5, 1) == (shadowing.name, shadowing.weight, shadowing.instance_count)
 
 
 def test_lots_are_even() -> None:
