@@ -58,6 +58,8 @@ class Explain:
         stops = asyncio.create_task(self._stop())
         await asyncio.wait({follows, stops}, return_when=asyncio.FIRST_COMPLETED)
         sweeping.cancel()
+        if follows.done():
+            follows.result()
 
     async def _stop(self) -> None:
         await self._stopping.wait()
@@ -73,7 +75,7 @@ class Explain:
         if what == "explain":
             return self._explain
         if what == "attributions":
-            return self._explainers.attributions
+            return self._attributions
         raise ValidationError(f"unknown question {what!r}")
 
     async def _explain(self, args: Mapping[str, Any], payload: bytes) -> tuple[Any, bytes]:
@@ -83,6 +85,11 @@ class Explain:
                 while self._directory.table["version"] < args["table"]:
                     await self._applied.wait()
         return await self._explainers.explain(args, payload)
+
+    async def _attributions(self, args: Mapping[str, Any], payload: bytes) -> tuple[Any, bytes]:
+        """Nobody is told of an endpoint that is not there before we know which are."""
+        await self._link.knows.wait()
+        return await self._explainers.attributions(args, payload)
 
 
 def unwatched(table: dict[str, Any]) -> dict[str, Any]:
