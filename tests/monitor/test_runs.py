@@ -94,6 +94,32 @@ def test_a_window_without_data_says_what_there_was_instead(objects: LocalObjects
         runs.execution(args(), Means(Settings(), objects))
 
 
+def test_a_baseline_that_cannot_be_read_fails_the_run(objects: LocalObjects) -> None:
+    """With its place: none there, not JSON."""
+    captured(objects, [call(0, "1,2")])
+    wanted = args(Constraints="s3://b/constraints.json")
+    with pytest.raises(ValidationError, match=r"there is no object s3://b/constraints\.json"):
+        runs.execution(wanted, Means(Settings(), objects))
+    objects.put("s3://b/constraints.json", b"{")
+    with pytest.raises(ValidationError, match=r"constraints\.json"):
+        runs.execution(wanted, Means(Settings(), objects))
+
+
+def test_a_model_has_its_own_baseline_where_there_is_one(objects: LocalObjects) -> None:
+    """Beside the common one, under its name; violations say whose they are."""
+    captured(objects, [call(at, "1,2", "0.5", targetModel=("left", "right")[at % 2]) for at in range(4)])
+    for folder, kind in (("", "Integral"), ("models/left/", "Fractional")):
+        document = {"features": [{"name": "answer", "inferred_type": kind}]}
+        objects.put(f"s3://b/{folder}constraints.json", json.dumps(document).encode())
+    found = runs.execution(args(Constraints="s3://b/constraints.json"), Means(Settings(), objects))
+    told = report(objects, "constraint_violations.json")["violations"]
+    assert [("right", "answer", "data_type_check")] == [
+        (one["target_model"], one["feature_name"], one["constraint_check_type"]) for one in told
+    ]
+    assert (1, {"left": 0, "right": 1}) == (found["Violations"], found["Models"])
+    assert [] == report(objects, "models/left/constraint_violations.json")["violations"]
+
+
 def test_models_beyond_those_that_are_looked_at_are_counted(
     objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
