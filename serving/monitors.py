@@ -1,9 +1,9 @@
 """Control's side of monitor processes: tasks over what was written down, each in a process of its own.
 
 There are two lanes, each with one process at a time: what people ask through a front must not wait for a schedule's
-run of an hour. Equal questions are one process, and its answer serves for ``_FRESH_SECONDS``; a line that is too long
-is refused. A process ends with its answer, at its time limit, when nobody wants the answer, when it holds too much
-memory, and with the server.
+run of an hour. Equal questions are one process, whose answer serves as long again as it took to find; a line that is
+too long is refused. A process ends with its answer, at its time limit, when nobody wants the answer, when it holds too
+much memory, and with the server.
 
 Memory is bounded by what a process really holds, looked at while it works: limits on address space (``RLIMIT_AS``)
 refuse the large reservations of numpy, Arrow and every thread's stack, which cost nothing.
@@ -27,7 +27,9 @@ from serving.link import plain
 
 #: What a front asks may take so long; a front waits less (``link.py``), and finds the answer when it asks again.
 _QUESTION_SECONDS, _WAIT_SECONDS = 300.0, 25.0
-_FRESH_SECONDS = 15.0
+#: Within these an answer is fresh as long as it took to find: who asks a cheap question again has new calls in mind,
+#: who had to be sent away from a dear one finds its answer.
+_LEAST_FRESH, _MOST_FRESH = 0.5, 60.0
 #: Different questions at a time, the one at work included; above it: ThrottlingException.
 _MOST_QUESTIONS = 8
 _LONGEST_ANSWER = 16 * 2**20
@@ -84,16 +86,18 @@ class Monitors:
             raise Throttled("Too many questions about captures at a time; ask again in a few seconds.", 5.0)
         work = self._in(self._asking, question["task"], question["args"], _QUESTION_SECONDS)
         task = asyncio.create_task(work)
-        task.add_done_callback(lambda done: self._answered(key, done))
+        begun = time.monotonic()
+        task.add_done_callback(lambda done: self._answered(key, done, begun))
         return _Kept(task, float("inf"))
 
-    def _answered(self, key: str, task: asyncio.Task[Any]) -> None:
+    def _answered(self, key: str, task: asyncio.Task[Any], begun: float) -> None:
         """Good answers are kept for a while, failures for those who wait alone."""
         failed = task.cancelled() or task.exception() is not None
         if failed:
             self._questions.pop(key, None)
         else:
-            self._questions[key] = _Kept(task, time.monotonic() + _FRESH_SECONDS)
+            now = time.monotonic()
+            self._questions[key] = _Kept(task, now + min(max(now - begun, _LEAST_FRESH), _MOST_FRESH))
 
     async def run(self, task: str, args: Mapping[str, Any], seconds: float) -> Any:
         """Do a task on behalf of the server itself, when those before it are done; its process is ended ``seconds``
