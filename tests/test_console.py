@@ -209,6 +209,21 @@ def test_a_running_job_shows_how_far_it_is() -> None:
     assert "no such object" in told.text
 
 
+def test_a_schedule_tells_what_its_last_execution_found() -> None:
+    """How it ended, violations, the features farthest from the baseline, and metrics."""
+    schedule = {
+        "MonitoringScheduleName": "daily", "MonitoringScheduleStatus": "Scheduled", "MonitoringType": "DataQuality",
+        "EndpointName": "e", "LastMonitoringExecution": {"Violations": 3, "ExitMessage": "3 violations"},
+        "LastMonitoringExecutionSummary": {"MonitoringExecutionStatus": "CompletedWithViolations", "ScheduledTime": 0.0},
+        "Drift": {f"f{n}": n / 10 for n in range(10)}, "Metrics": {"f1": 0.9},
+    }  # fmt: skip
+    told = Elements(work.monitoring(facts(schedules=[schedule]), "e"))
+    for words in ("daily", "data quality", "CompletedWithViolations", "3 violations", "f9", "0.9", "f1"):
+        assert words in told.text
+    assert ["100.0", "88.9"] == [given["width"] for name, given in told.found if name == "rect"][:2]
+    assert "Nothing is being monitored." in Elements(work.monitoring(facts(schedules=[schedule]), "other")).text
+
+
 def test_a_verdict_may_be_asked_by_every_metric_there_is() -> None:
     """Those of ``monitor/outcomes.py``."""
     assert set(outcomes.METRICS) == set(compared.METRICS)

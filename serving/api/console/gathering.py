@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,10 @@ from serving.api.console.facts import Facts
 from serving.api.front import Front
 from serving.errors import ServingError
 from serving.watch import slow
+from serving.watch.history import Reader
+from serving.watch.metrics import snapshot
 
+_MONITORED = {"sagemaker_feature_baseline_drift": "Drift", "sagemaker_monitoring_metric": "Metrics"}
 _MOST_JOBS, _MOST_SCHEDULES = 10, 20
 _JOB_SECONDS, _SCHEDULE_SECONDS, _SLOW_SECONDS = 5.0, 10.0, 1.0
 
@@ -65,7 +69,23 @@ async def _schedules(front: Front) -> Sequence[Mapping[str, Any]]:
     listed = await _control(front, "ListMonitoringSchedules", {"MaxResults": _MOST_SCHEDULES})
     names = [one["MonitoringScheduleName"] for one in listed.get("MonitoringScheduleSummaries", ())]
     described = [await _control(front, "DescribeMonitoringSchedule", {"MonitoringScheduleName": one}) for one in names]
-    return [one for one in described if one]
+    found = _monitored(front) if names else {}
+    return [{**one, **found.get(_holder(one), {})} for one in described if one]
+
+
+def _holder(schedule: Mapping[str, Any]) -> tuple[str, str]:
+    return schedule.get("EndpointName") or "", schedule["MonitoringScheduleName"]
+
+
+def _monitored(front: Front) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
+    """What the last executions found (``watch/monitored.py``): of (endpoint, schedule) ``Drift`` by feature and
+    ``Metrics`` by name."""
+    found: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    taken = snapshot(front.metrics_folder, Reader(frozenset(_MONITORED)))
+    for (family, (endpoint, schedule, name)), (value, *_) in taken.items():
+        if not math.isnan(value):
+            found.setdefault((endpoint, schedule), {}).setdefault(_MONITORED[family], {})[name] = value
+    return found
 
 
 async def _control(front: Front, operation: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:

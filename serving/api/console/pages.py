@@ -180,7 +180,8 @@ def overview(facts: Facts, asked: str = "", at: int = 0) -> bytes:
         _charts(charts),
         section(endpoints, _search(asked)),
         section(slow),
-        el("div", map(section, others), class_="columns"),
+        el("div", map(section, others[:2]), class_="columns"),
+        map(section, others[2:]),
     )
     return shell("", html(main), {"page": "overview", "q": asked, "at": str(at)})
 
@@ -244,7 +245,8 @@ def endpoint(facts: Facts, row: Row, may_invoke: bool, base: str) -> bytes:
         _compared(row),
         _later(row) if may_invoke else None,
         section(slow),
-        el("div", map(section, [failed, *others]), class_="columns"),
+        el("div", map(section, [failed, *others[:1]]), class_="columns"),
+        map(section, others[1:]),
     )
     return shell(name, html(main), {"page": "endpoint", "endpoint": name}, name)
 

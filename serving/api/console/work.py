@@ -12,6 +12,7 @@ from serving.api.console.markup import Html, el, html
 from serving.api.console.panels import badge, cell, link, table, when
 
 _NONE: Mapping[str, Any] = {}
+_MOST_FEATURES, _MOST_METRICS = 6, 12
 
 
 def jobs(facts: Facts) -> Html:
@@ -107,7 +108,7 @@ def monitoring(facts: Facts, endpoint: str = "") -> Html:
         "When",
     )
     kept = [one for one in facts.schedules if endpoint in ("", one.get("EndpointName"))]
-    rows = (_schedule(one, endpoint) for one in kept)
+    rows = (row for one in kept for row in (_schedule(one, endpoint), _found(one, len(heads))) if row)
     return table("Monitoring schedules and their last executions", heads, rows, "Nothing is being monitored.")
 
 
@@ -128,6 +129,32 @@ def _schedule(one: Mapping[str, Any], endpoint: str) -> Html:
         cell("Violations", figures.number(count), n=True, tone="bad" if count else ""),
         cell("When", when(float(ended)) if ended else figures.NOTHING),
     )
+
+
+def _found(one: Mapping[str, Any], columns: int) -> Html | None:
+    """What the last execution found, by feature and by name: the farthest from the baseline as bars."""
+    drift, metrics = one.get("Drift", {}), one.get("Metrics", {})
+    if not drift and not metrics:
+        return None
+    far = sorted(drift.items(), key=lambda item: -abs(item[1]))[:_MOST_FEATURES]
+    longest = max((abs(value) for _, value in far), default=0.0) or 1.0
+    bars = [
+        el("li", el("span", name, class_="name"), _bar(abs(value) / longest), f"{value:.3g}") for name, value in far
+    ]
+    values = [
+        el("div", el("dt", name), el("dd", f"{value:.4g}")) for name, value in list(metrics.items())[:_MOST_METRICS]
+    ]
+    told = (
+        el("p", "Distance from the baseline, farthest first", class_="note") if far else None,
+        el("ul", bars, class_="bars") if far else None,
+        el("dl", values, class_="told") if values else None,
+    )
+    return el("tr", el("td", told, colspan=columns), class_="more")
+
+
+def _bar(share: float) -> Html:
+    drawn = el("rect", width=f"{100 * share:.1f}", height=8, class_="step predict")
+    return el("svg", drawn, viewBox="0 0 100 8", preserveAspectRatio="none", aria_hidden="true", class_="receipt")
 
 
 def _why(last: Mapping[str, Any], more: Mapping[str, Any]) -> Html | None:

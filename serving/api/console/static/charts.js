@@ -86,7 +86,8 @@ const Charts = (() => {
     const axis = { stroke: colour("--soft"), font: "12px system-ui, sans-serif", grid, ticks: { show: false } };
     const right = lines.some((line) => line.bars);
     const tens = (u, at, min, max) => Array.from({ length: 12 }, (_, n) => 10 ** (n - 4)).filter((x) => x >= min * 0.999 && x <= max * 1.001);
-    const moments = (u, list, at, space, step) => list.map((x) => u.valToPos(x, "x") < 26 ? "" : (step < 60 ? exact : clock).format(x * 1000));
+    const outside = (u, at) => at < 26 || at > u.bbox.width / devicePixelRatio - 14;
+    const moments = (u, list, at, space, step) => list.map((x) => outside(u, u.valToPos(x, "x")) ? "" : (step < 60 ? exact : clock).format(x * 1000));
     const font = (u, list) => list.map((x) => x == null ? "" : kind.format(x));
     const now = Date.now() / 1000;
     return {
