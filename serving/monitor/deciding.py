@@ -131,6 +131,8 @@ def _uncertain(facts: Facts) -> str:
         return f"that says nothing yet: each needs {LEAST} {counted} at least"
     if facts.more > _VERY_MANY and not facts.effect:
         return "no difference to speak of was seen so far: wait, or say the smallest that counts (minimum effect)"
+    if not math.isfinite(facts.more):
+        return f"that may be chance, and no number of {counted} tells a difference of {seen}"
     return f"that may be chance: about {_round(facts.more):,} more {counted} tell, if the difference is {seen}"
 
 

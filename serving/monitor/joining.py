@@ -1,8 +1,8 @@
 """Captures of several variants, put together call by call, in bounded memory.
 
-Production's and a shadow's records of one call have one ``Record.key`` and lie in files of the same minutes. All
-variants are read side by side, always the one that is behind, and what has not found its other half is forgotten when
-all are past its time, or when too much waits.
+Production's and a shadow's records of one call have one event id (inference ids are the caller's, and may be the same
+for many calls) and lie in files of the same minutes. All variants are read side by side, always the one that is behind,
+and what has not found its other half is forgotten when all are past its time, or when too much waits.
 """
 
 from __future__ import annotations
@@ -66,17 +66,17 @@ class Joined:
             self.unmatched[side] += len(waiting)
 
     def _take(self, record: Record, side: bool) -> Record | None:
-        other = self._waiting[side].pop(record.key, None)
+        other = self._waiting[side].pop(record.event_id, None)
         if other is not None:
             self._size -= _size(other)
         return other
 
     def _wait(self, record: Record, side: bool) -> None:
-        old = self._waiting[side].pop(record.key, None)
-        if old is not None:  # inference ids are the caller's, and not unique
-            self._complaints.add("two captured calls of one id: the later counts", record.key)
+        old = self._waiting[side].pop(record.event_id, None)
+        if old is not None:  # a queued call may be answered more than once
+            self._complaints.add("a call was captured twice: the later counts", record.key)
             self._drop(old, side)
-        self._waiting[side][record.key] = record
+        self._waiting[side][record.event_id] = record
         self._size += _size(record)
 
     def _drop(self, record: Record, side: bool) -> None:
@@ -89,8 +89,10 @@ class Joined:
                 self._drop(waiting.popitem(last=False)[1], side)
         while self._size > _MOST_WAITING:
             side = max(self._waiting, key=lambda one: len(self._waiting[one]))
-            key, record = self._waiting[side].popitem(last=False)
-            self._complaints.add("a captured call was forgotten before its other half came: too many waited", key)
+            _, record = self._waiting[side].popitem(last=False)
+            self._complaints.add(
+                "a captured call was forgotten before its other half came: too many waited", record.key
+            )
             self._drop(record, side)
 
 

@@ -184,11 +184,20 @@ def test_what_waits_has_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "too many waited" in complaints.all()[0].reason
 
 
-def test_two_calls_of_one_id_are_told_of() -> None:
-    """Inference ids are the caller's."""
+def test_calls_of_one_inference_id_are_not_mixed_up() -> None:
+    """Inference ids are the caller's, and may be the same for all calls of a user."""
+    calls = [row(f"{number}", 1.0)._replace(inference_id="user") for number in range(9)]
+    complaints = Complaints()
+    joined = Joined([calls], reversed(calls), complaints)
+    assert 9 == sum(both.production == both.shadow for both in joined)
+    assert [] == complaints.all()
+
+
+def test_a_call_that_was_answered_twice_is_told_of() -> None:
+    """Queued calls are answered once at least."""
     complaints = Complaints()
     production = [row("1", 1.0), row("1", 1.0), row("2", 2.0)]
     joined = Joined([production], [row("2", 6.0, "S"), row("1", 6.0, "S")], complaints)
     assert 2 == len(list(joined))
-    assert ["two captured calls of one id: the later counts"] == [one.reason for one in complaints.all()]
+    assert ["a call was captured twice: the later counts"] == [one.reason for one in complaints.all()]
     assert {False: 1, True: 0} == joined.unmatched

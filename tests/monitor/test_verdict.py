@@ -51,6 +51,7 @@ def facts(low: float, high: float, **more: Any) -> Facts:
         (facts(0.0, 0.0, more=math.inf), WAIT, "no difference to speak of was seen so far"),
         (facts(-0.1, 0.1, more=2e6), WAIT, "say the smallest that counts (minimum effect)"),
         (facts(-0.1, 0.1, more=2e6, effect=0.001), WAIT, "about 2,000,000 more labelled calls"),
+        (facts(-0.1, 0.1, more=math.inf, effect=1e-9), WAIT, "no number of labelled calls tells a difference of 1e-09"),
         (facts(0.01, 0.03, missing="nobody called"), WAIT, "Wait: nobody called."),
     ],
 )
