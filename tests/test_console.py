@@ -214,7 +214,7 @@ def test_a_schedule_tells_what_its_last_execution_found() -> None:
     schedule = {
         "MonitoringScheduleName": "daily", "MonitoringScheduleStatus": "Scheduled", "MonitoringType": "DataQuality",
         "EndpointName": "e", "LastMonitoringExecution": {"Violations": 3, "ExitMessage": "3 violations"},
-        "LastMonitoringExecutionSummary": {"MonitoringExecutionStatus": "CompletedWithViolations", "ScheduledTime": 0.0},
+        "LastMonitoringExecutionSummary": {"MonitoringExecutionStatus": "CompletedWithViolations", "ScheduledTime": 0},
         "Drift": {f"f{n}": n / 10 for n in range(10)}, "Metrics": {"f1": 0.9},
     }  # fmt: skip
     told = Elements(work.monitoring(facts(schedules=[schedule]), "e"))
