@@ -6,7 +6,8 @@ turns of the event loop, a few copies at a time. The copy of a call whose caller
 holds at most ``MOST_CALLS`` copies and ``MOST_BYTES`` of their bodies; what comes while it is full is dropped and
 counted. So a shadow that is slow, hangs, crashes or has gone costs production neither time nor memory nor room in its
 queue, and nobody hears of it but those who look on (data capture, tracing), who see the copy under the shadow's name
-with the request id and inference id of the call.
+with the request id and inference id of the call. Its workers give way to production's where processors are short
+(``fleet/resolve.py``), so that its times are only to be compared where they are not.
 
 Copies are plain calls: of a streamed call too, whose copy leaves with the first part and is answered whole. Calls of a
 session are not copied: the state they speak of is in one production worker. Nor are calls that are tried again after

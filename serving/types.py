@@ -110,7 +110,7 @@ class FleetSpec:
     """Workers that there should be: ``count`` of them, each with ``model``. ``call_seconds``: how long one call may
     run before its worker is taken for stuck; 0 = as long as any invocation may. ``quarantine``: a model that keeps
     ending workers is refused for so many seconds at most; few where every call is counted what it has ended, and 0.0 =
-    not at all."""
+    not at all. ``nice``: how far its workers give way to others' where processors are short."""
 
     key: FleetKey
     model: ModelSpec
@@ -118,6 +118,7 @@ class FleetSpec:
     routing: RoutingStrategy = "RANDOM"
     call_seconds: float = 0.0
     quarantine: float = LONGEST_QUARANTINE
+    nice: int = 0
 
 
 class Invocation(NamedTuple):

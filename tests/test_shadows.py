@@ -143,6 +143,17 @@ def test_a_shadow_gets_every_call_and_the_caller_hears_of_production_alone(place
     )
 
 
+def test_a_shadows_workers_give_way(place: Place) -> None:
+    """Where processors are short the system lets production's workers go first."""
+    place.make("polite", {**shadow("plain", 0.0), "VariantName": "polite"}, variants=("plain",))
+    row = place.server.endpoints()["polite"]
+    mine, theirs = (
+        os.getpriority(os.PRIO_PROCESS, row[f"{kind}ProductionVariants"][0]["Workers"][0]["Pid"])
+        for kind in ("", "Shadow")
+    )
+    assert min(mine + 10, 19) == theirs
+
+
 def test_a_share_is_drawn_by_the_request_id(place: Place) -> None:
     """Half of production's weight is about half of the calls, and which they are the ids say: of two shadows the
     smaller's are among the larger's; several production variants count together; a weight may be changed while it

@@ -43,6 +43,8 @@ _USUAL_CONCURRENCY = 4
 _LONGEST_ASYNC_CALL = 3600.0
 #: A job that ends workers is given up by itself after three: those behind it should not expire meanwhile.
 _ASYNC_QUARANTINE = 2.0
+#: Where processors are short, a shadow variant's workers get about a tenth of what production's do (POSIX nice).
+_SHADOWS_GIVE_WAY = 10
 _PATH_STYLE = re.compile(r"s3[.-]([a-z0-9-]+\.)?amazonaws\.com(\.cn)?", re.ASCII)
 _HOST_STYLE = re.compile(r"(.+)\.s3([.-][a-z0-9-]+)?\.amazonaws\.com(\.cn)?", re.ASCII)
 
@@ -231,6 +233,7 @@ def endpoint_fleets(spec: EndpointSpec) -> tuple[FleetSpec, ...]:
             one.routing,
             longest,
             quarantine,
+            _SHADOWS_GIVE_WAY if one in spec.shadows else 0,
         )
         for one in (*spec.variants, *spec.shadows)
         for model in one.containers

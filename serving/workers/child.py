@@ -541,6 +541,7 @@ def run(plan: WorkerPlan) -> None:
     os.dup2(2, 1)  # what models print belongs to the log
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a TextIOWrapper
     memory.cap(plan.memory_cap)
+    os.nice(plan.nice)
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     control.connect(str(plan.control))
     sys.setswitchinterval(_SWITCH_SECONDS)

@@ -176,6 +176,7 @@ class Supervisor:
             log_format=settings.log_format,
             log_level=settings.log_level,
             decided_at=time.monotonic(),
+            nice=spec.nice,
         )
 
     def _on_forked(self, frameworks: frozenset[str], message: dict[str, object]) -> None:
