@@ -154,6 +154,15 @@ def test_what_no_execution_could_do_is_refused(
     assert words in control.refusal(f"Create{type}JobDefinition", **definition(type, **members))
 
 
+def test_reports_never_lie_among_a_models_files(control: Control) -> None:
+    """They would become part of it."""
+    control.model()
+    for output in ("s3://bucket/model.tar.gz", "s3://bucket/model.tar.gz/reports/"):
+        words = control.refusal("CreateDataQualityJobDefinition", **definition(Output=output))
+        assert "lies in the model store" in words
+    control("CreateDataQualityJobDefinition", **definition(Output="s3://bucket/model.tar.gz-reports"))
+
+
 # --- schedules --------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from serving.api.control_call import ControlCall, Outcome
 from serving.api.control_tags import keep, without_tags
+from serving.api.control_transforms import artifacts
 from serving.errors import ValidationError
 from serving.fleet import executions, schedules
 from serving.fleet.executions import DEFINITIONS
@@ -27,8 +28,9 @@ def create(call: ControlCall) -> Outcome:
     """Create…JobDefinition."""
     type, name = monitoring_type(call.operation), call.params["JobDefinitionName"]
     kind, body = DEFINITIONS[type], without_tags(call.params)
-    check_definition(body[f"{type}JobInput"], body[f"{type}AppSpecification"], executions.of_job_definition(type, body))
-    endpoint = executions.endpoint_of(executions.of_job_definition(type, body))
+    made = executions.of_job_definition(type, body)
+    check_definition(call, body[f"{type}AppSpecification"], made)
+    endpoint = executions.endpoint_of(made)
     keep(call, Record(kind, name, body, call.now, call.now, parent=endpoint))
     return Outcome({"JobDefinitionArn": call.arn(kind, name)})
 
@@ -63,7 +65,7 @@ def find_definition(call: ControlCall, type: str, name: str) -> Record:
 # --- checks: what AWS's model does not say ----------------------------------------------------------------------------
 
 
-def check_definition(job_input: Body, app: Body, definition: Body) -> None:
+def check_definition(call: ControlCall, app: Body, definition: Body) -> None:
     """Raises ``ValidationError`` for what no execution could do."""
     if ("Endpoint" in definition) == ("Batch" in definition):
         raise ValidationError("Give either EndpointInput or BatchTransformInput.")
@@ -75,6 +77,7 @@ def check_definition(job_input: Body, app: Body, definition: Body) -> None:
         raise ValidationError("ModelQualityAppSpecification has no ProblemType: its metrics depend on it.")
     _check_app(app)
     _check_urls(definition)
+    _check_apart(call, definition["Output"])
     given = executions.input_of(definition)
     names = ("StartTimeOffset", "EndTimeOffset")
     schedules.check_offsets(given.get(names[0]), given.get(names[1]), names)
@@ -87,6 +90,14 @@ def _check_app(app: Body) -> None:
     for member in ("RecordPreprocessorSourceUri", "PostAnalyticsProcessorSourceUri"):
         if member in app:
             raise ValidationError(f"{member} is code, which this server's monitor does not run.")
+
+
+def _check_apart(call: ControlCall, output: str) -> None:
+    """Reports among a model's files would become part of it."""
+    for record in call.session.every("model"):
+        for store in artifacts(record.body):
+            if f"{output.rstrip('/')}/".startswith(f"{store.rstrip('/')}/"):
+                raise ValidationError(f"S3Uri {output} lies in the model store, {store}. Choose another place.")
 
 
 def _check_urls(definition: Body) -> None:

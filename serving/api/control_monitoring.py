@@ -197,7 +197,7 @@ def _definition(call: ControlCall, config: Body) -> dict[str, Any]:
         )
     assert inline is not None
     definition = executions.of_inline("DataQuality", inline)
-    check_definition(inline["MonitoringInputs"][0], inline["MonitoringAppSpecification"], definition)
+    check_definition(call, inline["MonitoringAppSpecification"], definition)
     return definition
 
 

@@ -172,14 +172,14 @@ def _check_stores(call: ControlCall, job: Body, model: Body) -> None:
     places = {"S3OutputPath": job["TransformOutput"]["S3OutputPath"]}
     if "DataCaptureConfig" in job:
         places["DestinationS3Uri"] = job["DataCaptureConfig"]["DestinationS3Uri"]
-    stores = [url for one in [model, *(one.body for one in call.session.every("model"))] for url in _artifacts(one)]
+    stores = [url for one in [model, *(one.body for one in call.session.every("model"))] for url in artifacts(one)]
     for member, place in places.items():
         for store in stores:
             if f"{place.rstrip('/')}/".startswith(f"{store.rstrip('/')}/"):
                 raise ValidationError(f"{member} {place} lies in the model store, {store}. Choose another place.")
 
 
-def _artifacts(model: Body) -> Iterator[str]:
+def artifacts(model: Body) -> Iterator[str]:
     """Where a model's files lie; of a multi-model one, where its models do."""
     for one in model.get("Containers") or [model.get("PrimaryContainer", {})]:
         source = one.get("ModelDataSource", {}).get("S3DataSource", {}).get("S3Uri")

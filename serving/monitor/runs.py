@@ -41,7 +41,7 @@ MOST_MODELS = 50
 #: AWS's words when a window holds nothing.
 NO_DATA = "Job inputs had no data"
 _LARGEST_FILE = 64 * 2**20
-_MOST_COMPLAINTS = 100
+_MOST_COMPLAINTS, _MOST_VALUES = 100, 200
 
 
 class Found(NamedTuple):
@@ -187,11 +187,17 @@ def _told(work: Work, found: Found, models: dict[str, int]) -> Document:
         "Violations": len(found.violations),
         "Records": found.items,
         "Output": work.output,
-        "Drift": dict(found.drift),
-        "Metrics": {name: value for name, value in found.metrics.items() if abs(value) < float("inf")},
+        "Drift": _largest(found.drift),
+        "Metrics": _largest({name: value for name, value in found.metrics.items() if abs(value) < float("inf")}),
         "Complaints": [_complaint(one) for one in complaints[:_MOST_COMPLAINTS]],
         "Models": models,
     }
+
+
+def _largest(values: Mapping[str, float]) -> dict[str, float]:
+    """Of very many, those that say most: they are kept with the execution, the files have them all."""
+    names = sorted(values, key=lambda name: -abs(values[name]))[:_MOST_VALUES]
+    return {name: values[name] for name in names}
 
 
 def _put(work: Work, folder: str, found: Found) -> None:
