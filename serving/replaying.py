@@ -27,6 +27,8 @@ from serving.monitor.values import Complaints, Record, Side
 _LONGEST_ID = 64
 #: Calls of one second that are spread over it; capture tells whole seconds.
 _MOST_IN_SECOND = 20_000
+#: A call that is due so much later than the first is not waited for: its time is a mistake.
+_LONGEST_SECONDS = 366 * 86_400.0
 _QUANTILES = (0.5, 0.9, 0.99)
 _TARGET_MODEL, _TARGET_VARIANT = "X-Amzn-SageMaker-Target-Model", "X-Amzn-SageMaker-Target-Variant"
 
@@ -239,7 +241,7 @@ class Replayer:
         began = time.monotonic()
         with ThreadPoolExecutor(self._concurrency) as threads:
             for due, record in schedule(records, times):
-                made = self._made(record)
+                made = self._made(record, due)
                 if made is None:
                     continue
                 wait = began + due - time.monotonic()
@@ -255,8 +257,10 @@ class Replayer:
         replay.difference, replay.seconds = self._comparison.result(), time.monotonic() - began
         return replay
 
-    def _made(self, record: Record) -> Call | None:
+    def _made(self, record: Record, due: float) -> Call | None:
         try:
+            if due > _LONGEST_SECONDS:
+                raise ValidationError("a captured call that would be due in more than a year")
             return call(record, self._to)
         except ValidationError as error:
             with self._lock:

@@ -198,12 +198,12 @@ def captured(folder: Path, calls: int = 40, **more: Any) -> Path:
     return file
 
 
-def replay(server: Server, records: list[Record], to: str = "ab", concurrency: int = 4) -> Any:
-    """Send them as fast as it goes."""
+def replay(server: Server, records: list[Record], to: str = "ab", concurrency: int = 4, pace: float = math.inf) -> Any:
+    """Send them, as fast as it goes unless a pace is given."""
     complaints = Complaints()
     comparison = Comparison(complaints=complaints)
     replayer = Replayer(clients.Server(server.url, Settings()), target(to), comparison, complaints, concurrency)
-    return replayer.run(records, math.inf)
+    return replayer.run(records, pace)
 
 
 def test_the_same_model_answers_the_same(server: Server, tmp_path: Path) -> None:
@@ -257,11 +257,13 @@ def test_failed_calls_are_counted(server: Server, tmp_path: Path) -> None:
 
 
 def test_records_that_cannot_be_sent_are_complaints(server: Server) -> None:
-    """A call without its input; one without an answer is sent, and not compared."""
+    """A call without its input; one of another age, at the pace they came; one without an answer is sent, and not
+    compared."""
     records = [parse(line(key="1", input=None)), parse(line(key="2", input=row(1.5), output=None))]
-    found = replay(server, records)
+    late = parse(line(key="3", input=row(1.5)))._replace(time=253_402_300_799.0)
+    found = replay(server, [*records, late], pace=1.0)
     assert (1, 1, 0) == (found.sent, found.answered, found.difference.pairs)
-    assert 2 == len(found.complaints.all())
+    assert 3 == len(found.complaints.all())
     assert [False] == [one.held for one in found.against(Limits(agreement=0.5))]
     with pytest.raises(ConfigError, match="no captured call that can be sent"):
         replay(server, records[:1])

@@ -54,7 +54,7 @@ def text_of(side: Side) -> str:
 def documents(text: str, lines: bool) -> list[Any]:
     """The JSON documents of a body: one, or one for each line that is not empty. A JSON body that is none as a whole
     may still be JSON Lines, as some containers name them ``application/json``. Raises ``ValidationError``."""
-    pieces = [line for line in text.splitlines() if line.strip()] if lines else [text]
+    pieces = [line for line in text.split("\n") if line.strip()] if lines else [text]
     try:
         return [orjson.loads(piece) for piece in pieces]
     except ValueError:

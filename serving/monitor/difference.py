@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from serving.errors import ValidationError
-from serving.monitor.bodies import label_text
+from serving.monitor.bodies import label_text, number
 from serving.monitor.predictions import Attributes, Prediction, decided, predictions
 from serving.monitor.sketches import Correlation, Quantiles
 from serving.monitor.values import Complaints, Side
@@ -131,15 +131,24 @@ class Difference:
             "UnequalPairs": self.unequal,
             "UnreadablePairs": self.unreadable,
         }
-        if self.labels.rows and self.kind != "regression":
-            told["Classification"] = _labels_json(self.labels)
+        if self.labels.rows and self.kind == "classification":
+            told["Classification"] = _labels_json(self.labels, bodies)
         if self.numbers.rows:
             told["Regression"] = _numbers_json(self.numbers)
         return told | {"Examples": [one.as_json(bodies) for one in self.examples]}
 
 
-def _labels_json(labels: Labels) -> dict[str, Any]:
-    ranked = sorted(labels.confusion.items(), key=lambda one: (-one[1], one[0]))
+def _labels_json(labels: Labels, bodies: bool) -> dict[str, Any]:
+    """Without ``bodies`` a text of one row alone has no name: it may be no class, but what one caller was told."""
+    rows: Counter[str] = Counter()
+    for names, times in labels.confusion.items():
+        for name in set(names):
+            rows[name] += times
+    shown = {name: name if bodies or times > 1 or number(name) is not None else OTHER for name, times in rows.items()}
+    confusion: Counter[tuple[str, str]] = Counter()
+    for (a, b), times in labels.confusion.items():
+        confusion[shown[a], shown[b]] += times
+    ranked = sorted(confusion.items(), key=lambda one: (-one[1], one[0]))
     return {
         "Rows": labels.rows,
         "AgreedRows": labels.agreed,

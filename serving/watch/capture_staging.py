@@ -62,6 +62,8 @@ class Staging:
 
     def _taken_over(self, folder: Path) -> Iterator[Path]:
         for path in sorted(folder.rglob("*.jsonl")):
+            if not path.is_file():  # a part of a destination
+                continue
             if not keep_whole_lines(path):
                 path.unlink()
                 continue

@@ -37,6 +37,16 @@ def test_labels_are_compared_by_agreement_and_confusion() -> None:
     assert {("1", "1"): 5, ("0", "0"): 3, ("0", "1"): 2} == found.labels.confusion
 
 
+def test_texts_are_no_classes_for_those_who_see_no_bodies() -> None:
+    """What one caller was told has no name among the labels; a class does."""
+    pairs = [(csv("yes"), csv("yes"))] * 3 + [(csv("dear Ann"), csv("dear Bob")), (csv("dear Eve"), csv("yes"))]
+    for kind in ("", "classification"):
+        told = compare(pairs, kind=kind).as_json()["Classification"]["Confusion"]
+        assert [("yes", "yes", 3), (OTHER, OTHER, 1), (OTHER, "yes", 1)] == [tuple(one.values()) for one in told]
+    assert "dear Ann" in str(compare(pairs).as_json(bodies=True))
+    assert "Classification" not in compare([(csv(f"a{n}"), csv(f"b{n}")) for n in range(400)]).as_json()
+
+
 def test_probabilities_are_compared_by_class_and_distance() -> None:
     """Numbers from 0 to 1 are probabilities: the class counts, the distance is told."""
     found = compare([(csv("0.9\n0.2"), csv("0.8\n0.6"))])

@@ -76,6 +76,12 @@ def test_json_lines_are_a_row_a_line() -> None:
         assert [0.25, 0.5] == [one.score for one in found(json_side(text, kind))]
 
 
+def test_a_line_of_json_ends_at_its_line_feed() -> None:
+    """Other characters that end lines of text may stand in JSON as they are."""
+    text = '{"predicted_label":"a\u2028b"}\n{"predicted_label":"c\u0085d"}\r\n'
+    assert ["a\u2028b", "c\u0085d"] == [one.label for one in found(json_side(text, "application/jsonlines"))]
+
+
 def test_attributes_name_columns_by_index_and_by_header() -> None:
     """As EndpointInput has them."""
     assert [Prediction("yes", 0.9)] == found(side("yes,0.9\n"), inference="0", probability="1")

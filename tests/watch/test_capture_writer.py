@@ -272,6 +272,15 @@ def test_the_whole_lines_of_a_torn_file_are_published(
     assert [] == list((root / "capture").iterdir())
 
 
+def test_a_destination_may_be_named_like_a_file(tmp_path: Path) -> None:
+    """Its folder is none of the files that a dead process has left."""
+    killed(tmp_path, LINE, "b/c.jsonl/e/v/2026/04/18/00/00-12-500-x.jsonl")
+    killed(tmp_path, LINE)
+    bench = Bench(tmp_path)
+    bench.step()
+    assert 2 == len({**bench.published(), **bench.published("s3://b/c.jsonl/")})
+
+
 def test_a_living_process_keeps_its_files(bench: Bench) -> None:
     """Whoever looks: nobody takes what its owner still writes."""
     bench.give()
