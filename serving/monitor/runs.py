@@ -42,6 +42,8 @@ MOST_MODELS = 50
 NO_DATA = "Job inputs had no data"
 _LARGEST_FILE = 64 * 2**20
 _MOST_COMPLAINTS, _MOST_VALUES = 100, 200
+#: What stands above the violations of Clarify's monitors (``behaviour/06``).
+_HEADS: Mapping[str, Document] = dict.fromkeys(("ModelBias", "ModelExplainability"), {"version": "1.0"})
 
 
 class Found(NamedTuple):
@@ -204,7 +206,7 @@ def _put(work: Work, folder: str, found: Found) -> None:
     work.put(f"{folder}statistics.json", found.statistics)
     if found.constraints is not None:
         work.put(f"{folder}constraints.json", found.constraints)
-    work.put(f"{folder}constraint_violations.json", {"violations": found.violations})
+    work.put(f"{folder}constraint_violations.json", {**_HEADS.get(work.type, {}), "violations": found.violations})
 
 
 def _put_complaints(work: Work, complaints: list[Complaint]) -> None:
@@ -289,7 +291,7 @@ def _data_quality(work: Work, records: Records, files: Files) -> Found:
         result.constraints,
         [one for one in result.violations["violations"] if one["feature_name"] not in excluded],
         {name: one.distance for name, one in result.drifts.items()},
-        {},
+        {one.name: one.average for one in result.metrics if one.feature not in excluded},
         result.item_count,
     )
 

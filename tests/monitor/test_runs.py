@@ -85,6 +85,27 @@ def test_captures_in_mixed_encodings_are_counted_and_the_rest_is_looked_at(objec
     assert objects.stat("s3://out/e/s/2026/01/02/04/complaints.json") is None
 
 
+def test_a_data_quality_run_emits_what_it_measured_of_each_feature(objects: LocalObjects) -> None:
+    """Its mean, its completeness and its distance (behaviour/06, "Metrics emitted"); nothing of excluded features."""
+    captured(objects, [call(at, f"{at},{'2' if at % 2 else ''}") for at in range(10)])
+    names = ("answer", "a", "b")
+    features = [{"name": name, "inferred_type": "Integral"} for name in names]
+    buckets = {"kll": {"buckets": [{"lower_bound": 0, "upper_bound": 9, "count": 10}]}}
+    known = [{**one, "numerical_statistics": {"distribution": buckets}} for one in features]
+    objects.put("s3://b/constraints.json", json.dumps({"features": features}).encode())
+    objects.put("s3://b/statistics.json", json.dumps({"features": known}).encode())
+    given = {"EndpointName": "e", "ExcludeFeaturesAttribute": "answer"}
+    wanted = args(Constraints="s3://b/constraints.json", Statistics="s3://b/statistics.json", Endpoint=given)
+    assert {
+        "feature_data_a": 4.5,
+        "feature_non_null_a": 1.0,
+        "feature_baseline_drift_a": 0.0,
+        "feature_data_b": 2.0,
+        "feature_non_null_b": 0.5,
+        "feature_baseline_drift_b": 0.0,
+    } == runs.execution(wanted, Means(Settings(), objects))["Metrics"]
+
+
 def test_a_window_without_data_says_what_there_was_instead(objects: LocalObjects) -> None:
     """AWS's words, and the reasons."""
     with pytest.raises(ValidationError, match=r"^Job inputs had no data$"):
@@ -167,8 +188,9 @@ def test_a_sample_of_calls_is_explained(objects: LocalObjects) -> None:
     }
     assert [("e", "AllTraffic", SAMPLE, ("text/csv", "text/csv", ""), config)] == asked
     assert (1, SAMPLE) == (found["Violations"], found["Records"])
-    (violation,) = report(objects, "constraint_violations.json")["violations"]
-    assert "feature_attribution_drift_check" == violation["constraint_check_type"]
+    told = report(objects, "constraint_violations.json")
+    (violation,) = told["violations"]
+    assert ("1.0", "feature_attribution_drift_check") == (told["version"], violation["constraint_check_type"])
 
 
 def test_an_analysis_configuration_is_an_explainers() -> None:
