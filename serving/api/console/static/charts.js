@@ -31,7 +31,7 @@ const Charts = (() => {
   // kind -> how numbers are written, and the lines: {name, values, hue, dash, fill, bars}
   const KINDS = {
     traffic: { format: rate, lines: (d) => variants(d).map((one, at) => ({ name: name(one, many(d)), values: one.calls,
-      hue: at, fill: true })) },
+      hue: at, fill: variants(d).length < 4 })) },
     latency: { format: milliseconds, log: true, lines: (d) => [{ name: "p50", values: d.server.p50, hue: 0 },
       { name: "p99", values: d.server.p99, hue: 1 }] },
     errors: { format: rate, lines: (d) => [{ name: "4xx", values: d.server.errors_4xx, hue: 1 },
@@ -97,7 +97,7 @@ const Charts = (() => {
         y: kind.log ? { distr: 3, range: (u, min, max) => uPlot.rangeLog(Math.min(min || 0.1, 0.1), Math.max(max || 10, 10), 10, false) }
           : { range: (u, min, max) => [0, max > 0 ? max * 1.12 : 1] },
         bars: { range: (u, min, max) => [0, Math.max(4, max * 2.5)] } },
-      axes: [{ ...axis, space: 64, size: 26, values: moments, grid: { show: false } },
+      axes: [{ ...axis, space: (u, at, min, max) => (max - min > 240 ? 44 : 64), size: 26, values: moments, grid: { show: false } },
         { ...axis, size: 62, space: 36, values: font, splits: kind.log ? tens : undefined, incrs: kind.whole ? [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 10000, 100000] : undefined },
         ...(right ? [{ ...axis, scale: "bars", side: 1, size: 34, space: 36, grid: { show: false },
           incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], values: (u, list) => list.map(number) }] : [])],
