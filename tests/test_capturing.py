@@ -321,6 +321,13 @@ def test_a_destination_that_is_no_prefix_is_refused(sagemaker: Any) -> None:
         make_config(sagemaker, "bad", production("one"), DataCaptureConfig=captured("x", DestinationS3Uri="s3://a//b"))
 
 
+def test_a_destination_among_a_models_files_is_refused(sagemaker: Any) -> None:
+    """Captures are no part of a model, nor models that callers could name."""
+    for place in ("s3://models/one", "s3://models/one/code/"):
+        with pytest.raises(ClientError, match="lies in the data of model one"):
+            make_config(sagemaker, "inside", production("one"), DataCaptureConfig=captured("x", DestinationS3Uri=place))
+
+
 # --- trouble --------------------------------------------------------------------------------------------------------
 
 

@@ -59,7 +59,7 @@ def check_outputs(call: ControlCall) -> None:
     """No answer can come to lie over the data of the configuration's models. Raises ``ValidationError``."""
     output = call.params["AsyncInferenceConfig"]["OutputConfig"]
     paths = {member: f"{output[member].rstrip('/')}/" for member in _PATHS if member in output}
-    for model, place in _model_places(call):
+    for model, place in model_places(call):
         for member, path in paths.items():
             if place.startswith(path) or path.startswith(f"{place.rstrip('/')}/"):
                 raise ValidationError(
@@ -68,11 +68,11 @@ def check_outputs(call: ControlCall) -> None:
                 )
 
 
-def _model_places(call: ControlCall) -> Iterator[tuple[str, str]]:
+def model_places(call: ControlCall) -> Iterator[tuple[str, str]]:
     """(model, URL of its data) for every container; files of the local bucket folder by their ``s3://`` names."""
     root = f"{call.settings.data_dir / 's3'}/"
-    for variant in call.params["ProductionVariants"]:
-        name = str(variant["ModelName"])
+    variants = [*call.params["ProductionVariants"], *call.params.get("ShadowProductionVariants", ())]
+    for name in dict.fromkeys(str(variant["ModelName"]) for variant in variants if "ModelName" in variant):
         try:
             found = containers(name, unpacked(call, find_model(call, name).body))
         except ServingError:

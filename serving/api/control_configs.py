@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serving.api.complaints import Complaints, Path
-from serving.api.control_async import check_async, check_outputs
+from serving.api.control_async import check_async, check_outputs, model_places
 from serving.api.control_call import ControlCall, Outcome
 from serving.api.control_models import find_model, unpacked
 from serving.api.control_tags import keep, without_tags
@@ -39,6 +39,7 @@ def create(call: ControlCall) -> Outcome:
     _check_shadows(call)
     if "AsyncInferenceConfig" in call.params:
         check_outputs(call)
+    _check_capture_place(call)
     keep(call, Record("endpoint-config", name, without_tags(call.params), call.now, call.now))
     return Outcome({"EndpointConfigArn": call.arn("endpoint-config", name)})
 
@@ -247,6 +248,17 @@ def _check_capture(capture: Mapping[str, Any] | None) -> None:
         prefix_url(capture["DestinationS3Uri"])
     except ValidationError:
         raise ValidationError("DestinationS3Uri of DataCaptureConfig must be s3://bucket/prefix.") from None
+
+
+def _check_capture_place(call: ControlCall) -> None:
+    """Captures among a model's files would become part of it, and callers could name them as models."""
+    destination = call.params.get("DataCaptureConfig", {}).get("DestinationS3Uri", "").rstrip("/")
+    for model, place in model_places(call) if destination else ():
+        if f"{destination}/".startswith(f"{place.rstrip('/')}/"):
+            raise ValidationError(
+                f"DestinationS3Uri {destination} of DataCaptureConfig lies in the data of model {model}. Choose "
+                "another prefix."
+            )
 
 
 # --- explanations ---------------------------------------------------------------------------------------------------
