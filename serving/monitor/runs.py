@@ -43,7 +43,7 @@ NO_DATA = "Job inputs had no data"
 _LARGEST_FILE = 64 * 2**20
 _MOST_COMPLAINTS, _MOST_VALUES = 100, 200
 #: What stands above the violations of Clarify's monitors (``behaviour/06``).
-_HEADS: Mapping[str, Document] = dict.fromkeys(("ModelBias", "ModelExplainability"), {"version": "1.0"})
+_HEADS: Mapping[str, Document] = {type: {"version": "1.0"} for type in ("ModelBias", "ModelExplainability")}
 
 
 class Found(NamedTuple):
