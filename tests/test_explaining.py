@@ -350,6 +350,20 @@ def test_odd_results_are_refused(expression: str) -> None:
         expressions.holds(expression, [0.5])
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "[@,@,@,@][]|[@,@,@,@][]|[@,@,@,@][]|[@,@][]|length(@)>`1`",
+        "[@,@,@]|{a:@,b:@,c:@}|[@,@,@]|to_string(@)=='a'",
+        "join(to_string(@),map(&to_string(@),@))=='a'",
+    ],
+)
+def test_an_expression_cannot_make_much_of_a_record(expression: str) -> None:
+    """64 characters of a caller's would fill the memory of a server."""
+    with pytest.raises(ValidationError, match="makes too much of a record"):
+        expressions.holds(expression, ["0.5"])
+
+
 # --- configurations -------------------------------------------------------------------------------------------------
 
 _TEXT = {"Language": "en", "Granularity": "token"}

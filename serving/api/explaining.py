@@ -143,4 +143,4 @@ def _check(invocation: Invocation, enable: str) -> None:
             raise ValidationError(f"{name} is required to explain a call: {records.CSV} or {records.LINES}.")
         if not records.kind_of(value) and not (name == "Accept" and value == _JSON):
             raise ValidationError(f"{name} of a call that is explained must be {records.CSV} or {records.LINES}.")
-    expressions.parsed(enable, "EnableExplanations")
+    expressions.enabling(enable)

@@ -84,13 +84,13 @@ def check(config: Mapping[str, Any]) -> None:
     if made.baseline_type.lower() not in (records.CSV, records.LINES):
         raise ValidationError(f"MimeType of the SHAP baseline must be {records.CSV} or {records.LINES}.")
     for name, text in (
-        ("EnableExplanations", made.enable),
         ("FeaturesAttribute", made.features),
         ("ProbabilityAttribute", made.probability),
         ("LabelAttribute", made.label),
     ):
         if text:
             expressions.parsed(text, name)
+    expressions.enabling(made.enable)
     _check_template(made.template)
     _check_features(made)
     if made.baseline:
