@@ -315,6 +315,14 @@ def test_a_question_nobody_can_answer_is_refused(server: Server, query: str) -> 
     assert (400, "ValidationError") == (answer.status_code, answer.json()["__type"])
 
 
+def test_captures_are_not_for_a_page_that_came_by_another_name(server: Server) -> None:
+    """Whoever owns a name can point it here (DNS rebinding); where there are no keys nothing else would stop his page
+    from reading what callers sent."""
+    for path in ("captures", "shadow-report?bodies=true"):
+        for host, status in (("elsewhere.example:80", 403), ("localhost:80", 400)):
+            assert status == httpx.get(f"{server.url}/endpoints/none/{path}", headers={"Host": host}).status_code
+
+
 def test_a_destination_that_is_no_prefix_is_refused(sagemaker: Any) -> None:
     """When the configuration is made."""
     with pytest.raises(ClientError, match="DestinationS3Uri of DataCaptureConfig must be s3://bucket/prefix"):

@@ -56,7 +56,7 @@ async def console(front: Front, request: Request) -> Response:
 
 
 async def _overview(front: Front, request: Request) -> Response:
-    _check_host(front, request)
+    check_host(front, request)
     asked, at = _asked(request)
     told = await gathering.history(front)
     facts = await gathering.facts(front, told)
@@ -72,7 +72,7 @@ def _words(front: Front) -> Response:
 
 async def endpoint(front: Front, request: Request) -> Response:
     """GET /console/endpoints/{name}: the page of one endpoint."""
-    _check_host(front, request)
+    check_host(front, request)
     name = request.path_params["name"]
     row = find(front.directory.table["endpoints"], name)
     if row is None:
@@ -200,8 +200,9 @@ def _base(request: Request) -> str:
     return f"http://{host if _HOST.fullmatch(host) else '127.0.0.1:8080'}"
 
 
-def _check_host(front: Front, request: Request) -> None:
-    """Where no key guards the pages. Raises ``AccessDenied`` for a name that is not this machine's."""
+def check_host(front: Front, request: Request) -> None:
+    """Where no key guards the pages, or what callers sent. Raises ``AccessDenied`` for a name that is not this
+    machine's."""
     if front.keys is not None:
         return
     found = _HOST.fullmatch(request.headers.get("host", ""))
@@ -213,13 +214,13 @@ def _check_host(front: Front, request: Request) -> None:
             return
     except ValueError:
         pass
-    raise AccessDenied("Without access keys the console is only shown under the name localhost or a loopback address.")
+    raise AccessDenied("Without access keys this is only shown under the name localhost or a loopback address.")
 
 
 def _check_ours(front: Front, request: Request) -> None:
     """What a page's script asks for is for our pages: another site's would only make us work (browsers say whose page
     asks: Fetch Metadata, Sec-Fetch-Site). Raises ``AccessDenied``."""
-    _check_host(front, request)
+    check_host(front, request)
     if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         raise AccessDenied("A page of another site may not use this server.")
 

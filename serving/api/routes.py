@@ -89,6 +89,8 @@ def _door(front: Front, action: Permission | None, handler: Handler) -> Callable
 
 async def _authorise(front: Front, request: Request, action: auth.Action) -> None:
     if front.keys is None:
+        if action == "manage" and request.scope["path"] != "/":
+            console_routes.check_host(front, request)  # a page elsewhere may have come by a name that it made ours
         return
     body = await body_of(front, request)
     identity = invocations.identify(front, request.method, target_of(request), headers_of(request), body, time.time())
