@@ -21,6 +21,8 @@ from serving.monitor.predictions import Attributes, Prediction, decided, predict
 from serving.monitor.sequential import LEAST, Estimate, Moments, estimates
 from serving.monitor.values import Complaints, Record
 
+#: No outcome is so large; the sum of their squares is a number.
+_BEYOND = 1e100
 #: Scores kept of one arm for its AUC: 16 MB.
 _MOST_SCORES = 2_000_000
 
@@ -82,7 +84,7 @@ class Arm:
 
     def _mean(self, outcomes: list[float | None], record: Record) -> None:
         """Of a call's rows; those that have none are left out."""
-        known = [one for one in outcomes if one is not None and math.isfinite(one)]
+        known = [one for one in outcomes if one is not None and abs(one) < _BEYOND]
         if len(known) < len(outcomes):
             self._complaints.add(
                 f"a label or answer that says nothing of the {METRICS[self._metric].words}", record.key

@@ -36,6 +36,8 @@ from serving.watch.metrics import FAMILIES, Snapshot, snapshot
 METHOD = "asymptotic confidence sequence (Waudby-Smith et al. 2024): valid however often one looks"
 _LATENCY = "sagemaker_model_latency_seconds"
 _QUANTILES = (0.5, 0.9, 0.99)
+#: Below it a normal distribution is no approximation of anything, and 1 - alpha soon is 1.
+_LEAST_ALPHA = 1e-9
 #: Below so many calls of either a p99 says nothing: it rests on one of a hundred.
 _LEAST_FOR_P99 = 500
 
@@ -129,8 +131,8 @@ def question(args: Mapping[str, Any]) -> Question:
             raise ValidationError(f"Endpoint {asked.endpoint} has no variant {name!r}; it has {known}.")
     if asked.baseline in asked.challengers:
         raise ValidationError(f"Variant {asked.baseline} cannot be its own challenger.")
-    if not 0 < asked.alpha <= 0.5:
-        raise ValidationError("alpha is a number between 0 and 0.5.")
+    if not _LEAST_ALPHA <= asked.alpha <= 0.5:
+        raise ValidationError(f"alpha is a number between {_LEAST_ALPHA:g} and 0.5.")
     if asked.effect is not None and not 0 < asked.effect < math.inf:
         raise ValidationError("The minimum effect is a number above 0.")
     return asked

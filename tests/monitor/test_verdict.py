@@ -114,6 +114,13 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
     assert 1.0 == lenient.moments.mean
 
 
+def test_an_outcome_without_measure_says_nothing() -> None:
+    """Numbers whose squares are none would make everything unknown, for one mistaken label."""
+    found, complaints = arm("business", [("1", "1e308"), ("1", "-1e308"), ("1", "3")])
+    assert (1, 3.0) == found.moments[:2]
+    assert [2] == [one.times for one in complaints.all()]
+
+
 def test_rmse_is_the_root_of_the_mean_squared_error() -> None:
     """What is certain of the mean squared errors is as certain of their roots; a perfect model has one too."""
     first, _ = arm("rmse", [("3.5", "3"), ("5", "6.5")] * 50)
@@ -322,6 +329,7 @@ def test_one_variant_is_nothing_to_compare(tools: Means) -> None:
         {"baseline": "A", "challengers": ["A"]},
         {"metric": "truth"},
         {"alpha": 0.0},
+        {"alpha": 1e-300},
         {"alpha": 2.0},
         {"effect": -1.0},
         {"better": "lower"},
