@@ -150,6 +150,7 @@ def test_a_dataset_that_is_none_is_refused(folder: Path, name: str, label: str, 
     [
         (b"{", "not valid JSON"),
         (b"[]", "an object with constraints"),
+        (b'{"constraints": {"a": ' + b"[" * 900 + b"]" * 900 + b"}}", "nested more than 32 levels deep"),
         (b'{"constraints": []}', "an object with constraints"),
         (b'{"constraints": {}, "statistics": 1}', "statistics is the content"),
         (b'{"constraints": {"features": [{"name": 7}]}}', "constraints.json: features[0].name"),

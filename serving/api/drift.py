@@ -20,6 +20,7 @@ from serving.errors import ValidationError
 
 _KNOWN = ("since", "until", "variant", "target-model", "label", "documents")
 _USUAL_SINCE = "24h"
+_MOST_LEVELS = 32
 #: What is asked of a time that is still running is asked to the minute, so that many who look get one answer.
 _MINUTE = 60
 
@@ -67,7 +68,22 @@ def _documents(body: bytes) -> Mapping[str, Any]:
         raise ValidationError("The body is an object with constraints, the content of a constraints.json.")
     if not isinstance(found.get("statistics", {}), dict):
         raise ValidationError("statistics is the content of a statistics.json.")
+    if _is_deep(found):
+        raise ValidationError(f"The body is nested more than {_MOST_LEVELS} levels deep.")
     return found
+
+
+def _is_deep(document: Any) -> bool:
+    """Deeper than any baseline is, and than what it is passed on by can take."""
+    level = [document]
+    for _ in range(_MOST_LEVELS):
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list)
+        ]
+    return bool(level)
 
 
 def _variants(row: Mapping[str, Any], wanted: str) -> list[str]:
