@@ -157,7 +157,7 @@ def test_a_dataset_that_is_none_is_refused(folder: Path, name: str, label: str, 
         (b'{"constraints": {"features": 7}}', "constraints.json: features"),
         (b'{"constraints": {}, "statistics": {"features": [{"name": 7}]}}', "statistics.json"),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_a_baseline_that_is_none_is_the_callers_fault(server: Server, body: bytes, words: str) -> None:
     """400, with the place of what cannot be meant."""
