@@ -84,6 +84,11 @@ class Endpoint:
         return (*self.pools.values(), *self.shadow_pools.values())
 
     @property
+    def deployment(self) -> list[int]:
+        """Which deployment answers its calls now: another after each update that changes more than weights."""
+        return sorted({key.generation for key in self.pools})
+
+    @property
     def workers(self) -> int:
         """How many workers answer its calls now; of a series of containers, how many complete ones."""
         return sum(len(target.ready) for target in self._usable)

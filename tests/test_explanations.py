@@ -470,6 +470,28 @@ def test_no_explanation_outlives_its_time(server: Server) -> None:
         os.close(passing)
 
 
+def test_a_call_is_explained_wholly_by_the_old_or_the_new_deployment(server: Server, runtime: Any) -> None:
+    """An update that takes its variant away under its explanation does not fail it; answer and values are of one."""
+    sagemaker = client(server)
+    new = explainer("0,0,0,1")
+    make_config(sagemaker, "regated", production("linear", name="Other"), ExplainerConfig=new)
+    with gate(_gate(server)) as at, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask, runtime, "gated", "1,2,3,4")
+        passing = open_gate(at)
+        sagemaker.update_endpoint(EndpointName="gated", EndpointConfigName="regated")
+        server.eventually(lambda: ["Other"] == [one["VariantName"] for one in _variants(sagemaker, "gated")])
+        os.close(passing)
+        told = asked.result(30.0)
+    found = [value for (value,) in values(told["explanations"]["kernel_shap"][0])]
+    assert [1.0, -4.0, 1.5, 9.0] == pytest.approx(found)
+
+
+def _variants(sagemaker: Any, name: str) -> list[dict[str, Any]]:
+    """What an endpoint's description says of its variants."""
+    found: list[dict[str, Any]] = sagemaker.describe_endpoint(EndpointName=name).get("ProductionVariants", [])
+    return found
+
+
 def _gate(server: Server) -> Path:
     """Where the gated model waits."""
     return server.data_dir.parent / "gate"

@@ -15,7 +15,7 @@ from typing import Any
 from serving.api import failures
 from serving.api.front import Front
 from serving.endpoint import Endpoint, Invocable
-from serving.errors import InvocationTimedOut, ServingError, ValidationError
+from serving.errors import InvocationTimedOut, ServiceUnavailable, ServingError, ValidationError
 from serving.explain import form
 from serving.types import Invocation, Reply
 from serving.workers.chain import Ticket
@@ -28,6 +28,9 @@ OFF = "`false`"
 #: What explains all, where nothing is said.
 _ON = "`true`"
 _JSON = "application/json"
+#: A call whose endpoint is updated while it is explained is made again, as the answer is to be of one model: so often,
+#: each time so many seconds later.
+_MOST_REPEATS, _PAUSE_SECONDS = 5, 0.1
 
 
 def answering(front: Front, endpoint: Endpoint, invocation: Invocation) -> Invocable:
@@ -67,6 +70,8 @@ class _Call:
         self._done = done
         self._ticket: Ticket | None = None
         self._explaining: asyncio.Task[None] | None = None
+        self._deployment: list[int] = []
+        self._repeats = 0
 
     @property
     def variant(self) -> str:
@@ -74,6 +79,7 @@ class _Call:
         return self._ticket.variant if self._ticket is not None else ""
 
     def begin(self, endpoint: Endpoint) -> _Call:
+        self._deployment = endpoint.deployment
         self._ticket = endpoint.invoke(self._invocation, self._predicted)
         return self
 
@@ -101,12 +107,30 @@ class _Call:
 
     async def _explain(self, reply: Reply) -> None:
         try:
-            told: Reply | ServingError = await self._explained(reply)
+            told: Reply | ServingError | None = await self._explained(reply)
+            if told is None:
+                await self._again()
+                return
         except Exception as error:
             told = failures.as_serving_error(error, self._invocation.request_id)
         self._done(told)
 
-    async def _explained(self, reply: Reply) -> Reply:
+    async def _again(self) -> None:
+        """Its endpoint has been updated: the call as a whole is the new deployment's. Raises ``ServingError``."""
+        self._repeats += 1
+        if self._repeats > _MOST_REPEATS:
+            raise ServiceUnavailable("The endpoint was updated while this call was explained; please try again.")
+        await asyncio.sleep(_PAUSE_SECONDS)  # the new table comes to every process at about the same time
+        endpoint = self._front.directory.get(self._invocation.endpoint)
+        if endpoint.explainer is None:
+            self._ticket = endpoint.invoke(self._invocation, self._done)
+            return
+        self._config = endpoint.explainer
+        self._enable = self._invocation.explain or self._config.get("EnableExplanations", _ON)
+        self.begin(endpoint)
+
+    async def _explained(self, reply: Reply) -> Reply | None:
+        """The answer with explanations; None when it is another deployment's meanwhile."""
         call, began = self._invocation, time.monotonic()
         left = call.deadline - began
         args = {
@@ -124,13 +148,16 @@ class _Call:
             "config": self._config,
             "size": len(call.body),
             "seconds": left,
+            "deployment": self._deployment,
             "table": self._front.directory.table["version"],
         }
         try:
             async with asyncio.timeout(left):
-                _, body = await self._front.explainer.ask("explain", args, call.body + reply.body, wait=left)
+                changed, body = await self._front.explainer.ask("explain", args, call.body + reply.body, wait=left)
         except TimeoutError:
             raise InvocationTimedOut(TIMED_OUT.format("primary")) from None
+        if changed:
+            return None
         return reply._replace(body=body, content_type=_JSON, total=reply.total + time.monotonic() - began)
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from serving.endpoint import Directory, Endpoint, answer
-from serving.errors import InvocationTimedOut, ObjectMissing, PredictionFailed, ValidationError
+from serving.errors import InvocationTimedOut, ObjectMissing, PredictionFailed, ServingError, ValidationError
 from serving.explain import answers, coalitions, expressions, kernel, outputs, players, records, settings, trees
 from serving.explain.answers import Explained, Subject
 from serving.explain.forests import Forests
@@ -41,6 +41,8 @@ _MOST_ROWS, _MOST_PLAYERS, _MOST_PLACES = 500_000, 1000, 8_000_000
 _MOST_STEPS = 200_000_000
 _LARGEST_BASELINE = 2**24
 _MOST_BASELINES = 64
+#: What is answered where the endpoint was updated meanwhile.
+CHANGED = "changed"
 
 
 class Game(NamedTuple):
@@ -68,9 +70,19 @@ class Explainers:
 
     async def explain(self, args: Mapping[str, Any], payload: bytes) -> tuple[Any, bytes]:
         """A call of a front's and the model's answer to it -> the answer with explanations. ``payload``: both bodies,
-        the first ``args["size"]`` bytes long. Raises ``ServingError``."""
-        began = time.monotonic()
+        the first ``args["size"]`` bytes long. ``CHANGED`` instead when another deployment than ``args["deployment"]``
+        has taken over: answer and explanations would be of different models. Raises ``ServingError``."""
         endpoint = self._directory.get(args["endpoint"])
+        try:
+            data = await self._explain(endpoint, args, payload)
+        except ServingError:
+            if endpoint.deployment == args["deployment"]:
+                raise
+            return CHANGED, b""
+        return (None, data) if endpoint.deployment == args["deployment"] else (CHANGED, b"")
+
+    async def _explain(self, endpoint: Endpoint, args: Mapping[str, Any], payload: bytes) -> bytes:
+        began = time.monotonic()
         made = settings.explainer(args["config"])
         body, prediction = payload[: args["size"]], payload[args["size"] :]
         async with _in_time(args["seconds"]), self._gate:
@@ -82,7 +94,7 @@ class Explainers:
                 told = await _explained(game, subject, wanted)
             data = await asyncio.to_thread(answers.answer, made, subject, prediction, args["answered"], told)
         self._count(args, sum(wanted), began)
-        return None, data
+        return data
 
     async def attributions(self, args: Mapping[str, Any], body: bytes) -> tuple[Any, bytes]:
         """Every record of a body, predicted and explained (``asking.py``): float64 [records, features, outputs] as
