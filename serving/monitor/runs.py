@@ -31,7 +31,7 @@ from serving.monitor.labels import Labels, merged_line, merged_url, read_labels
 from serving.monitor.predictions import Attributes
 from serving.monitor.tasks import Means
 from serving.monitor.values import Complaint, Complaints, Record, Window
-from serving.objects.base import spooled
+from serving.objects.base import object_url, spooled
 
 Document = dict[str, Any]
 Records = Callable[[], Iterable[Record]]
@@ -40,6 +40,7 @@ Records = Callable[[], Iterable[Record]]
 MOST_MODELS = 50
 #: AWS's words when a window holds nothing.
 NO_DATA = "Job inputs had no data"
+_VIOLATIONS = "constraint_violations.json"
 _LARGEST_FILE = 64 * 2**20
 _MOST_COMPLAINTS, _MOST_VALUES = 100, 200
 #: What stands above the violations of Clarify's monitors (``behaviour/06``).
@@ -206,7 +207,7 @@ def _put(work: Work, folder: str, found: Found) -> None:
     work.put(f"{folder}statistics.json", found.statistics)
     if found.constraints is not None:
         work.put(f"{folder}constraints.json", found.constraints)
-    work.put(f"{folder}constraint_violations.json", {**_HEADS.get(work.type, {}), "violations": found.violations})
+    work.put(f"{folder}{_VIOLATIONS}", {**_HEADS.get(work.type, {}), "violations": found.violations})
 
 
 def _put_complaints(work: Work, complaints: list[Complaint]) -> None:
@@ -235,8 +236,11 @@ def _apart(work: Work, stack: ExitStack) -> dict[str, Path]:
     files: dict[str, tuple[Path, BinaryIO]] = {}
     with ExitStack() as opened:
         for record in work.records():
-            target = str(record.metadata.get("targetModel") or "")
-            if not target or (target not in files and len(files) >= MOST_MODELS):
+            target = record.metadata.get("targetModel")
+            if not isinstance(target, str) or (target not in files and not _is_place(f"{work.output}/models/{target}/{_VIOLATIONS}")):
+                work.complaints.add("a call without the name of a model", record.event_id)
+                continue
+            if target not in files and len(files) >= MOST_MODELS:
                 work.complaints.add("a call of a model beyond those that are looked at", record.event_id)
                 continue
             if target not in files:
@@ -244,6 +248,14 @@ def _apart(work: Work, stack: ExitStack) -> dict[str, Path]:
                 files[target] = path, opened.enter_context(path.open("wb"))
             files[target][1].write(orjson.dumps(record.variant) + b"\n" + merged_line(record))
     return {target: path for target, (path, _) in files.items()}
+
+
+def _is_place(url: str) -> bool:
+    try:
+        object_url(url)
+    except ValidationError:
+        return False
+    return True
 
 
 def _read_back(path: Path) -> Iterator[Record]:

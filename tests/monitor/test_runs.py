@@ -141,6 +141,15 @@ def test_a_model_has_its_own_baseline_where_there_is_one(objects: LocalObjects) 
     assert [] == report(objects, "models/left/constraint_violations.json")["violations"]
 
 
+def test_a_name_that_no_model_can_have_is_counted_and_ends_no_run(objects: LocalObjects) -> None:
+    """Captures may be anybody's files."""
+    names = ["a.tar.gz", "../../x", "/x", "", None, {"a": 1}, "x" * 2000, "x" * 990]
+    captured(objects, [call(at, "1,2", targetModel=name) for at, name in enumerate(names)])
+    found = runs.execution(args(), Means(Settings(), objects))
+    assert ({"a.tar.gz": 0}, 1) == (found["Models"], found["Records"])
+    assert [("a call without the name of a model", 7)] == [(one["Reason"], one["Times"]) for one in found["Complaints"]]
+
+
 def test_models_beyond_those_that_are_looked_at_are_counted(
     objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
