@@ -61,7 +61,8 @@ def answer(plan: Mapping[str, Any]) -> dict[str, Any]:
         return _refusal(error)
     except ImportError as error:
         log.exception("task %s needs a library", plan["task"])
-        return _refusal(ServiceUnavailable(f"The server lacks a library for this, {error.name}: serving[monitor]."))
+        missing = f"The server lacks the library {error.name} for this: pip install 'serving[monitor]'."
+        return _refusal(ServiceUnavailable(missing))
     except MemoryError:
         return _refusal(ServiceUnavailable("There is not enough memory for this."))
     except Exception:

@@ -237,7 +237,7 @@ def _apart(work: Work, stack: ExitStack) -> dict[str, Path]:
     with ExitStack() as opened:
         for record in work.records():
             target = record.metadata.get("targetModel")
-            if not isinstance(target, str) or (target not in files and not _is_place(f"{work.output}/models/{target}/{_VIOLATIONS}")):
+            if not isinstance(target, str) or not (target in files or _has_place(work, target)):
                 work.complaints.add("a call without the name of a model", record.event_id)
                 continue
             if target not in files and len(files) >= MOST_MODELS:
@@ -250,9 +250,10 @@ def _apart(work: Work, stack: ExitStack) -> dict[str, Path]:
     return {target: path for target, (path, _) in files.items()}
 
 
-def _is_place(url: str) -> bool:
+def _has_place(work: Work, target: str) -> bool:
+    """May its files be called by its name?"""
     try:
-        object_url(url)
+        object_url(f"{work.output}/models/{target}/{_VIOLATIONS}")
     except ValidationError:
         return False
     return True
