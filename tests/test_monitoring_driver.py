@@ -167,6 +167,31 @@ def test_after_a_downtime_the_latest_run_is_made_up_for(world: World) -> None:
     assert (9, 9) == (world.schedule().body["Missed"], world.executions()[0].body["Missed"])
 
 
+@pytest.mark.parametrize("ahead", [2 * HOUR, 400 * DAY])
+def test_a_clock_that_is_put_back_stops_no_schedule(world: World, ahead: float) -> None:
+    """The server was wrong about the time when it last ran: it goes on by the right one."""
+    world.add("cron(0 * ? * * *)")
+    world.now = NOON + ahead
+    world.run(world.ended())
+    world.now = NOON + 90
+    world.run(lambda: NOON + 90 == world.schedule().body["Since"])
+    world.now = NOON + HOUR + 1
+    world.run(world.ended(2))
+    assert [NOON + ahead, NOON + HOUR] == [one["ScheduledTime"] for one in world.asked]
+
+
+def test_a_clock_that_is_put_back_a_little_repeats_no_run(world: World) -> None:
+    """As time servers do."""
+    world.add("cron(0 * ? * * *)")
+    world.now = NOON + HOUR
+    world.run(world.ended())
+    world.now = NOON + HOUR - 5
+    world.run(lambda: True)
+    world.now = NOON + 2 * HOUR
+    world.run(world.ended(2))
+    assert [NOON + HOUR, NOON + 2 * HOUR] == [one["ScheduledTime"] for one in world.asked]
+
+
 def test_a_stopped_schedule_makes_no_run(world: World) -> None:
     """Another one does."""
     world.add("cron(0 * ? * * *)")
@@ -281,3 +306,15 @@ def test_old_executions_go(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
         world.now = NOON + hour * HOUR
         world.run(lambda hour=hour: hour == len(world.asked) and world.ended(min(hour, 3))())  # type: ignore[misc]  # a default argument
     assert [NOON + hour * HOUR for hour in (3, 4, 5)] == [one.body["ScheduledTime"] for one in world.executions()]
+
+
+def test_old_executions_of_schedules_that_have_gone_go_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who makes a schedule of another name for each run fills no disk."""
+    monkeypatch.setattr(monitoring, "MOST_EXECUTIONS", 3)
+    monkeypatch.setattr(monitoring, "MOST_OF_ALL", 4)
+    for number in range(6):
+        world.add("NOW", f"s{number}")
+        world.run(lambda number=number: number + 1 == len(world.asked) and world.ended(min(number + 1, 4))())  # type: ignore[misc]  # a default argument
+        with world.store.write() as session:
+            session.remove(SCHEDULE, f"s{number}")
+    assert ["s2", "s3", "s4", "s5"] == [one.parent for one in world.executions()]

@@ -129,6 +129,12 @@ def due(record: Record, now: float) -> schedules.Due | None:
     return None if record.body.get("Ran") else schedules.Due(since, 0)
 
 
+def is_ahead(record: Record, now: float) -> bool:
+    """Was the clock put back since the schedule last ran, or was made? A step of less than an hour is none: no run
+    shall be made again for it."""
+    return record.status == "Scheduled" and float(record.body["Since"]) > now + schedules.HOUR
+
+
 def next_time(record: Record) -> float | None:
     """When a schedule wants to run next; None = not before something is asked of it."""
     if record.status != "Scheduled":

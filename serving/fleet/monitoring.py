@@ -31,8 +31,8 @@ from serving.watch.monitored import Gauges
 #: Runs a task in a monitor process (``monitors.py``): its name, its arguments, the seconds it may take.
 Run = Callable[[str, Mapping[str, Any], float], Awaitable[Any]]
 
-#: Executions of a schedule that are remembered.
-MOST_EXECUTIONS = 100
+#: Executions of a schedule that are remembered; and of all, those that have gone too.
+MOST_EXECUTIONS, MOST_OF_ALL = 100, 20_000
 #: Starts of one execution, when its process dies or what it reads is out of reach.
 _MOST_ATTEMPTS = 3
 #: The clock is looked at so often at least: it may be set, and a machine may sleep.
@@ -112,10 +112,10 @@ class Monitoring:
     async def _look(self) -> float:
         """Do all there is to do; how long there is nothing then."""
         while True:
-            due, schedules = await self._thread.read(_plan)
+            due, schedules = await self._thread.read(lambda session: _plan(session, self._clock()))
             if due <= self._clock():
                 await self._thread.write(lambda session: _begin_due(session, self._clock()))
-                due, schedules = await self._thread.read(_plan)
+                due, schedules = await self._thread.read(lambda session: _plan(session, self._clock()))
             self._show(schedules)
             record = await self._thread.read(_first_open)
             if record is None:
@@ -209,20 +209,23 @@ class Monitoring:
 # --- transactions -----------------------------------------------------------------------------------------------------
 
 
-def _plan(session: Session) -> tuple[float, frozenset[tuple[str, str]]]:
-    """When the next run is due, infinity for never, and (endpoint, schedule) of all schedules there are. One whose
-    execution is open waits for its end."""
+def _plan(session: Session, now: float) -> tuple[float, frozenset[tuple[str, str]]]:
+    """When there is next something to do (``_begin_due``), infinity for never, and (endpoint, schedule) of all
+    schedules there are. One whose execution is open waits for its end."""
     busy = {record.parent.lower() for record in _open(session)}
     every = session.every(SCHEDULE)
-    times = (executions.next_time(record) for record in every if record.name.lower() not in busy)
+    free = [record for record in every if record.name.lower() not in busy]
+    times = (now if executions.is_ahead(record, now) else executions.next_time(record) for record in free)
     soonest = min((time for time in times if time is not None), default=float("inf"))
     return soonest, frozenset((record.parent, record.name) for record in every)
 
 
 def _begin_due(session: Session, now: float) -> None:
-    """Make executions of the runs whose time has come."""
+    """Make executions of the runs whose time has come. A schedule that is ahead of the clock goes on from now."""
     busy = {record.parent.lower() for record in _open(session)}
     for record in session.every(SCHEDULE):
+        if record.name.lower() not in busy and executions.is_ahead(record, now):
+            record = session.change(record, now=record.modified, body={**record.body, "Since": now})
         found = executions.due(record, now) if record.name.lower() not in busy else None
         if found is not None:
             session.add(executions.execution(record, found, session.next_number(EXECUTION), now))
@@ -299,9 +302,11 @@ def _close(
 
 def _prune(session: Session, schedule: str) -> None:
     """Forget the oldest executions beyond those that are kept."""
-    excess = session.count(EXECUTION, schedule) - MOST_EXECUTIONS
-    if excess > 0:
-        oldest, _ = session.find(Query(EXECUTION, parent=schedule, descending=False, limit=min(excess, _PAGE)))
+    for parent, most in ((schedule, MOST_EXECUTIONS), ("", MOST_OF_ALL)):
+        excess = session.count(EXECUTION, parent) - most
+        if excess <= 0:
+            continue
+        oldest, _ = session.find(Query(EXECUTION, parent=parent, descending=False, limit=min(excess, _PAGE)))
         for record in oldest:
             if record.status not in OPEN:
                 session.remove(EXECUTION, record.name)
