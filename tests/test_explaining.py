@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.errors import PredictionFailed, ValidationError
-from serving.explain import coalitions, expressions, kernel, outputs, players, records, trees
+from serving.explain import coalitions, explainer, expressions, kernel, outputs, players, records, trees
 from serving.explain import settings as explaining
 from serving.explain.settings import Explainer
 from serving.runtimes import trees_to_onnx
@@ -497,3 +497,15 @@ def test_cells_as_a_booster_reads_them() -> None:
     assert found is not None
     assert np.array_equal(np.array([[1.5, np.nan, 2.0], [1.0, np.nan, 1.0]], np.float32), found, equal_nan=True)
     assert trees.numbers([["a", "1"]]) is None
+
+
+def test_large_baselines_are_kept_as_far_as_there_is_room() -> None:
+    """The oldest go; the newest is kept however large it is."""
+    kept = explainer.Baselines(most=3, most_bytes=100)
+    for name, size in (("a", 10), ("b", 10), ("c", 10), ("d", 10)):
+        kept.keep((name,), [[name]], size)
+    assert [None, [["b"]], [["d"]]] == [kept.get((name,)) for name in "abd"]
+    kept.keep(("e",), [["e"]], 85)
+    assert [None, None, [["d"]], [["e"]]] == [kept.get((name,)) for name in "bcde"]
+    kept.keep(("f",), [["f"]], 1000)
+    assert [None, [["f"]]] == [kept.get((name,)) for name in "ef"]

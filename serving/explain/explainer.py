@@ -10,6 +10,7 @@ explanations).
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -39,8 +40,8 @@ _AT_ONCE = 4
 _MOST_ROWS, _MOST_PLAYERS, _MOST_PLACES = 500_000, 1000, 8_000_000
 #: Steps to leaves, of all rows of the baseline together: some seconds. A model that takes more is asked.
 _MOST_STEPS = 200_000_000
-_LARGEST_BASELINE = 2**24
-_MOST_BASELINES = 64
+#: A baseline's bytes, and those of all that are kept: as cells they take some ten times as much.
+_LARGEST_BASELINE, _MOST_BASELINES = 2**24, 64
 #: What is answered where the endpoint was updated meanwhile.
 CHANGED = "changed"
 
@@ -66,7 +67,7 @@ class Explainers:
         self._registry = registry
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._forests = Forests()
-        self._baselines: dict[tuple[str, str, str, str], list[list[Cell]]] = {}
+        self._baselines = Baselines()
 
     async def explain(self, args: Mapping[str, Any], payload: bytes) -> tuple[Any, bytes]:
         """A call of a front's and the model's answer to it -> the answer with explanations. ``payload``: both bodies,
@@ -154,16 +155,40 @@ class Explainers:
         if info.size > _LARGEST_BASELINE:
             raise ValidationError(f"The SHAP baseline {url} has more than {_LARGEST_BASELINE:,} bytes.")
         key = (url, info.version, made.baseline_type, made.features)
-        if key not in self._baselines:
+        rows = self._baselines.get(key)
+        if rows is None:
             try:
                 with self._objects.open(url, version=info.version) as source:
                     rows = settings.baseline_of(made, source.read(_LARGEST_BASELINE))
             except ObjectMissing:
                 raise ValidationError(f"The SHAP baseline {url} was replaced while it was read.") from None
-            while len(self._baselines) >= _MOST_BASELINES:
-                del self._baselines[next(iter(self._baselines))]
-            self._baselines[key] = rows
-        return self._baselines[key]
+            self._baselines.keep(key, rows, info.size)
+        return rows
+
+
+class Baselines:
+    """Baselines that were read, the oldest given up first. For several threads."""
+
+    def __init__(self, most: int = _MOST_BASELINES, most_bytes: int = _LARGEST_BASELINE) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[str, ...], tuple[list[list[Cell]], int]] = {}
+
+    def get(self, key: tuple[str, ...]) -> list[list[Cell]] | None:
+        """The rows, if they are kept."""
+        with self._lock:
+            return self._kept.get(key, (None, 0))[0]
+
+    def keep(self, key: tuple[str, ...], rows: list[list[Cell]], size: int) -> None:
+        """Rows of an object of ``size`` bytes. It is kept in any case, others as far as there is room."""
+        with self._lock:
+            self._kept[key] = rows, size
+            while len(self._kept) > 1 and not self._fits():
+                del self._kept[next(iter(self._kept))]
+
+    def _fits(self) -> bool:
+        return len(self._kept) <= self._most and sum(size for _, size in self._kept.values()) <= self._most_bytes
 
 
 # --- one call -------------------------------------------------------------------------------------------------------
