@@ -65,6 +65,9 @@ def answer(plan: Mapping[str, Any]) -> dict[str, Any]:
         return _refusal(ServiceUnavailable(missing))
     except MemoryError:
         return _refusal(ServiceUnavailable("There is not enough memory for this."))
+    except OSError as error:  # no space, no descriptors: this may pass, and the run is made again
+        log.exception("task %s cannot go on", plan["task"])
+        return _refusal(ServiceUnavailable(f"The monitor process cannot go on: {error.strerror or 'an I/O error'}."))
     except Exception:
         log.exception("task %s failed", plan["task"])
         return _refusal(InternalFailure("An internal failure occurred; the server's log says more."))

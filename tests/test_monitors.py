@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from serving import monitors
+from serving import monitor_process, monitors
 from serving.config import Settings
 from serving.errors import ServiceUnavailable, Throttled, ValidationError
 from serving.link import plain
+from serving.monitor import tasks
 from serving.monitors import Monitors
 from tests.processes import is_alive
 
@@ -78,6 +81,27 @@ def test_a_process_answers_what_its_task_returns_or_raises(tmp_path: Path) -> No
     made = Monitors(Settings(data_dir=tmp_path), tmp_path)
     with pytest.raises(ValidationError, match="unknown task 'nothing'"):
         asyncio.run(made.ask(question("nothing")))
+
+
+def full(args: Any, means: Any) -> Any:
+    """A task whose disk is full."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("tests.test_monitors:full", "The monitor process cannot go on: No space left on device."),
+        ("no_such_library:f", "The server lacks the library no_such_library for this: pip install 'serving[monitor]'."),
+    ],
+)
+def test_what_may_pass_is_no_internal_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, words: str
+) -> None:
+    """A full disk, a library that is not there: one sentence, and a schedule's run is tried again."""
+    monkeypatch.setattr(tasks, "TASKS", {"x": place})
+    plan = {"task": "x", "args": {}, "settings": plain(Settings(data_dir=tmp_path)), "run_dir": str(tmp_path)}
+    assert {"error": "ServiceUnavailable", "message": words} == monitor_process.answer(plan)
 
 
 def test_a_process_ends_with_its_input(tmp_path: Path) -> None:
