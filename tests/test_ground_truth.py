@@ -113,6 +113,22 @@ def test_later_labels_have_later_names(tmp_path: Path) -> None:
     assert "s3://g/e/2026/04/18/00/00-01-500-u.jsonl" == object_name("s3://g/", "e", 1776470401500, "u")
 
 
+def test_labels_are_named_by_the_clock_again_when_it_is_set_right(tmp_path: Path) -> None:
+    """One that was wrong by days once must not file labels in the future from then on."""
+    times = iter([1776470400.0, 1786470400.0, 1776470401.0, 1776470400.9])
+
+    async def run() -> None:
+        collector = Collector(Settings(data_dir=tmp_path), lambda: next(times))
+        for value in ("right", "wrong", "right again", "a little back"):
+            await collector.keep("default", sort(line("a", value)).lines)
+
+    asyncio.run(run())
+    found = [path.relative_to(tmp_path / "s3" / "ground-truth" / "default") for path in objects(tmp_path)]
+    assert ["00-00-000", "00-01-000", "00-01-001"] == sorted(
+        one.name[:9] for one in found if str(one).startswith("2026/04/18/00/")
+    )
+
+
 def test_a_store_that_cannot_is_an_error_until_it_can(tmp_path: Path) -> None:
     """And one endpoint's trouble is none of another's."""
     blocked = tmp_path / "s3" / "ground-truth" / "default"

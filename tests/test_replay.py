@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,14 @@ def test_files_of_variants_are_read_side_by_side(tmp_path: Path) -> None:
     assert [one.key for one in remote] == [one.key for one in local]
     assert {"A", "B", ""} == {one.variant for one in local}
     assert [] == complaints.all()
+
+
+def test_only_files_of_a_folder_are_read(tmp_path: Path) -> None:
+    """Folders may be called like files, as a part of a destination; a pipe would never end."""
+    (tmp_path / "calls.jsonl").mkdir()
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "calls.jsonl" / "a.jsonl").write_bytes(line(key="1"))
+    assert [str(tmp_path / "calls.jsonl" / "a.jsonl")] == [file.name for file in files.at_path(tmp_path)]
 
 
 def test_bad_lines_are_told_by_their_place(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from serving.objects import ObjectStore, open_objects
 MOST_HELD = 64 * 2**20
 #: Seconds between two objects of an endpoint, at least: so many labels one by one do not make as many objects.
 PAUSE = 0.05
+#: A clock that is set back by more milliseconds than that is believed.
+_SET_BACK = 60_000
 
 
 class _Waiting(NamedTuple):
@@ -81,7 +83,9 @@ class Collector:
 
     async def _put(self, endpoint: str, lines: bytes) -> str | None:
         """Write one object. Returns why it could not be."""
-        self._last = moment = max(int(self._now() * 1000), self._last + 1)
+        now = int(self._now() * 1000)
+        # Two in one millisecond, or a clock that was set back a little; one set back further was wrong before.
+        self._last = moment = self._last + 1 if self._last - _SET_BACK <= now <= self._last else now
         url = object_name(self._settings.ground_truth, endpoint, moment, str(uuid.uuid4()))
         try:
             await asyncio.to_thread(self._blocking_put, url, lines)

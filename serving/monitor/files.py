@@ -53,7 +53,7 @@ def at_path(path: Path) -> list[File]:
         return [File("-", float("-inf"), "", lambda: nullcontext(sys.stdin.buffer))]
     if not path.exists():
         raise ConfigError(f"There is no file or folder {path}.")
-    paths = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
+    paths = sorted(one for one in path.rglob("*.jsonl") if one.is_file()) if path.is_dir() else [path]
     return [_file(str(one.absolute()), partial(_opened, one)) for one in paths]
 
 
