@@ -7,8 +7,10 @@ endpoint's own when it has no baseline.
 
 from __future__ import annotations
 
+import csv
+import io
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from serving.errors import ServingError, ValidationError
@@ -82,8 +84,36 @@ def configuration(document: Mapping[str, Any], attributes: Attributes) -> dict[s
     given: dict[str, Any] = {"ShapBaselineConfig": _baseline(shap["baseline"])}
     for name, member in (("num_samples", "NumberOfSamples"), ("seed", "Seed"), ("use_logit", "UseLogit")):
         if name in shap:
-            given[member] = shap[name]
+            given[member] = _checked(shap, name)
     return {"ShapConfig": given, "InferenceConfig": _inference(document, attributes)}
+
+
+def _checked(document: Mapping[str, Any], name: str) -> Any:
+    """A member, None if it is not there. Raises ``ValidationError`` for one that is not what it has to be."""
+    wanted, holds = _MEMBERS[name]
+    found = document.get(name)
+    if found is not None and not holds(found):
+        raise ValidationError(f"The analysis configuration's {name} is {wanted}.")
+    return found
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+#: Member -> what it has to be.
+_MEMBERS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "num_samples": ("a whole number from 1 on", lambda value: _is_whole(value) and value >= 1),
+    "seed": ("a whole number", _is_whole),
+    "use_logit": ("true or false", lambda value: isinstance(value, bool)),
+    "headers": ("a list of names", _are_names),
+    "label_headers": ("a list of names", _are_names),
+    "content_template": ("a text", lambda value: isinstance(value, str)),
+}
 
 
 def _baseline(given: Any) -> dict[str, str]:
@@ -91,19 +121,20 @@ def _baseline(given: Any) -> dict[str, str]:
     if isinstance(given, str) and given.startswith("s3://"):
         return {"ShapBaselineUri": given, "MimeType": "text/csv"}
     if isinstance(given, list) and given and all(isinstance(row, list) and row for row in given):
-        lines = (",".join("" if cell is None else str(cell) for cell in row) for row in given)
-        return {"ShapBaseline": "\n".join(lines), "MimeType": "text/csv"}
+        lines = io.StringIO()
+        csv.writer(lines, lineterminator="\n").writerows(given)
+        return {"ShapBaseline": lines.getvalue().removesuffix("\n"), "MimeType": "text/csv"}
     raise ValidationError("methods.shap.baseline is a list of rows, or the s3:// URL of a CSV file of rows.")
 
 
 def _inference(document: Mapping[str, Any], attributes: Attributes) -> dict[str, Any]:
-    headers = [name for name in document.get("headers") or () if name != document.get("label")]
+    headers = [name for name in _checked(document, "headers") or () if name != document.get("label")]
     found: dict[str, Any] = {"FeatureHeaders": headers} if headers else {}
-    if document.get("label_headers"):
+    if _checked(document, "label_headers"):
         found["LabelHeaders"] = document["label_headers"]
     predictor = document.get("predictor")
     if isinstance(predictor, dict) and "content_template" in predictor:
-        found["ContentTemplate"] = predictor["content_template"]
+        found["ContentTemplate"] = _checked(predictor, "content_template") or ""
     if attributes.features:
         found["FeaturesAttribute"] = attributes.features
     if attributes.probability.isdecimal():

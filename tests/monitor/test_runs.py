@@ -226,9 +226,35 @@ def test_an_analysis_configuration_is_an_explainers() -> None:
             "ProbabilityIndex": 1,
         },
     } == configuration(document, Attributes(probability="1", features="f"))
+    rows = {"methods": {"shap": {"baseline": [["a,b", 'c"', None], [1, 2.5, True]]}}}
+    made = configuration(rows, Attributes())
+    assert made is not None
+    assert '"a,b","c""",\n1,2.5,True' == made["ShapConfig"]["ShapBaselineConfig"]["ShapBaseline"]
     assert configuration({"methods": {"shap": {}}}, Attributes()) is None
     with pytest.raises(ValidationError, match="is a list of rows"):
         configuration({"methods": {"shap": {"baseline": 7}}}, Attributes())
+
+
+@pytest.mark.parametrize(
+    ("shap", "others", "words"),
+    [
+        ({"num_samples": "many"}, {}, "num_samples"),
+        ({"num_samples": 0}, {}, "num_samples"),
+        ({"num_samples": True}, {}, "num_samples"),
+        ({"seed": "a"}, {}, "seed"),
+        ({"use_logit": "maybe"}, {}, "use_logit"),
+        ({}, {"headers": 5}, "headers"),
+        ({}, {"headers": [1, 2]}, "headers"),
+        ({}, {"label_headers": 7}, "label_headers"),
+        ({}, {"predictor": {"content_template": 5}}, "content_template"),
+    ],
+)
+def test_an_analysis_configuration_of_wrong_types_is_refused_by_its_member(
+    shap: dict[str, Any], others: dict[str, Any], words: str
+) -> None:
+    """Files are written by hand."""
+    with pytest.raises(ValidationError, match=f"^The analysis configuration's {words} is "):
+        configuration({**others, "methods": {"shap": {"baseline": [[0]], **shap}}}, Attributes())
 
 
 # --- batch jobs -------------------------------------------------------------------------------------------------------
