@@ -32,7 +32,11 @@ def print_json(value: object) -> None:
 
 
 def print_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """A table for a person; on a pipe, the cells with tabs between them."""
+    """A table for a person; on a pipe, the cells with tabs between them. What callers or models put into a cell cannot
+    speak to the terminal."""
+    from serving.watch.logs import printable
+
+    rows = [tuple(map(printable, row)) for row in rows]
     if not sys.stdout.isatty():
         for row in [headings, *rows]:
             print("\t".join(row))

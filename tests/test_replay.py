@@ -21,6 +21,7 @@ from serving.monitor.captures import parse
 from serving.monitor.difference import Comparison
 from serving.monitor.values import Complaints, Record, Side
 from serving.replaying import Limits, Replayer, Target, call, rate, schedule, side, target
+from serving.terminal import print_table
 from tests.monitor.written import NINE, capture, means, record
 from tests.server import Server, declare, serve, variant
 from tests.test_cli import serving
@@ -284,6 +285,12 @@ def test_latency_is_held_against_what_was_captured(server: Server) -> None:
     for timing, held in ((slow, True), ({"total": 1}, False), (none, False)):
         found = replay(server, [parse(line(key="1", input=row(1.5), output="30.5", timing=timing))])
         assert [held] == [one.held for one in found.against(Limits(latency=1.5))]
+
+
+def test_what_callers_sent_does_not_speak_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor makes it lines or cells of a table."""
+    print_table(("A", "B"), [("\x1b[31mred", "a\tb\nc")])
+    assert "A\tB\n\\x1b[31mred\ta\\tb\\nc\n" == capsys.readouterr().out
 
 
 def test_a_command_without_sense_is_refused(server: Server, tmp_path: Path) -> None:
