@@ -200,7 +200,7 @@ def _limits(constraints: Document | None, problem_type: str) -> Document:
         threshold, operator = number(one.get("threshold")), one.get("comparison_operator")
         if threshold is None:
             continue
-        if operator not in _OPERATORS:
+        if not isinstance(operator, str) or operator not in _OPERATORS:
             raise ValidationError(f"The comparison_operator of a constraint is one of {', '.join(_OPERATORS)}.")
         kept[name] = {"threshold": threshold, "comparison_operator": operator}
     return kept

@@ -126,7 +126,10 @@ def test_violations_are_told_in_the_references_words() -> None:
     ] == quality(EXAMPLE, BINARY, constraints).violations["violations"]
 
 
-@pytest.mark.parametrize("limit", [7, {"f1": 7}, {"f1": {"threshold": 1, "comparison_operator": "Odd"}}])
+@pytest.mark.parametrize(
+    "limit",
+    [7, {"f1": 7}, *({"f1": {"threshold": 1, "comparison_operator": one}} for one in ("Odd", ["Odd"], {}, None))],
+)
 def test_constraints_that_are_none_are_errors(limit: Any) -> None:
     """The configuration's, not the data's."""
     with pytest.raises(ValidationError):
