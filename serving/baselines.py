@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote, urlencode
 
-from serving.client import Refused, Server
+from serving.client import Server
 from serving.config import Settings
 from serving.errors import ConfigError, ObjectMissing
 from serving.monitor.values import Complaint, Complaints
@@ -146,15 +146,7 @@ def drift(server: Server, endpoint: str, baseline: Baseline, asked: Mapping[str,
         if answer.status != 503 or "ask again" not in answer.complaint or time.monotonic() > end:
             break
         time.sleep(_AGAIN_SECONDS)  # what is computed goes on meanwhile
-    if not answer.ok:
-        raise Refused(answer.complaint)
-    try:
-        told = json.loads(answer.body)
-    except ValueError:
-        told = None
-    if not isinstance(told, dict):
-        raise Refused(f"{server.url} does not answer as this API does.")
-    return told
+    return server.told(answer)
 
 
 def _body(baseline: Baseline) -> bytes:

@@ -119,16 +119,19 @@ class Server:
         ``ServiceUnavailable`` when nobody answers."""
         headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": f"SageMaker.{operation}"}
         action: Action = "read" if operation.startswith(("Describe", "List")) else "manage"
-        answer = self.send("POST", "/", action, json.dumps(params).encode(), headers)
+        return self.told(self.send("POST", "/", action, json.dumps(params).encode(), headers))
+
+    def told(self, answer: Answer) -> dict[str, Any]:
+        """The JSON object of an answer; an empty body is an empty one. Raises ``Refused`` for any other."""
         if not answer.ok:
             raise Refused(answer.complaint)
         try:
-            told = json.loads(answer.body or b"{}")
+            found = json.loads(answer.body or b"{}")
         except ValueError:
-            told = None
-        if not isinstance(told, dict):
+            found = None
+        if not isinstance(found, dict):
             raise Refused(f"{self.url} does not answer as this API does.")
-        return told
+        return found
 
     def _host(self) -> str:
         """The Host header; a port that is the scheme's default is left out, as signers do."""

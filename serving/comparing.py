@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import heapq
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from serving.client import Refused, Server
+from serving.client import Server
 from serving.errors import ConfigError, ValidationError
 from serving.monitor.captures import parse
 from serving.monitor.files import in_time
@@ -48,15 +47,7 @@ def _asked(server: Server, path: str, asked: Mapping[str, Any], action: Any) -> 
         answer = server.send("GET", f"{path}?{urlencode(given, doseq=True)}" if given else path, action)
         if answer.status != _UNAVAILABLE or "ask again" not in answer.complaint:
             break
-    if not answer.ok:
-        raise Refused(answer.complaint)
-    try:
-        told = json.loads(answer.body)
-    except ValueError:
-        told = None
-    if not isinstance(told, dict):
-        raise Refused(f"{server.url} does not answer as this API does.")
-    return told
+    return server.told(answer)
 
 
 def captured(server: Server, endpoint: str, complaints: Complaints) -> Iterator[Record]:

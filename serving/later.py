@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from serving.client import Answer, Refused, Server, invocation_path
+from serving.client import Answer, Server, invocation_path
 from serving.errors import ConfigError
 
 HEADINGS = ("ID", "STATUS", "CREATED", "SECONDS", "ATTEMPTS", "INFERENCE ID")
@@ -112,15 +112,7 @@ def listed(server: Server, endpoint: str, status: str, most: int) -> list[Call]:
 
 def _asked(server: Server, method: str, path: str, endpoint: str) -> dict[str, Any]:
     answer = server.send(method, path, "invoke", target=(endpoint, ""))
-    if not answer.ok:
-        raise Refused(answer.complaint)
-    try:
-        told = json.loads(answer.body)
-    except ValueError:
-        told = None
-    if not isinstance(told, dict):
-        raise Refused(f"{server.url} does not answer as this API does.")
-    return told
+    return server.told(answer)
 
 
 # --- for a person ---------------------------------------------------------------------------------------------------
