@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 from functools import cache
 from typing import Any
 
@@ -24,7 +24,7 @@ def service_model(service: str = "sagemaker") -> ServiceModel:
     return ServiceModel(Loader().load_service_model(service, "service-2"), service)
 
 
-def assert_conforms(operation: str, body: bytes | str | Mapping[str, Any], sent_empty: Collection[str] = ()) -> Any:
+def assert_conforms(operation: str, body: bytes | str | Mapping[str, Any], sent_empty: Container[str] = ()) -> Any:
     """A 200 answer as an unmodified client reads it: botocore's own parser takes it, every required member is there,
     every member is modelled, none is null, and no structure is empty but those the client sent so (``sent_empty``:
     paths such as ``AsyncInferenceConfig.OutputConfig.NotificationConfig``). Returns what the client sees."""
@@ -34,14 +34,14 @@ def assert_conforms(operation: str, body: bytes | str | Mapping[str, Any], sent_
         assert b"" == raw, f"{operation} answers with an empty body"
         return {}
     answered = {name: value for name, value in orjson.loads(raw).items() if name not in OURS.get(operation, ())}
-    _conforms(shape, answered, "", frozenset(sent_empty))
+    _conforms(shape, answered, "", sent_empty)
     answer = {"body": raw, "headers": {}, "status_code": 200}
     seen = create_parser("json").parse(answer, shape)
     seen.pop("ResponseMetadata", None)
     return seen
 
 
-def _conforms(shape: Shape, value: Any, path: str, empty: frozenset[str]) -> None:
+def _conforms(shape: Shape, value: Any, path: str, empty: Container[str]) -> None:
     check = _CHECKS.get(shape.type_name)
     if check is not None:
         check(shape, value, path, empty)
@@ -55,7 +55,7 @@ def _conforms(shape: Shape, value: Any, path: str, empty: frozenset[str]) -> Non
         assert value in words, f"{path} is {value!r}"
 
 
-def _structure(shape: Any, value: Any, path: str, empty: frozenset[str]) -> None:
+def _structure(shape: Any, value: Any, path: str, empty: Container[str]) -> None:
     assert isinstance(value, dict), f"{path} is {value!r}"
     missing = [f"{path}.{name}" for name in shape.required_members if name not in value]
     assert [] == missing, "required members are missing"
@@ -68,13 +68,13 @@ def _structure(shape: Any, value: Any, path: str, empty: frozenset[str]) -> None
         _conforms(shape.members[name], inner, at, empty)
 
 
-def _list(shape: Any, value: Any, path: str, empty: frozenset[str]) -> None:
+def _list(shape: Any, value: Any, path: str, empty: Container[str]) -> None:
     assert isinstance(value, list), f"{path} is {value!r}"
     for at, item in enumerate(value):
         _conforms(shape.member, item, f"{path}[{at}]", empty)
 
 
-def _map(shape: Any, value: Any, path: str, empty: frozenset[str]) -> None:
+def _map(shape: Any, value: Any, path: str, empty: Container[str]) -> None:
     assert isinstance(value, dict), f"{path} is {value!r}"
     for name, inner in value.items():
         _conforms(shape.value, inner, f"{path}[{name}]", empty)

@@ -40,13 +40,17 @@ class Caller:
         self._path = path
 
     def call(self, body: bytes = b"", target: str = "", content_type: str = "text/plain") -> Outcome:
-        """One call. Raises ``ConnectionRefusedError`` when nobody listens; a connection that breaks is status 0."""
+        """One call. Raises ``ConnectionRefusedError`` when nobody listens (any more: a connection that the kernel
+        completes as the listener closes is reset); one that breaks is status 0."""
         headers = {"Content-Type": content_type}
         if target:
             headers["X-Amzn-SageMaker-Target-Model"] = target
         fresh = self._connection.sock is None
         if fresh:
-            self._connection.connect()
+            try:
+                self._connection.connect()
+            except ConnectionResetError as error:
+                raise ConnectionRefusedError from error
         began = time.monotonic()
         try:
             self._connection.request("POST", self._path, body, headers)

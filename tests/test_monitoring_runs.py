@@ -73,12 +73,20 @@ def rows(count: int, shift: float = 0.0) -> list[str]:
 
 
 def invoke(server: Server, endpoint: str, lines: list[str], size: int = 20, **more: Any) -> None:
-    """Calls of ``size`` rows each."""
-    runtime = client(server, "sagemaker-runtime")
-    for at in range(0, len(lines), size):
+    """Calls of ``size`` rows each; returns when all of them can be read."""
+    runtime, before = client(server, "sagemaker-runtime"), captured(server, endpoint)
+    starts = range(0, len(lines), size)
+    for at in starts:
         body = "\n".join(lines[at : at + size])
         given = {name: value.format(at) for name, value in more.items()}
         runtime.invoke_endpoint(EndpointName=endpoint, Body=body, ContentType="text/csv", **given)["Body"].read()
+    server.eventually(lambda: before + len(starts) == captured(server, endpoint))
+
+
+def captured(server: Server, endpoint: str) -> int:
+    """How many of its calls can be read."""
+    with server.client() as http:
+        return len(http.get(f"/endpoints/{endpoint}/captures").text.splitlines())
 
 
 def baseline(server: Server, name: str, lines: list[str]) -> dict[str, Any]:
