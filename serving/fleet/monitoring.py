@@ -24,7 +24,7 @@ from serving.errors import ObjectUnavailable, ServiceUnavailable, ServingError
 from serving.fleet import executions
 from serving.fleet.endpoints import ENDPOINT, retry_pause
 from serving.fleet.executions import EXECUTION, OPEN, SCHEDULE
-from serving.fleet.store import Query, Record, Session, StoreThread
+from serving.fleet.store import Query, Record, Session, StoreThread, in_states
 from serving.watch.metrics import Holder, Registry
 from serving.watch.monitored import Gauges
 
@@ -234,13 +234,7 @@ def _begin_due(session: Session, now: float) -> None:
 
 def _open(session: Session) -> list[Record]:
     """All executions that have not ended, oldest first; those that are to stop before all others."""
-    found: list[Record] = []
-    for status in OPEN:
-        token, more = "", True
-        while more:
-            page, token = session.find(Query(EXECUTION, descending=False, limit=_PAGE, status=status, token=token))
-            found += page
-            more = bool(token)
+    found = in_states(session, EXECUTION, OPEN)
     return sorted(found, key=lambda record: (record.status != "Stopping", record.created, record.name))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -20,12 +20,26 @@ from serving.fleet.records import AlreadyThere, NotThere, Query, Record, Session
 if TYPE_CHECKING:
     from serving.fleet.database import Database
 
-__all__ = ["AlreadyThere", "NotThere", "Query", "Record", "Session", "Stale", "Store", "StoreThread"]
+__all__ = ["AlreadyThere", "NotThere", "Query", "Record", "Session", "Stale", "Store", "StoreThread", "in_states"]
 
 #: A database that does not answer holds up a caller, and the end of the server, no longer than so many seconds.
 _PATIENCE, _FAREWELL_SECONDS = 15.0, 5.0
 
+_PAGE = 100
+
 T = TypeVar("T")
+
+
+def in_states(session: Session, kind: str, states: Iterable[str]) -> list[Record]:
+    """Every record of a kind whose status is one of these, state by state, oldest first."""
+    found: list[Record] = []
+    for status in states:
+        token, more = "", True
+        while more:
+            page, token = session.find(Query(kind, descending=False, limit=_PAGE, status=status, token=token))
+            found += page
+            more = bool(token)
+    return found
 
 
 class Store:

@@ -33,7 +33,7 @@ from serving.errors import ServingError
 from serving.fleet import resolve
 from serving.fleet.endpoints import Known, retry_pause, tag
 from serving.fleet.placing import place
-from serving.fleet.store import Query, Record, Session, StoreThread
+from serving.fleet.store import Record, Session, StoreThread, in_states
 from serving.fleet.table import endpoint_row
 from serving.storage import ArtifactStore
 from serving.types import EndpointSpec, FleetKey, FleetSpec
@@ -54,7 +54,6 @@ _INSTANCES_PER_CORE, _LEAST_INSTANCES = 4, 8
 
 #: A model that could be loaded before the server was started again may be out of reach for so many tries, about 2 min.
 _MOST_FAILURES = 8
-_PAGE = 100
 
 log = logging.getLogger("serving.fleet")
 
@@ -410,11 +409,5 @@ class _Job:
 
 def _open_jobs(session: Session) -> list[Record]:
     """Those that have not ended, oldest first."""
-    found: list[Record] = []
-    for status in OPEN:
-        token, more = "", True
-        while more:
-            page, token = session.find(Query(TRANSFORM, descending=False, limit=_PAGE, status=status, token=token))
-            found += page
-            more = bool(token)
+    found = in_states(session, TRANSFORM, OPEN)
     return sorted(found, key=lambda record: (record.created, record.name))

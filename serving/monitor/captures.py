@@ -102,16 +102,14 @@ def read(
     name, then those in ``staging``. ``variants``: only of these; () = of all. Streams: never more than one file is
     open, and one line in memory. Raises ``ValidationError`` for a destination that is no ``s3://`` prefix,
     ``ObjectUnavailable`` when the store cannot be read."""
-    for place, some in _blocks(objects, staging, destination, endpoint, window, complaints, variants):
-        for line in some:
-            try:
-                record = parse(line, place.variant)
-            except ValidationError as error:
-                if line.strip():
-                    complaints.add(error.message, place.name)
-                continue
-            if window.start <= record[2] < window.end:
-                yield record
+    for variant, line, name in lines(objects, staging, destination, endpoint, window, complaints, variants):
+        try:
+            record = parse(line, variant)
+        except ValidationError as error:
+            complaints.add(error.message, name)
+            continue
+        if window.start <= record[2] < window.end:
+            yield record
 
 
 def lines(

@@ -21,14 +21,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from time import time
 from typing import Any, Protocol
-from zlib import crc32
 
 from serving.config import Settings
 from serving.errors import InvocationTimedOut, ModelError, ServingError, WorkerDied
 from serving.objects import open_objects
 from serving.types import CaptureSpec, Invocation, Reply
 from serving.watch import capture
-from serving.watch.capture import Body, Clock, Encoder, Shelf
+from serving.watch.capture import Body, Clock, Encoder, Shelf, sampled
 from serving.watch.capture_publishing import Publisher
 from serving.watch.capture_staging import Staging
 from serving.watch.capture_writer import CaptureWriter, Chunk
@@ -183,7 +182,7 @@ class Capture:
     def begin(self, invocation: Invocation, variant: str, done: Done) -> Done:
         """See ``Observer``."""
         percent = self._percent
-        if percent < 100 and crc32(invocation.request_id.encode()) % 100 >= percent:
+        if percent < 100 and not sampled(invocation.request_id, percent):
             return done
         label = invocation.component or variant
         sink = self._sinks.get(label) or self._open(variant, label)
