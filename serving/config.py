@@ -241,6 +241,21 @@ class Settings:
         False, FLAG, "Captured records also tell the target model, the trace context and the receipt."
     )
     capture_disk_percent: int = _row(75, _whole(1, 100), "Capture stops while a disk is fuller than this, in percent.")
+    scaling_period_seconds: float = _row(
+        5.0, SECONDS, "Length of one period in which scaling policies evaluate their metrics; AWS's is 60."
+    )
+    scale_to_zero: bool = _row(False, FLAG, "Real-time variants may have MinCapacity 0, as others may anyway.")
+    hold_on_zero_seconds: float = _row(
+        60.0,
+        PAUSE,
+        "Time a call waits for the first worker of what was scaled to zero; 0 = refused at once, as by AWS.",
+    )
+    serverless_idle_seconds: float = _row(
+        300.0, SECONDS, "Time without calls before a serverless variant has no worker."
+    )
+    most_workers: int = _row(
+        0, _whole(0, 65536), "Workers that scaling may add in all, beyond each target's minimum; 0 = 4 for each core."
+    )
     log_format: Literal["text", "json"] = _row("text", _choice("text", "json"), "Shape of a log line.")
     log_level: Literal["debug", "info", "warning", "error"] = _row(
         "info", _choice("debug", "info", "warning", "error"), "Least serious message that is logged."

@@ -77,6 +77,11 @@ def test_every_setting_has_its_documented_default() -> None:
         "SERVING_JOB_RETENTION_SECONDS": "604800",
         "SERVING_CAPTURE_DETAILS": "false",
         "SERVING_CAPTURE_DISK_PERCENT": "75",
+        "SERVING_SCALING_PERIOD_SECONDS": "5",
+        "SERVING_SCALE_TO_ZERO": "false",
+        "SERVING_HOLD_ON_ZERO_SECONDS": "60",
+        "SERVING_SERVERLESS_IDLE_SECONDS": "300",
+        "SERVING_MOST_WORKERS": "0",
         "SERVING_LOG_FORMAT": "text",
         "SERVING_LOG_LEVEL": "info",
     }

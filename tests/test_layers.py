@@ -30,7 +30,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"declared"},
             {"api"},
             {"fleet", "jobs", "explain"},
-            {"monitor"},
+            {"monitor", "scaling"},
             {"endpoint"},
             {"shadows", "variants"},
             {"workers"},
