@@ -35,6 +35,7 @@ from serving.config import Settings
 from serving.declared import Body, Document, named_paths
 from serving.deploying import apply
 from serving.errors import ConfigError, ServiceUnavailable, ServingError, ValidationError
+from serving.fleet.autoscaling import Autoscaling
 from serving.fleet.driving import Drivers
 from serving.fleet.endpoints import COMPONENT, ENDPOINT, Endpoints
 from serving.fleet.monitoring import Monitoring
@@ -117,8 +118,9 @@ class _Control:
         self._endpoints: Endpoints
         self._transforms: Transforms
         self._monitoring: Monitoring
+        self._autoscaling: Autoscaling
         self._api: ControlApi
-        hooks = Hooks(self._answer, self._supervisor.on_stalled, self._on_seen)
+        hooks = Hooks(self._answer, self._supervisor.on_stalled, self._on_seen, self._on_scaling)
         self._children = Children(settings, run_dir, self._registry, hooks)
         self._monitors = Monitors(settings, run_dir)
         self._version = 0
@@ -134,9 +136,9 @@ class _Control:
         self._endpoints = Endpoints(self._supervisor, artifacts, self._thread, self._changed, self._known)
         self._transforms = Transforms(self._supervisor, artifacts, self._thread, self._changed, self._known)
         self._monitoring = Monitoring(self._thread, self._monitor, self._registry, self._changed)
-        self._api = ControlApi(
-            settings, self._thread, Drivers(self._endpoints, self._transforms, self._monitoring, self._capture_stopped)
-        )
+        self._autoscaling = Autoscaling(settings, self._thread, self._endpoints, self._history, self._changed)
+        drivers = Drivers(self._endpoints, self._transforms, self._monitoring, self._autoscaling, self._capture_stopped)
+        self._api = ControlApi(settings, self._thread, drivers)
         server = await asyncio.start_unix_server(self._connected, str(self._run_dir / "control.sock"), limit=2**25)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_soon)
@@ -153,6 +155,7 @@ class _Control:
                 host, port = self._listener.getsockname()[:2]
                 url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
                 self._monitoring.start()
+                self._autoscaling.start()
                 on_ready(url, self._endpoints.endpoints())
             await self._stopping.wait()
             return 0
@@ -161,6 +164,7 @@ class _Control:
             self._endpoints.close()
             self._transforms.close()
             self._monitoring.close()
+            self._autoscaling.close()
             await self._monitors.close()
             await self._stop()
             server.close()
@@ -282,6 +286,8 @@ class _Control:
             return await self._children.there("explain")
         if what == "history":
             return points.answer(self._history, args)
+        if what == "scaling":
+            return self._autoscaling.view(args["endpoint"])
         if what == "transform":
             return await self._transforms.report(args)
         if what == "monitor":
@@ -295,6 +301,13 @@ class _Control:
             names.forget(args["endpoint"], args["name"])
             return await asyncio.sleep(0)
         raise ValidationError(f"unknown question {what!r}")
+
+    def _on_scaling(self, event: Mapping[str, Any]) -> None:
+        """A front tells how its calls fare (``children.Hooks``)."""
+        if event["ev"] == "pressure":
+            self._autoscaling.pressure(event)
+        elif event["ev"] == "wake":
+            self._autoscaling.wake(event)
 
     def _changed(self) -> None:
         """Something in the routing table may have changed: push it once, at the end of this tick."""

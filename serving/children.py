@@ -42,17 +42,21 @@ _MOST_FAILED_FRONTS = 5
 _THERE_SECONDS = 10.0
 #: What only the jobs process is told of.
 _FOR_JOBS = frozenset({"transforms"})
+#: What children say of calls that wait for workers.
+_OF_SCALING = frozenset({"pressure", "wake", "demand"})
 
 log = logging.getLogger("serving")
 
 
 class Hooks(NamedTuple):
-    """What control does when children speak: answer a question, hear of a stalled worker, and of a table being seen
-    (or of a child that need not see it any more)."""
+    """What control does when children speak: answer a question, hear of a stalled worker, of a table being seen (or of
+    a child that need not see it any more), and of calls that wait for workers (``pressure``, ``wake``, ``demand``;
+    ``child`` is who says so)."""
 
     answer: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
     stalled: Callable[[str], None]
     seen: Callable[[], None]
+    scaling: Callable[[Mapping[str, Any]], None]
 
 
 class Child:
@@ -200,6 +204,8 @@ class Children:
                 self._hooks.stalled(message["worker"])
             elif message["ev"] == "ask":
                 self._in_background(self._tell(child, message))
+            elif message["ev"] in _OF_SCALING:
+                self._hooks.scaling({**message, "child": number})
         if not self._stopping:
             child.process.kill()  # without this channel it is of no use
 

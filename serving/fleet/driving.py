@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from serving.fleet.autoscaling import Autoscaling
 from serving.fleet.endpoints import Endpoints
 from serving.fleet.executions import SCHEDULE
 from serving.fleet.monitoring import Monitoring
 from serving.fleet.transforms import TRANSFORM, Transforms
 
+#: Kinds of records that the autoscaler hears of.
+SCALING = frozenset({"scalable-target", "scaling-policy", "scheduled-action", "alarm"})
+
 
 class Drivers:
-    """Endpoints with their inference components, transform jobs, and monitoring schedules."""
+    """Endpoints with their inference components, transform jobs, monitoring schedules, and what scales."""
 
     def __init__(
         self,
         endpoints: Endpoints,
         transforms: Transforms,
         monitoring: Monitoring,
+        autoscaling: Autoscaling,
         capture_stopped: Callable[[str], bool] = lambda name: False,
     ) -> None:
         """``capture_stopped``: has a process stopped capturing the calls of this endpoint? It may read files."""
         self._endpoints = endpoints
         self._transforms = transforms
         self._monitoring = monitoring
+        self._autoscaling = autoscaling
         self._capture_stopped = capture_stopped
         self.progress = transforms.progress
         self.news = transforms.news
@@ -39,21 +45,23 @@ class Drivers:
 
     def touch(self, tags: Iterable[str]) -> None:
         """The desired state of these has changed."""
-        jobs, schedules, others = _apart(tags)
-        self._endpoints.touch(others)
-        self._transforms.touch(jobs)
-        self._monitoring.touch(schedules)
+        apart = _apart(tags)
+        self._endpoints.touch(apart["endpoints"])
+        self._transforms.touch(apart[TRANSFORM])
+        self._monitoring.touch(apart[SCHEDULE])
+        self._autoscaling.touch([*apart["scaling"], *apart["endpoints"]])
 
     async def settled(self, tags: Iterable[str], seconds: float) -> None:
         """Return when these are as they should be, or have failed; after ``seconds`` at the latest. A job takes as long
         as it takes, and so does a schedule's run: they are not waited for."""
-        await self._endpoints.settled(_apart(tags)[2], seconds)
+        await self._endpoints.settled(_apart(tags)["endpoints"], seconds)
 
 
-def _apart(tags: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
-    """Tags of transform jobs, of monitoring schedules, and the others."""
-    found: dict[str, list[str]] = {TRANSFORM: [], SCHEDULE: [], "": []}
+def _apart(tags: Iterable[str]) -> dict[str, list[str]]:
+    """The tags by who hears of them: transform jobs, monitoring schedules, scaling, and endpoints with their inference
+    components."""
+    found: dict[str, list[str]] = {TRANSFORM: [], SCHEDULE: [], "scaling": [], "endpoints": []}
     for one in tags:
         kind = one.partition("/")[0]
-        found[kind if kind in found else ""].append(one)
-    return found[TRANSFORM], found[SCHEDULE], found[""]
+        found["scaling" if kind in SCALING else kind if kind in (TRANSFORM, SCHEDULE) else "endpoints"].append(one)
+    return found
