@@ -1,0 +1,284 @@
+"""Alarms, evaluated as their periods end: what was measured against what was promised.
+
+::
+
+    records ──► touched ones read again
+    every period ──► values (Readings, metric maths) ──► alarming.evaluate ──► AlarmReading
+                                                            ├──► those who listen, at once
+                                                            └──► the store, when the state is another: in batches
+
+Alarms only say what is: policies act on them (``fleet/autoscaling.py``), and so do guarded rollouts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import NamedTuple
+
+import orjson
+
+from serving.errors import ServingError
+from serving.fleet import alarm_records
+from serving.fleet.alarm_records import ALARM
+from serving.fleet.endpoints import retry_pause
+from serving.fleet.scaling_records import alarm_of
+from serving.fleet.store import Record, Session, Stale, StoreThread
+from serving.scaling import maths
+from serving.scaling.alarming import evaluate
+from serving.scaling.values import Alarm, AlarmReading, Query, Readings, Stat
+
+OnChange = Callable[[str, AlarmReading], None]
+
+#: All records are read again so often, whoever forgot to say that one has changed or gone.
+_REREAD_SECONDS = 60.0
+_MOST_TOLD = 100
+
+log = logging.getLogger("serving.fleet")
+
+
+@dataclass(slots=True)
+class _Kept:
+    """An alarm as it is evaluated. ``record``: its record's name; ``due``: epoch seconds."""
+
+    record: str
+    alarm: Alarm
+    configured: float
+    reading: AlarmReading
+    due: float = 0.0
+
+
+class _Window(NamedTuple):
+    """What several alarms may look at: the same metric over the same periods."""
+
+    queries: tuple[Query, ...]
+    period: float
+    length: int
+    end: float
+
+
+class Alarms:
+    """All alarms. Not for other threads, but for ``reading``, ``specs`` and ``all_readings``."""
+
+    def __init__(
+        self,
+        thread: StoreThread,
+        readings: Readings,
+        lag: float = 0.0,
+        clock: Callable[[], float] = time.time,
+        on_evaluated: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``lag``: seconds after a period's end in which its values are still coming in. ``on_evaluated``: a round is
+        over; told too when alarms have come, changed or gone. ``clock``: epoch seconds."""
+        self._thread = thread
+        self._readings = readings
+        self._lag = lag
+        self._clock = clock
+        self._on_evaluated = on_evaluated
+        self._listeners: list[OnChange] = []
+        self._kept: dict[str, _Kept] = {}
+        self._touched: set[str] = set()
+        self._reread = 0.0
+        self._unwritten: dict[str, AlarmReading] = {}
+        self._again, self._to_write = asyncio.Event(), asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to evaluate."""
+        self._tasks = [asyncio.create_task(self._loop()), asyncio.create_task(self._write_forever())]
+
+    def close(self) -> None:
+        """Stop; a state that has not been written down will be found again."""
+        for task in self._tasks:
+            task.cancel()
+
+    def touch(self, tags: Iterable[str]) -> None:
+        """These alarms have come, changed, gone, or been set to a state (``alarm_records.tag``)."""
+        self._touched.update(tag.partition("/")[2] for tag in tags)
+        if self._touched:
+            self._again.set()
+
+    def on_change(self, listener: OnChange) -> None:
+        """``listener(name, reading)`` is told whenever an alarm comes to another state."""
+        self._listeners.append(listener)
+
+    def reading(self, name: str) -> AlarmReading | None:
+        """The alarm at its last evaluation; None when there is no such alarm."""
+        kept = self._kept.get(name)
+        return kept.reading if kept else None
+
+    def specs(self) -> Mapping[str, Alarm]:
+        """All alarms by name."""
+        return {name: kept.alarm for name, kept in list(self._kept.items())}
+
+    def all_readings(self) -> Mapping[str, AlarmReading]:
+        """All of them at their last evaluation."""
+        return {name: kept.reading for name, kept in list(self._kept.items())}
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    async def _loop(self) -> None:
+        failures = 0
+        while True:
+            self._again.clear()
+            try:
+                changed = await self._read_again()
+                evaluated = self.evaluate_due(self._clock())
+                if changed or evaluated:
+                    self._on_evaluated()
+                pause, failures = self._pause(), 0
+            except Exception as error:
+                if not isinstance(error, ServingError):
+                    log.exception("alarms could not be evaluated")
+                pause = retry_pause(failures)
+                failures += 1
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._again.wait(), pause)
+
+    def _pause(self) -> float:
+        due = min((kept.due for kept in self._kept.values()), default=math.inf)
+        return max(min(due, self._reread) - self._clock(), 0.0)
+
+    def evaluate_due(self, now: float) -> int:
+        """Evaluate those whose period has ended; how many there were."""
+        due = [(name, kept) for name, kept in self._kept.items() if kept.due <= now]
+        seen: dict[_Window, tuple[float | None, ...]] = {}
+        for name, kept in due:
+            self._evaluate(name, kept, seen, now)
+        return len(due)
+
+    def _evaluate(self, name: str, kept: _Kept, seen: dict[_Window, tuple[float | None, ...]], now: float) -> None:
+        alarm = kept.alarm
+        end = math.floor((now - self._lag) / alarm.period) * alarm.period
+        kept.due = end + alarm.period + self._lag
+        window = _Window(alarm.queries, alarm.period, alarm.evaluations, end)
+        values = seen.get(window)
+        if values is None:
+            values = seen[window] = self._values(name, window)
+        self._come_to(name, kept, evaluate(alarm, values, kept.reading, now))
+
+    def _come_to(self, name: str, kept: _Kept, reading: AlarmReading) -> None:
+        before, kept.reading = kept.reading, reading
+        if reading.state == before.state:
+            return
+        self._unwritten[name] = reading
+        self._to_write.set()
+        self._tell(name, reading)
+
+    def _tell(self, name: str, reading: AlarmReading) -> None:
+        for listener in self._listeners:
+            listener(name, reading)
+
+    def _values(self, name: str, window: _Window) -> tuple[float | None, ...]:
+        """What was measured in each of the window's periods, oldest first; nothing where an expression fails."""
+        start = window.end - window.length * window.period
+
+        def fetch(stat: Stat) -> Iterable[tuple[float, float]]:
+            return self._readings.series(stat, window.period, start, window.end)
+
+        only = window.queries[0]
+        try:
+            series = (
+                fetch(only.stat) if only.stat and len(window.queries) == 1 else maths.evaluate(window.queries, fetch)
+            )
+        except ServingError as error:
+            log.info("alarm %s: %s", name, error.message)
+            series = ()
+        found = {round((at - start) / window.period): value for at, value in series}
+        return tuple(found.get(at) for at in range(window.length))
+
+    # -- the store ------------------------------------------------------------------------------------------------
+
+    async def _read_again(self) -> bool:
+        """Take in what has changed in the store; did anything?"""
+        now = self._clock()
+        if now >= self._reread:
+            self._touched.clear()
+            records = await self._thread.read(lambda session: session.every(ALARM))
+            self._reread = now + _REREAD_SECONDS
+            gone = {kept.record for kept in self._kept.values()} - {record.name for record in records}
+            return self._take_in(records, gone)
+        if not self._touched:
+            return False
+        names = list(self._touched)
+        found = await self._thread.read(lambda session: [session.get(ALARM, name) for name in names])
+        self._touched.difference_update(names)
+        records = [record for record in found if record is not None]
+        return self._take_in(records, set(names) - {record.name for record in records})
+
+    def _take_in(self, records: Iterable[Record], gone: Collection[str]) -> bool:
+        """Records as they are now, and the names of those that are no more."""
+        for name in [name for name, kept in self._kept.items() if kept.record in gone]:
+            del self._kept[name]
+        changed = [self._take(record) for record in records]
+        return bool(gone) or any(changed)
+
+    def _take(self, record: Record) -> bool:
+        name, body = record.body["AlarmName"], record.body
+        kept, stored = self._kept.get(name), alarm_records.stored_reading(record)
+        configured = body.get("AlarmConfigurationUpdatedTimestamp", record.created)
+        if kept is None or kept.configured != configured:
+            try:
+                alarm = alarm_of(body)
+            except ServingError as error:
+                log.warning("alarm %s is not evaluated: %s", name, error.message)
+                self._kept.pop(name, None)
+                return False
+            if kept is None:
+                self._kept[name] = _Kept(record.name, alarm, configured, stored)
+                return True
+            kept.alarm, kept.configured, kept.due = alarm, configured, 0.0
+            return True
+        if stored.at <= kept.reading.at or stored.state == kept.reading.state:
+            return False
+        self._unwritten.pop(name, None)
+        kept.reading = stored  # SetAlarmState: until the next evaluation says otherwise
+        self._tell(name, stored)
+        return True
+
+    async def _write_forever(self) -> None:
+        """Write down the states that alarms have come to, all of a round at once."""
+        failures = 0
+        while True:
+            await self._to_write.wait()
+            self._to_write.clear()
+            batch, self._unwritten = self._unwritten, {}
+            specs = {name: self._kept[name].alarm for name in batch if name in self._kept}
+            try:
+                await self._thread.write(partial(_write, batch, specs))
+                failures = 0
+            except (ServingError, Stale) as error:
+                log.warning("states of alarms could not be written: %s", error)
+                self._unwritten = batch | self._unwritten
+                self._to_write.set()
+                await asyncio.sleep(retry_pause(failures))  # the store may come back
+                failures += 1
+
+
+def _write(batch: Mapping[str, AlarmReading], specs: Mapping[str, Alarm], session: Session) -> None:
+    for name, reading in batch.items():
+        record = alarm_records.get(session, name)
+        if record is None or name not in specs or alarm_records.stored_reading(record).at > reading.at:
+            continue  # it has gone, or been set to another state since
+        alarm_records.change_state(session, record, reading, _data(specs[name], reading))
+
+
+def _data(alarm: Alarm, reading: AlarmReading) -> str:
+    """StateReasonData, as CloudWatch writes it."""
+    stat = alarm.queries[0].stat
+    data = {
+        "version": "1.0",
+        "queryDate": datetime.fromtimestamp(reading.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f+0000"),
+        "statistic": stat.statistic if stat else None,
+        "period": alarm.period,
+        "recentDatapoints": [value for value in reading.values[-_MOST_TOLD:] if value is not None],
+        "threshold": alarm.threshold,
+    }
+    return orjson.dumps({name: value for name, value in data.items() if value is not None}).decode()
