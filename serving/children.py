@@ -40,6 +40,8 @@ _RESTART_SECONDS, _LONGEST_RESTART_SECONDS = 0.2, 5.0
 _MOST_FAILED_FRONTS = 5
 #: Who needs the jobs or explain process waits so long for it to come up.
 _THERE_SECONDS = 10.0
+#: Events of scaling.
+_OF_SCALING = frozenset({"wake", "pressure", "demand"})
 #: What only the jobs process is told of.
 _FOR_JOBS = frozenset({"transforms"})
 #: What children say of calls that wait for workers.
@@ -202,6 +204,8 @@ class Children:
                 self._hooks.seen()
             elif message["ev"] == "stalled":
                 self._hooks.stalled(message["worker"])
+            elif message["ev"] in _OF_SCALING:
+                self._hooks.scaling({**message, "child": number})
             elif message["ev"] == "ask":
                 self._in_background(self._tell(child, message))
             elif message["ev"] in _OF_SCALING:
@@ -238,6 +242,7 @@ class Children:
         if child.kind in self._there:
             self._there[child.kind].clear()
         self._hooks.seen()
+        self._hooks.scaling({"ev": "gone", "child": child.number})
         self._in_background(self._start_later(child.kind))
 
     async def _start_later(self, kind: Kind) -> None:

@@ -24,6 +24,7 @@ from serving.workers import sessions
 from serving.workers.admission import MOST_BYTES
 from serving.workers.chain import Chain, Ticket
 from serving.workers.channel import Address, Done
+from serving.workers.elastic import Event
 from serving.workers.pool import SWEEP_SECONDS, Pool
 
 Target = Pool | Chain
@@ -188,12 +189,8 @@ class Endpoint:
         pool = self._components.get(name)
         if pool is None:
             raise ValidationError(f"Inference Component {name} of endpoint {self.name} not found.")
-        if not pool.desired and not pool.ready:
-            raise ValidationError(
-                "Inference Component has no capacity to process this request. ApplicationAutoScaling may be "
-                "in-progress (if configured) or try to increase the capacity by invoking "
-                "UpdateInferenceComponentRuntimeConfig API."
-            )
+        if not pool.desired and not pool.ready and not pool.hold:
+            raise pool.no_capacity()
         return pool
 
     def _variant(self, invocation: Invocation) -> Target:
@@ -233,16 +230,20 @@ class Directory:
         on_stalled: Callable[[str], None] = lambda _: None,
         queue: bool = False,
         observers: Callable[[Mapping[str, Any]], tuple[Observer, ...]] = lambda row: (),
+        on_scaling: Callable[[Event], None] = lambda _: None,
+        fronts: int = 1,
     ) -> None:
         """``queue``: this is the jobs process's. Its endpoints take the calls of their queues, which keep the measure
         themselves, and no worker gets more of them at a time than another. ``observers``: who looks on at the calls of
-        an endpoint, by its row of the table."""
+        an endpoint, by its row of the table. ``on_scaling``: told where calls want workers; ``fronts`` share them."""
         self.endpoints: dict[str, Endpoint] = {}
         self.table: dict[str, Any] = {"version": 0, "endpoints": []}
         self._account_id = account_id
         self._max_queue = _MOST_OF_QUEUES if queue else max_queue
         self._queue = queue
         self._on_stalled = on_stalled
+        self._on_scaling = on_scaling
+        self._fronts = fronts
         self._observers = observers
         self._registry = registry
         # a worker must be able to tell the calls of several fronts apart
@@ -336,7 +337,8 @@ class Directory:
             pool = Pool(key, row["multi_model"], self._max_queue, self._registry, self._ids, most_bytes)
         pools[key] = pool
         pool.routing, pool.desired = "LEAST_OUTSTANDING_REQUESTS" if self._queue else row["routing"], row["desired"]
-        pool.on_stalled = self._on_stalled
+        pool.hold, pool.report, pool.fronts = row["hold"], row["report"], self._fronts
+        pool.on_stalled, pool.on_scaling = self._on_stalled, self._on_scaling
         quarantine = {int(model): until for model, until in row["quarantine"].items()}
         pool.update([Address(*worker) for worker in row["workers"]], row["expected"], row["failure"], quarantine)
         return pool
@@ -360,7 +362,19 @@ class Directory:
             pools = [pool for endpoint in self.endpoints.values() for pool in endpoint.every_pool]
             for pool in (*pools, *self._leaving):
                 pool.sweep(now)
+            for event in _hardest(pool.pressure(now) for pool in pools if pool.report):
+                self._on_scaling(event)
             self._leaving = [pool for pool in self._leaving if pool.pending or pool.promised]
+
+
+def _hardest(events: Iterable[Event | None]) -> list[Event]:
+    """One for each variant and component: of several containers, the one that most calls wait for."""
+    found: dict[tuple[str, str], Event] = {}
+    for event in events:
+        if event is not None:
+            place = event.endpoint, event.name
+            found[place] = max(found.get(place, event), event, key=lambda one: one.more["pending"] - one.more["ready"])
+    return list(found.values())
 
 
 async def answer(

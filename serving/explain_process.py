@@ -42,7 +42,9 @@ class Explain:
         self._registry = Registry(self._run_dir / "metrics", "explain")
         uncounted = Registry(self._run_dir / "uncounted", "explain")
         self._link = ControlLink(plan["number"])
-        self._directory = Directory(uncounted, settings.account_id, settings.max_queue, self._link.stalled)
+        self._directory = Directory(
+            uncounted, settings.account_id, settings.max_queue, self._link.stalled, on_scaling=self._link.scaling
+        )
         self._explainers = Explainers(self._directory, open_objects(settings), self._registry)
         self._desk = Desk(self._who_answers)
         self._applied = asyncio.Event()

@@ -49,7 +49,15 @@ async def _front(plan: Mapping[str, Any]) -> None:
     def observers(row: Mapping[str, Any]) -> tuple[Observer, ...]:
         return (*tracing.observers(row), *captures.observers(row))
 
-    directory = Directory(registry, settings.account_id, settings.max_queue, link.stalled, observers=observers)
+    directory = Directory(
+        registry,
+        settings.account_id,
+        settings.max_queue,
+        link.stalled,
+        observers=observers,
+        on_scaling=link.scaling,
+        fronts=settings.fronts,
+    )
     keys = auth.load_keys(settings.access_keys) if settings.access_keys else None
     jobs = JobsLink(run_dir / "jobs.sock", lambda: link.ask("jobs", {}))
     explainer = ExplainLink(run_dir / "explain.sock", lambda: link.ask("explain", {}))

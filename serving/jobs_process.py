@@ -189,6 +189,7 @@ class Jobs:
             self._link.stalled,
             queue=True,
             observers=self._observers,
+            on_scaling=self._link.scaling,
         )
         self._service = Service(settings, self._directory, registry, self._link)
         self._desk = Desk(self._who_answers)

@@ -4,6 +4,9 @@ A child reads its plan (JSON) from standard input and connects to ``control.sock
 
     child → control   {"ev": "hello", "child": 3}              {"ev": "seen", "version": 7}
                       {"ev": "stalled", "worker": "0001"}      {"ev": "ask", "id": 1, "what": "api", "args": {…}}
+                      {"ev": "wake", "endpoint": "e", "name": "v"}
+                      {"ev": "pressure", "endpoint": "e", "name": "v", "window": 1.0, "calls": 70, "pending_least": 3,
+                       "pending": 5, "ready": 1}
     control → child   {"op": "table", "table": {…}}            {"op": "stop"}
                       {"op": "answer", "id": 1, "value": …}    {"op": "answer", "id": 1, "error": NAME, "message": …}
 
@@ -23,6 +26,7 @@ from typing import Any
 
 from serving.config import Settings
 from serving.errors import BY_NAME, ServiceUnavailable
+from serving.workers.elastic import Event
 
 #: Questions to control: most are a matter of milliseconds, a change may be held until it has settled.
 _ASK_SECONDS = 30.0
@@ -79,6 +83,10 @@ class ControlLink:
     def stalled(self, worker_id: str) -> None:
         """Tell control that a worker's interpreter does not turn (``pool.Pool.on_stalled``)."""
         self._send({"ev": "stalled", "worker": worker_id})
+
+    def scaling(self, event: Event) -> None:
+        """Tell control where calls want workers (``pool.Pool.on_scaling``)."""
+        self._send(event.message())
 
     async def hear(self, path: Path, on_table: Callable[[dict[str, Any]], None], on_stop: Callable[[], None]) -> bool:
         """Follow control until it ends; returns whether it had said stop before. ``on_stop`` hears that word; what is

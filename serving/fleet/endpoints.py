@@ -26,7 +26,7 @@ from serving.fleet import resolve
 from serving.fleet.names import ModelNames
 from serving.fleet.placing import place
 from serving.fleet.store import Record, Session, Stale, StoreThread
-from serving.fleet.table import endpoint_row
+from serving.fleet.table import Elastic, endpoint_row, rigid
 from serving.storage import ArtifactStore
 from serving.types import EndpointSpec, FleetKey, FleetSpec
 from serving.watch.metrics import Holder
@@ -110,7 +110,8 @@ class Endpoints:
         on_change: Callable[[], None],
         known: Known,
     ) -> None:
-        """``on_change``: the table may have changed."""
+        """``on_change``: the table may have changed. ``elastic`` may be set to who knows what scales."""
+        self.elastic: Elastic = rigid
         self.names = ModelNames(supervisor, on_change)
         self._supervisor = supervisor
         self._settings: Settings = supervisor.settings
@@ -197,7 +198,14 @@ class Endpoints:
             if one.spec is None:
                 components.setdefault(one.endpoint, []).extend(fleets[key] for key in one.keys if key in fleets)
         rows = [
-            endpoint_row(one.spec, fleets, components.get(one.endpoint, ()), (one.status, one.reason, one.up), now)
+            endpoint_row(
+                one.spec,
+                fleets,
+                components.get(one.endpoint, ()),
+                (one.status, one.reason, one.up),
+                now,
+                self.elastic,
+            )
             for one in self._running.values()
             if one.spec is not None
         ]

@@ -11,10 +11,12 @@
        "components": [POOL]}]}
 
     POOL = {"key": ["default", 1, "AllTraffic", "", ""], "multi_model": false, "routing": "RANDOM",
-            "desired": 1, "expected": true, "failure": "",
+            "desired": 1, "expected": true, "failure": "", "elastic": false, "hold": 0.0, "report": false,
             "workers": [["0001", "…/0001.sock", "…/0001.cell"]], "states": [["0001", 4711, "READY"]],
             "quarantine": {"1234567": 98765.4}}
 
+    "elastic": does it scale? "hold": seconds that calls wait for a worker where there is to be none; "report": control
+            wants to hear how hard calls press on its workers
     "async" of an asynchronous endpoint = {"output": "s3://bucket/out", "failure": "", "concurrency": 4,
             "success_topic": "", "error_topic": "", "include": [], "since": 1789000000.0}
     "since": when this deployment was asked for: what was captured before was perhaps another model's
@@ -25,24 +27,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from serving.types import EndpointSpec, FleetKey, VariantSpec
 from serving.workers.roster import READY, Fleet
 
+#: How a variant or component of an endpoint scales: ``{"hold": seconds, "report": bool}``, None = not at all.
+Elastic = Callable[[str, str], Mapping[str, Any] | None]
 
-def pool_row(fleet: Fleet, now: float) -> dict[str, Any]:
+
+def rigid(endpoint: str, name: str) -> Mapping[str, Any] | None:
+    """``Elastic`` of what does not scale."""
+    return None
+
+
+def pool_row(fleet: Fleet, now: float, elastic: Elastic = rigid) -> dict[str, Any]:
     """One fleet as fronts need it. ``expected``: are workers on their way, so that calls may wait for one?"""
+    key = fleet.spec.key
+    scales = elastic(key.endpoint, key.component or key.variant)
     workers = sorted(fleet.workers.values(), key=lambda worker: worker.plan.worker_id)
     return {
-        "key": list(fleet.spec.key),
+        "key": list(key),
         "multi_model": fleet.spec.model.mode == "MultiModel",
         "routing": fleet.spec.routing,
         "desired": fleet.desired,
         "expected": fleet.desired > 0 and not fleet.given_up,
         "failure": fleet.failure,
+        "elastic": scales is not None,
+        "hold": scales["hold"] if scales else 0.0,
+        "report": bool(scales and scales["report"]),
         "workers": [
             [one.plan.worker_id, str(one.plan.socket), str(one.plan.cell)] for one in workers if one.state == READY
         ],
@@ -57,12 +72,13 @@ def endpoint_row(
     components: Iterable[Fleet],
     status: tuple[str, str, bool],
     now: float,
+    elastic: Elastic = rigid,
 ) -> dict[str, Any]:
     """One endpoint as fronts need it. ``status``: its EndpointStatus and FailureReason as recorded, and whether its
-    fleets could be started at all."""
+    fleets could be started at all. Shadow variants do not scale."""
 
-    def rows(variants: Iterable[VariantSpec]) -> list[dict[str, Any]]:
-        made = (_variant_row(one, spec, fleets, now) for one in variants)
+    def rows(variants: Iterable[VariantSpec], elastic: Elastic) -> list[dict[str, Any]]:
+        made = (_variant_row(one, spec, fleets, now, elastic) for one in variants)
         return [row for row in made if row["pools"]]
 
     return {
@@ -78,14 +94,14 @@ def endpoint_row(
         "explainer": spec.explainer,
         "since": spec.since,
         "holds_components": any(not one.containers for one in spec.variants),
-        "variants": rows(spec.variants),
-        "shadows": rows(spec.shadows),
-        "components": [pool_row(fleet, now) for fleet in components],
+        "variants": rows(spec.variants, elastic),
+        "shadows": rows(spec.shadows, rigid),
+        "components": [pool_row(fleet, now, elastic) for fleet in components],
     }
 
 
 def _variant_row(
-    variant: VariantSpec, spec: EndpointSpec, fleets: Mapping[FleetKey, Fleet], now: float
+    variant: VariantSpec, spec: EndpointSpec, fleets: Mapping[FleetKey, Fleet], now: float, elastic: Elastic
 ) -> dict[str, Any]:
     keys = [FleetKey(spec.name, spec.generation, variant.name, model.hostname) for model in variant.containers]
     return {
@@ -93,7 +109,7 @@ def _variant_row(
         "weight": variant.weight,
         "direct": variant.direct,
         "count": variant.instance_count,
-        "pools": [pool_row(fleets[key], now) for key in keys if key in fleets],
+        "pools": [pool_row(fleets[key], now, elastic) for key in keys if key in fleets],
     }
 
 

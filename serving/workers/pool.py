@@ -24,7 +24,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from serving import errors
-from serving.errors import InvocationTimedOut, Quarantined, ServiceUnavailable, ServingError, Throttled
+from serving.errors import (
+    InvocationTimedOut,
+    Quarantined,
+    ServiceUnavailable,
+    ServingError,
+    Throttled,
+    ValidationError,
+)
 from serving.types import FleetKey, Invocation, Reply, RoutingStrategy
 from serving.watch.metrics import Registry
 from serving.watch.slow import SlowCall
@@ -32,6 +39,7 @@ from serving.workers import cells, placement, sessions, wire
 from serving.workers.admission import MOST_BYTES, Admission
 from serving.workers.calls import error_of, is_settled, may_have_run, orphaned, reply_head, with_extras
 from serving.workers.channel import Address, Call, Channel, Done
+from serving.workers.elastic import Event, Gauge, Waiting, event
 from serving.workers.parts import Parts
 from serving.workers.tally import VariantMetrics
 
@@ -47,6 +55,11 @@ _BIG = 64 * 1024
 TIMED_OUT = (
     "Your invocation timed out while waiting for a response from container {}. Review the latency metrics for "
     "each container in Amazon CloudWatch, resolve the issue, and try again."
+)
+#: What AWS says of a component that is asked to have no copy (``behaviour/11``).
+NO_CAPACITY = (
+    "Inference Component has no capacity to process this request. ApplicationAutoScaling may be in-progress (if "
+    "configured) or try to increase the capacity by invoking UpdateInferenceComponentRuntimeConfig API."
 )
 
 log = logging.getLogger("serving.front")
@@ -81,10 +94,14 @@ class Pool:
         self.multi_model = multi_model
         self.routing: RoutingStrategy = "RANDOM"
         self.desired = 1
+        self.hold = 0.0
+        self.report = False
+        self.fronts = 1
         self.loop = asyncio.get_running_loop()
         self.ready: list[Channel] = []
         self.on_ready_change: Callable[[], None] = lambda: None
         self.on_stalled: Callable[[str], None] = lambda _: None
+        self.on_scaling: Callable[[Event], None] = lambda _: None
         self._admission = Admission(max_queue, multi_model, most_bytes)
         self._ids = ids
         self._random = random.random
@@ -104,6 +121,8 @@ class Pool:
         self._orders: dict[str, list[Channel]] = {}
         self._warm: dict[str, set[str]] = {}
         self._held: dict[str, Channel] = {}
+        self._waiting = Waiting()
+        self._gauge = Gauge()
 
     @property
     def pending(self) -> int:
@@ -123,7 +142,7 @@ class Pool:
         for worker_id, address in addresses.items():
             if worker_id not in self._channels:
                 self._connect(address)
-        if not expected and not self.ready:
+        if not expected and not self.ready and not self._holds:
             self._fail_parked()
         self._look_again()
 
@@ -309,12 +328,31 @@ class Pool:
         return meta
 
     def _park(self, call: Call) -> None:
-        if not self._expected:
+        if not self._expected and not self._holds:
             self._hand_over(call)
             return
         call.parked = True
         call.channel = None
         self._parked.append(call)
+        if not self._expected:
+            self._ask_for_workers(call)
+
+    @property
+    def _holds(self) -> bool:
+        """May calls wait although there is to be no worker now? They bring one."""
+        return self.hold > 0 and not self.desired and not self._failure and not self._retired
+
+    def _ask_for_workers(self, call: Call) -> None:
+        now = time.monotonic()
+        self._waiting.add(call, self.hold, now)
+        if self._waiting.is_time_to_wake(now):
+            self.on_scaling(event("wake", self.key))
+
+    def no_capacity(self) -> ServingError:
+        """What a call is told where there is to be no worker, and none is on its way."""
+        if not self.key.component or self._failure:
+            return self._unavailable()
+        return ValidationError(NO_CAPACITY)
 
     def _unavailable(self) -> ServiceUnavailable:
         reason = f": {self._failure}" if self._failure else " has no worker."
@@ -329,7 +367,7 @@ class Pool:
         """There will be no worker here for this call."""
         done, successor = call.done, self._successor
         if done is None or successor is None:
-            self._finish(call, self._unavailable())
+            self._finish(call, self._unavailable() if self.desired or self._retired else self.no_capacity())
             return
         self._release(call)
         try:
@@ -477,6 +515,17 @@ class Pool:
                 self._look_for_stall(channel, now)
         for call in [call for call in self._parked if call.deadline < now]:
             self._time_out(call)
+        if self._waiting:
+            for call in self._waiting.over(now):
+                self._withdraw(call)
+                self._finish(call, self.no_capacity())
+            if self._waiting and self._holds and self._waiting.is_time_to_wake(now):
+                self.on_scaling(event("wake", self.key))
+
+    def pressure(self, now: float) -> Event | None:
+        """After each sweep, of a pool that is to ``report``: how hard calls press on it, while they do."""
+        found = self._gauge.look(now, self._metrics.invocations.value, self.pending, len(self.ready), self.fronts)
+        return event("pressure", self.key, **found) if found else None
 
     def _time_out(self, call: Call) -> None:
         self._withdraw(call)
