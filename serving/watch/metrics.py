@@ -70,6 +70,8 @@ Holder = tuple[str, ...]
 _EV, _E = ("endpoint", "variant"), ("endpoint",)
 #: Of a shadow variant beside a production variant.
 _PAIR = (*_EV, "production")
+#: Of one side of a guarded update.
+_EVC = (*_EV, "config")
 #: Of a monitoring schedule: its holder is (endpoint, "", schedule).
 _ES = ("endpoint", "schedule")
 #: Every metric there is. The README's table is checked against it.
@@ -224,6 +226,41 @@ FAMILIES: dict[str, Family] = {
     ),
     "sagemaker_shadow_pair_squared_difference_total": Family(
         "Squares, summed, of the shadow's seconds less production's for the same call", "counter", _PAIR
+    ),
+    "sagemaker_queue_seconds": Family(
+        "Time calls waited in their worker until they were predicted; part of the model latency",
+        "histogram",
+        _EV,
+        LATENCY_BUCKETS,
+    ),
+    "sagemaker_worker_cpu_seconds_total": Family(
+        "Processor time of workers (AWS: CPUUtilization, by instance and time)", "counter", _EV
+    ),
+    "sagemaker_worker_memory_bytes": Family(
+        "Resident memory of workers, what they share counted in each (AWS: MemoryUtilization)", "gauge", _EV
+    ),
+    "sagemaker_desired_workers": Family("Workers that there should be", "gauge", _EV),
+    "sagemaker_no_capacity_invocation_failures_total": Family(
+        "Calls refused because a component had no copy (AWS: NoCapacityInvocationFailures)", "counter", _EV
+    ),
+    "sagemaker_model_setup_seconds": Family(
+        "Time a call waited for the first worker of what had none (AWS: ModelSetupTime)",
+        "histogram",
+        _EV,
+        LATENCY_BUCKETS,
+    ),
+    "sagemaker_scaling_activities_total": Family(
+        "Changes of capacity by scaling that ended, by status", "counter", (*_EV, "status")
+    ),
+    "sagemaker_alarms": Family("Alarms by state", "gauge", ("state",)),
+    "sagemaker_deployment_invocations_total": Family(
+        "Calls sent to each side of a guarded update (AWS: Invocations by EndpointConfigName)", "counter", _EVC
+    ),
+    "sagemaker_deployment_invocation_errors_total": Family(
+        "Their answers of 4xx and 5xx; those that were not 2xx (model)", "counter", (*_EVC, "class")
+    ),
+    "sagemaker_deployment_model_latency_seconds": Family(
+        "Their time from being sent to a worker until the answer", "histogram", _EVC, LATENCY_BUCKETS
     ),
 }
 

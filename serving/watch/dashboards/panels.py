@@ -35,6 +35,7 @@ _BY = "endpoint, variant"
 _PAIR = "endpoint, variant, production"
 _EV, _E, _BESIDE = "{{endpoint}} {{variant}}", "{{endpoint}}", "{{endpoint}} {{variant}} beside {{production}}"
 _SCHEDULE = "{{endpoint}} {{schedule}}"
+_BY_SIDE, _SIDE = f"{_BY}, config", f"{_EV} {{{{config}}}}"
 
 
 def _rate(metric: str, by: str = _BY, chosen: str = "{ev}") -> str:
@@ -177,6 +178,65 @@ _WORKERS = Row(
         ),
         Panel("Start", "Until a worker is ready.", "s", _quantiles("worker_start_seconds"), 6),
         Panel("Refused models", "They kept ending workers.", "short", {_EV: _sum("quarantined_models")}, 6),
+    ),
+)
+_SCALING = Row(
+    "Scaling",
+    (
+        Panel(
+            "Capacity",
+            "Workers that there should be, and those that can answer.",
+            "short",
+            {f"desired {_EV}": _sum("desired_workers"), f"ready {_EV}": _sum("workers", chosen='{ev, state="READY"}')},
+        ),
+        Panel("Wait in the worker", "Until a call was predicted.", "s", _quantiles("queue_seconds")),
+        Panel(
+            "Calls without capacity",
+            "Refused, as a component had no copy.",
+            "reqps",
+            {_EV: _rate("no_capacity_invocation_failures_total")},
+        ),
+        Panel("Processors", "Busy ones, of all workers.", "short", {_EV: _rate("worker_cpu_seconds_total")}),
+        Panel(
+            "Memory of workers",
+            "Resident; what they share is counted in each.",
+            "bytes",
+            {_EV: _sum("worker_memory_bytes")},
+        ),
+        Panel("From zero", "Until the first worker took a call.", "s", _quantiles("model_setup_seconds")),
+        Panel(
+            "Changes of capacity",
+            "An hour, by status.",
+            "short",
+            {
+                _EV + " {{status}}": "sum by (endpoint, variant, status) "
+                "(increase(sagemaker_scaling_activities_total{ev}[1h]))"
+            },
+            12,
+        ),
+        Panel("Alarms", "By state.", "short", {"{{state}}": _sum("alarms", "state", "")}, 12),
+    ),
+)
+_GUARDED = Row(
+    "Guarded updates",
+    (
+        Panel("Calls", "Sent to each side.", "reqps", {_SIDE: _rate("deployment_invocations_total", _BY_SIDE)}),
+        Panel(
+            "Errors",
+            "Of each side: 4xx, 5xx, and all that were not 2xx (model).",
+            "reqps",
+            {_SIDE + " {{class}}": _rate("deployment_invocation_errors_total", f"{_BY_SIDE}, class")},
+        ),
+        Panel(
+            "p99 in the worker",
+            "Of each side.",
+            "s",
+            {
+                _SIDE: "histogram_quantile(0.99, "
+                + _rate("deployment_model_latency_seconds_bucket", f"le, {_BY_SIDE}")
+                + ")"
+            },
+        ),
     ),
 )
 _MODELS = Row(
@@ -384,4 +444,6 @@ _MONITORING = Row(
     ),
 )
 
-ROWS: tuple[Row, ...] = (_NOW, _TRAFFIC, _LATENCY, _WORKERS, _MODELS, _LATER, _TRANSFORMS, _SHADOWS, _MONITORING)
+ROWS: tuple[Row, ...] = (
+    _NOW, _TRAFFIC, _LATENCY, _WORKERS, _SCALING, _GUARDED, _MODELS, _LATER, _TRANSFORMS, _SHADOWS, _MONITORING,
+)  # fmt: skip
