@@ -8,12 +8,15 @@
     │  │  ├─ UnknownEndpoint      ValidationError               400
     │  │  ├─ UnknownVariant       ValidationError               400
     │  │  ├─ UnknownModel         ValidationError               400
+    │  │  ├─ InvalidNextToken     ValidationError               400
+    │  │  ├─ TooManyTags          ValidationError               400
     │  │  ├─ BadObject            ValidationError               400  a job's input object
     │  │  └─ BadRecords           ValidationError               400  records of one
     │  ├─ Unreadable              SerializationException        400
     │  ├─ UnknownOperation        UnknownOperationException     404
     │  ├─ ResourceInUse           ResourceInUse                 400
     │  ├─ ResourceNotFound        ResourceNotFound              404
+    │  │  └─ ObjectNotFound       ObjectNotFoundException       404
     │  ├─ ObjectMissing           ValidationError               400
     │  ├─ ResourceLimitExceeded   ResourceLimitExceeded         400
     │  ├─ Conflict                ConflictException             409
@@ -81,6 +84,14 @@ class UnknownModel(ValidationError):
     """No artifact of that name under the endpoint's prefix."""
 
 
+class InvalidNextToken(ValidationError):
+    """A page's token that was not given out for this list. (Some services of AWS have a code of their own for it.)"""
+
+
+class TooManyTags(ValidationError):
+    """More tags than a resource may have. (The same.)"""
+
+
 class BadObject(ValidationError):
     """A batch job's input object that cannot be cut into records as the job says; none of it can be trusted."""
 
@@ -118,6 +129,12 @@ class ResourceNotFound(RequestRefused):
 
     code = "ResourceNotFound"
     status = 404
+
+
+class ObjectNotFound(ResourceNotFound):
+    """No scalable target, policy or scheduled action of that key (Application Auto Scaling; its API says 400)."""
+
+    code = "ObjectNotFoundException"
 
 
 class ResourceLimitExceeded(RequestRefused):

@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 
 from serving.api import control_api
-from serving.api.control_actions import ACTIONS
+from serving.api.control_actions import ACTIONS, OPERATIONS
 from serving.api.control_api import ControlApi
 from serving.api.control_call import ControlCall, Outcome
 from serving.api.schema import Schema
+from serving.api.services import SAGEMAKER
 from serving.config import Settings
 from serving.errors import ServiceUnavailable, ServingError, ValidationError
 from serving.fleet.store import AlreadyThere, Record, Stale, Store, StoreThread
@@ -61,6 +62,11 @@ class Still:
         self.heard.append(("news", tag))
 
 
+def loaded(prefix: str) -> Schema:
+    """SageMaker's model is read once for all tests."""
+    return SCHEMA if prefix == SAGEMAKER else control_api.load_schema(prefix)
+
+
 class Wire:
     """A ``ControlApi`` on a store of its own, asked as a front asks it."""
 
@@ -68,7 +74,7 @@ class Wire:
         self.store = Store(f"sqlite:///{folder / 'state.sqlite'}").open()
         self.world = Still()
 
-    def within(self, work: Callable[[ControlApi], Awaitable[T]], load: Callable[[], Schema] = lambda: SCHEMA) -> T:
+    def within(self, work: Callable[[ControlApi], Awaitable[T]], load: Callable[[str], Schema] = loaded) -> T:
         """What ``work`` makes of an API that lives as long as it does."""
 
         async def run() -> T:
@@ -132,8 +138,9 @@ def wire(tmp_path: Path) -> Iterator[Wire]:
         ("SageMaker.SageMaker.CreateModel", "no operation"),
         ("SageMaker.NoSuchThing", "no operation SageMaker.NoSuchThing"),
         ("SageMaker.CreateTrainingJob", "does not offer the operation CreateTrainingJob"),
-        ("AnyScaleFrontendService.RegisterScalableTarget", "no operation"),
-        ("GraniteServiceVersion20100801.PutMetricAlarm", "no operation"),
+        ("AnyScaleFrontendService.CreateModel", "no operation"),
+        ("AnyScaleFrontendService.GetPredictiveScalingForecast", "does not offer"),
+        ("SageMaker.RegisterScalableTarget", "no operation"),
         ("SageMaker." + "x" * 100_000, "no operation"),
         ("SageMaker.\r\nX: y", "no operation"),
     ],
@@ -231,7 +238,7 @@ def test_without_the_wire_the_answer_is_the_same(wire: Wire) -> None:
 
 def put_action(monkeypatch: pytest.MonkeyPatch, operation: str, action: Callable[[ControlCall], Outcome]) -> None:
     """Let ``operation`` be answered by ``action``, for what no real one does at will."""
-    monkeypatch.setattr(control_api, "ACTIONS", {**ACTIONS, operation: action})
+    monkeypatch.setattr(control_api, "OPERATIONS", {**OPERATIONS, SAGEMAKER: {**ACTIONS, operation: action}})
 
 
 def test_a_change_is_told_and_waited_for(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +335,9 @@ def test_calls_wait_for_the_model_and_the_loop_does_not(wire: Wire) -> None:
     """It is read on a thread, once, and the first call need not be the one that starts it."""
     may_go, loads = threading.Event(), []
 
-    def slow() -> Schema:
+    def slow(prefix: str) -> Schema:
+        if prefix != SAGEMAKER:
+            return SCHEMA
         loads.append(threading.current_thread())
         assert may_go.wait(30)
         return SCHEMA
@@ -353,7 +362,7 @@ def test_without_a_model_every_call_fails_and_says_so(wire: Wire) -> None:
     async def work(api: ControlApi) -> dict[str, Any]:
         return await api.handle(call("SageMaker.ListModels"))
 
-    reply = wire.within(work, lambda: Schema.load("no-such-service"))
+    reply = wire.within(work, lambda _: Schema.load("no-such-service"))
     assert 500 == reply["status"]
     assert "install botocore" in json.loads(reply["body"])["message"]
 

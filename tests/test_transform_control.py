@@ -484,7 +484,7 @@ def look(world: Ending, now: float) -> dict[str, Any]:
     async def described() -> dict[str, Any]:
         thread = StoreThread(world.control.store)
         try:
-            api = ControlApi(world.control.settings, thread, world, schema, lambda: now)
+            api = ControlApi(world.control.settings, thread, world, lambda _: schema(), lambda: now)
             return await api.call("DescribeTransformJob", {"TransformJobName": "j"})
         finally:
             await asyncio.to_thread(thread.close)

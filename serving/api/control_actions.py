@@ -1,4 +1,4 @@
-"""The control API's operations: which action answers which. An operation that AWS has and this table lacks is refused
+"""The control APIs' operations: which action answers which. An operation that AWS has and these tables lack is refused
 as unknown."""
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from serving.api import (
     control_transforms,
 )
 from serving.api.control_call import Action
+from serving.api.services import AUTOSCALING, CLOUDWATCH, SAGEMAKER
 
 ACTIONS: Mapping[str, Action] = {
     # models
@@ -93,4 +94,15 @@ ACTIONS: Mapping[str, Action] = {
     "ListModelPackages": control_lists.page,
     "UpdateModelPackage": control_registry.update_package,
     "DeleteModelPackage": control_registry.delete_package,
+}
+
+AUTOSCALING_ACTIONS: Mapping[str, Action] = {}
+
+CLOUDWATCH_ACTIONS: Mapping[str, Action] = {}
+
+#: Service -> its operations.
+OPERATIONS: Mapping[str, Mapping[str, Action]] = {
+    SAGEMAKER: ACTIONS,
+    AUTOSCALING: AUTOSCALING_ACTIONS,
+    CLOUDWATCH: CLOUDWATCH_ACTIONS,
 }

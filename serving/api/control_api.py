@@ -1,9 +1,10 @@
-"""The control API's wire, in the control process: from the text a front passed on to an action and back.
+"""The control APIs' wire, in the control process: from the text a front passed on to an action and back.
 
-``POST /`` with ``X-Amz-Target: SageMaker.<Operation>`` and a JSON object (AWS JSON 1.1). The request is checked against
-AWS's model (``schema.py``), answered by one action (``control_actions.py``) inside one transaction, and shaped by the
-model again. What a write changed in the world is the reconciler's work; the answer gives it a moment, so that a stock
-waiter, whose first look comes at once and whose second after 30 s, finds things settled.
+``POST /`` with ``X-Amz-Target: SageMaker.<Operation>`` and a JSON object (AWS JSON); other services of AWS have other
+targets (``services.py``). The request is checked against AWS's model (``schema.py``), answered by one action
+(``control_actions.py``) inside one transaction, and shaped by the model again. What a write changed in the world is
+the reconciler's work; the answer gives it a moment, so that a stock waiter, whose first look comes at once and whose
+second after 30 s, finds things settled.
 """
 
 from __future__ import annotations
@@ -16,16 +17,13 @@ from typing import Any, Protocol
 import orjson
 
 from serving.api import failures
-from serving.api.control_actions import ACTIONS
-from serving.api.control_call import ControlCall, Outcome
+from serving.api.control_actions import OPERATIONS
+from serving.api.control_call import UNWATCHED, ControlCall, Outcome, Watched
 from serving.api.schema import Schema
+from serving.api.services import SAGEMAKER, SERVICES, only_reads, service
 from serving.config import Settings
 from serving.errors import Conflict, Throttled, UnknownOperation, Unreadable
 from serving.fleet.store import AlreadyThere, Session, Stale, StoreThread
-
-PREFIX = "SageMaker"
-#: Operations that change nothing: they need no more than the permission to read.
-READERS = ("Describe", "List", "BatchDescribe")
 
 #: Others may write between our reading and writing: the action is run again on what they wrote.
 _TRIES = 5
@@ -61,88 +59,105 @@ class Reconciler(Protocol):
         ...
 
 
-def _load_schema() -> Schema:
-    return Schema.load("sagemaker", ACTIONS)
+def load_schema(prefix: str) -> Schema:
+    """AWS's model of a service, as far as it is offered."""
+    return Schema.load(SERVICES[prefix].model, OPERATIONS[prefix])
 
 
 class ControlApi:
-    """All operations of the SageMaker control API. ``load`` reads AWS's model, on a thread of its own; calls wait for
-    it. ``clock``: epoch seconds."""
+    """All operations of the control APIs. ``load`` reads AWS's model of a service, on a thread of its own; its calls
+    wait for it. ``clock``: epoch seconds; ``watched``: what is measured and decided here."""
 
     def __init__(
         self,
         settings: Settings,
         store: StoreThread,
         world: Reconciler,
-        load: Callable[[], Schema] = _load_schema,
+        load: Callable[[str], Schema] = load_schema,
         clock: Callable[[], float] = time.time,
+        watched: Watched = UNWATCHED,
     ) -> None:
         self._settings = settings
         self._store = store
         self._world = world
         self._load = load
         self._clock = clock
-        self._schema: asyncio.Future[Schema] | None = None
+        self._watched = watched
+        self._schemas: dict[str, asyncio.Future[Schema]] = {}
         self._calls = 0
 
     def start(self) -> None:
-        """Begin to read AWS's model; the first call does so otherwise."""
-        if self._schema is None:
-            self._schema = asyncio.ensure_future(asyncio.to_thread(self._load))
+        """Begin to read AWS's models; the first call of a service does so otherwise."""
+        for prefix in SERVICES:
+            self._begin(prefix)
 
     async def handle(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """One call from a front: ``target`` (the header), ``body`` (text), ``region``, ``request_id``. Returns
         ``status``, ``headers`` (pairs) and ``body`` (text). Raises nothing: errors come dressed."""
-        request_id = args["request_id"]
+        request_id, dress = args["request_id"], service(args["target"]).dress
         self._calls += 1
         try:
             if self._calls > _MOST_CALLS:
                 raise Throttled("Rate exceeded")
-            operation = await self._operation(args["target"])
-            answer = await self._answer(operation, parse(args["body"]), args["region"], trusted=False)
+            target = await self._checked(args["target"])
+            answer = await self._answer(target, parse(args["body"]), args["region"], trusted=False)
             body = b"" if answer is None else orjson.dumps(answer)
         except Exception as error:
-            return _reply(*failures.dress_control(failures.as_serving_error(error, request_id), request_id))
+            return _reply(*failures.dress_control(failures.as_serving_error(error, request_id), request_id, dress))
         finally:
             self._calls -= 1
-        headers = [("content-type", "application/x-amz-json-1.1"), ("x-amzn-RequestId", request_id)]
-        return _reply(200, headers, body)
+        return _reply(200, [("content-type", dress.content_type), ("x-amzn-RequestId", request_id)], body)
 
-    async def call(self, operation: str, params: Mapping[str, Any], trusted: bool = True) -> dict[str, Any]:
+    async def call(
+        self, operation: str, params: Mapping[str, Any], trusted: bool = True, prefix: str = SAGEMAKER
+    ) -> dict[str, Any]:
         """The same without the wire: what the operator declares. Raises ``ServingError``."""
-        return await self._answer(operation, dict(params), self._settings.region, trusted) or {}
+        return await self._answer(f"{prefix}.{operation}", dict(params), self._settings.region, trusted) or {}
 
-    async def _ready(self) -> Schema:
-        self.start()
-        assert self._schema is not None
-        return await asyncio.shield(self._schema)  # a caller who leaves does not end it for the others
+    def _begin(self, prefix: str) -> asyncio.Future[Schema]:
+        if prefix not in self._schemas:
+            self._schemas[prefix] = asyncio.ensure_future(asyncio.to_thread(self._load, prefix))
+        return self._schemas[prefix]
 
-    async def _operation(self, target: str) -> str:
-        """The operation that the header asks for. Raises ``UnknownOperation``."""
+    async def _schema(self, prefix: str) -> Schema:
+        return await asyncio.shield(self._begin(prefix))  # a caller who leaves does not end it for the others
+
+    async def _checked(self, target: str) -> str:
+        """The header, if it names an operation of ours. Raises ``UnknownOperation``."""
         prefix, _, name = target.rpartition(".")
-        if prefix == PREFIX and name in ACTIONS:
-            return name
-        if prefix == PREFIX and name in (await self._ready()).known:
+        if name in OPERATIONS.get(prefix, ()):
+            return target
+        if prefix in SERVICES and name in (await self._schema(prefix)).known:
             raise UnknownOperation(f"This server does not offer the operation {name}.")
         if not target:
             raise UnknownOperation("The X-Amz-Target header, which names the operation, is missing.")
         shown = "".join(one for one in target[:128] if one.isprintable())
         raise UnknownOperation(f"There is no operation {shown} here.")
 
-    async def _answer(
-        self, operation: str, raw: Mapping[str, Any], region: str, trusted: bool
-    ) -> dict[str, Any] | None:
-        schema = await self._ready()
+    async def _answer(self, target: str, raw: Mapping[str, Any], region: str, trusted: bool) -> dict[str, Any] | None:
+        prefix, _, operation = target.rpartition(".")
+        schema = await self._schema(prefix)
         params = schema.check(operation, raw, trusted)
-        action, settings = ACTIONS[operation], self._settings
+        action, settings = OPERATIONS[prefix][operation], self._settings
 
         def act(session: Session) -> Outcome:
             now, world = self._clock(), self._world
             return action(
-                ControlCall(operation, params, session, settings, region, now, world.live, trusted, world.progress)
+                ControlCall(
+                    operation,
+                    params,
+                    session,
+                    settings,
+                    region,
+                    now,
+                    world.live,
+                    trusted,
+                    world.progress,
+                    self._watched,
+                )
             )
 
-        outcome = await (self._read(act) if operation.startswith(READERS) else self._write(act))
+        outcome = await (self._read(act) if only_reads(target) else self._write(act))
         if outcome.touched:
             self._world.touch(outcome.touched)
             await self._world.settled(outcome.touched, settings.settle_seconds)

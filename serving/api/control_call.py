@@ -7,14 +7,15 @@ own and never waits: what must happen in the world afterwards is the reconciler'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from serving.config import Settings
 from serving.errors import RequestRefused, ResourceInUse, ResourceNotFound, ValidationError
 from serving.fleet.store import Session
+from serving.scaling.values import AlarmReading, Metric, Readings
 
 #: Kind of a record -> (type part of its ARN, what AWS's messages call it). ``reference/api/02``.
 KINDS: Mapping[str, tuple[str, str]] = {
@@ -40,13 +41,46 @@ _JOBS = ("transform-job",)
 _MONITORING = tuple(kind for kind in KINDS if kind.startswith("monitoring-") or kind.endswith("-job-definition"))
 
 
+class Meters(Readings, Protocol):
+    """What has been measured, and what clients measured themselves (``watch/meters.py``). Asked on the store's
+    thread."""
+
+    def listed(self, namespace: str, name: str, dimensions: Sequence[tuple[str, str]]) -> list[Metric]:
+        """The metrics there are, of this namespace and name (empty = any) with at least these dimensions."""
+        ...
+
+    def put(self, namespace: str, data: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what a client has measured: PutMetricData's MetricData."""
+        ...
+
+
+class Alarms(Protocol):
+    """What alarms came to (``fleet/alarms.py``). Asked on the store's thread."""
+
+    def reading(self, name: str) -> AlarmReading | None:
+        """The last evaluation of the alarm of this name; None before its first."""
+        ...
+
+
+class Watched(NamedTuple):
+    """What is measured and decided here, for the actions that tell of it; None where it does not run. ``not_scaled``:
+    the activities that came to nothing, newest first, as DescribeScalingActivities shows them, of all targets."""
+
+    meters: Meters | None = None
+    alarms: Alarms | None = None
+    not_scaled: Callable[[], Sequence[Mapping[str, Any]]] = lambda: ()
+
+
+UNWATCHED = Watched()
+
+
 @dataclass(frozen=True, slots=True)
 class ControlCall:
     """One operation with its parameters, checked against AWS's model (unknown members dropped, timestamps as epoch
     seconds). ``now``: epoch seconds. ``live``: what runs of an endpoint at this moment, by name (see
     ``fleet/endpoints.py``), None when nothing does. ``trusted``: the call comes from the operator's own command line,
     whose ModelDataUrls may be paths of this machine. ``progress``: how far a running transform job is, by name, None
-    when it has not said so yet."""
+    when it has not said so yet. ``watched``: what is measured and decided."""
 
     operation: str
     params: Mapping[str, Any]
@@ -57,6 +91,17 @@ class ControlCall:
     live: Callable[[str], Mapping[str, Any] | None]
     trusted: bool = False
     progress: Callable[[str], Mapping[str, Any] | None] = lambda name: None
+    watched: Watched = UNWATCHED
+
+    @property
+    def readings(self) -> Meters | None:
+        """The server's meters."""
+        return self.watched.meters
+
+    @property
+    def alarms(self) -> Alarms | None:
+        """The server's alarms."""
+        return self.watched.alarms
 
     def arn(self, kind: str, name: str) -> str:
         """The resource's ARN, its name as it was given."""

@@ -9,8 +9,9 @@ error                   runtime (``/endpoints/…/invocations``)  container (``/
 any other               its own status and code                 its own status and code
 ======================  ======================================  =============================================
 
-The control API (JSON 1.1, ``dress_control``) answers 400 to whatever is the caller's fault but a missing permission
-(403) and too many calls (429), with ``__type`` and ``message``; its ``ValidationError`` is ``ValidationException``.
+The control APIs (AWS JSON, ``dress_control``) answer 400 to whatever is the caller's fault but a missing permission
+(403) and too many calls (429), with ``__type`` and ``message``; a ``ValidationError`` is ``ValidationException``, and
+each service may have further codes of its own (``Dress``).
 
 Form: SageMaker Runtime API, errors: header ``x-amzn-ErrorType``, JSON body with ``Message``; ``__type`` for clients of
 the JSON protocol. No answer holds a stack trace or a host path; the cause is in the log under the request id.
@@ -20,6 +21,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 import orjson
 
@@ -86,22 +90,43 @@ def _as_runtime(error: ModelError, account: str, endpoint: str, region: str) -> 
     }
 
 
+class Dress(NamedTuple):
+    """How a service that speaks JSON dresses its answers. ``version`` of the protocol; ``codes``: those of our errors
+    that it calls otherwise, the nearest class counts; ``query_error``: its clients look for the code in a header that
+    is left from its older wire form (AWS JSON protocols, ``awsQueryCompatible``)."""
+
+    version: str = "1.1"
+    codes: Mapping[type[ServingError], str] = MappingProxyType({})
+    query_error: bool = False
+
+    @property
+    def content_type(self) -> str:
+        """Of every answer."""
+        return f"application/x-amz-json-{self.version}"
+
+    def code(self, error: ServingError) -> str:
+        """What the service calls this error."""
+        named = {ValidationError: "ValidationException", ModelError: "ValidationException", **self.codes}
+        return next((named[kind] for kind in type(error).__mro__ if kind in named), error.code)
+
+
+_PLAIN = Dress()
 #: Control API: statuses that are not 400 where the caller is at fault (``api/02``, errors).
 _CONTROL_STATUSES = (403, 429)
 _LONGEST_CONTROL = 8192
 
 
-def dress_control(error: ServingError, request_id: str) -> tuple[int, list[tuple[str, str]], bytes]:
-    """The same for a control call: JSON 1.1, in which botocore reads the code off ``__type``."""
-    code = "ValidationException" if isinstance(error, ValidationError | ModelError) else error.code
+def dress_control(
+    error: ServingError, request_id: str, dress: Dress = _PLAIN
+) -> tuple[int, list[tuple[str, str]], bytes]:
+    """The same for a control call: AWS JSON, in which botocore reads the code off ``__type``."""
+    code = dress.code(error)
     status = error.status if error.status >= 500 or error.status in _CONTROL_STATUSES else 400
     if status >= 500:
         log.warning("%s: %s", code, error.message, extra={"request_id": request_id})
-    headers = [
-        ("content-type", "application/x-amz-json-1.1"),
-        ("x-amzn-RequestId", request_id),
-        ("x-amzn-ErrorType", code),
-    ]
+    headers = [("content-type", dress.content_type), ("x-amzn-RequestId", request_id), ("x-amzn-ErrorType", code)]
+    if dress.query_error:
+        headers.append(("x-amzn-query-error", f"{code};{'Receiver' if status >= 500 else 'Sender'}"))
     body = {"__type": code, "message": error.message[:_LONGEST_CONTROL]}
     return status, [*headers, *_retry_after(error)], orjson.dumps(body)
 

@@ -24,6 +24,7 @@ from serving.api import (
     failures,
     ground_truth,
     invocations,
+    services,
     streams,
     verdicts,
 )
@@ -105,7 +106,8 @@ def _failure(front: Front, request: Request, error: ServingError) -> Response:
     if console_routes.is_page(request):
         return console_routes.challenge(front, request, console_routes.refused(front, request, error))
     if (request.method, request.scope["path"]) == ("POST", "/"):
-        status, headers, body = failures.dress_control(error, request.state.request_id)
+        dress = services.service(_operation(request)).dress
+        status, headers, body = failures.dress_control(error, request.state.request_id, dress)
         return Response(body, status, dict(headers))
     name = request.path_params.get("name", "")
     status, headers, body = failures.dress(
@@ -223,7 +225,7 @@ async def execution_parameters(front: Front, request: Request) -> Response:
 
 
 async def control(front: Front, request: Request) -> Response:
-    """POST / with X-Amz-Target: the SageMaker control API, which the control process answers (``control_api.py``)."""
+    """POST / with X-Amz-Target: the control APIs, which the control process answers (``control_api.py``)."""
     body = await body_of(front, request)
     if len(body) > _LARGEST_CONTROL:
         raise ValidationError(f"The body of a control call may have {_LARGEST_CONTROL} bytes at most.")
@@ -243,8 +245,7 @@ def _operation(request: Request) -> str:
 
 def _control_permission(request: Request) -> auth.Action:
     """Looking needs no more than ``read``."""
-    operation = _operation(request).rpartition(".")[2]
-    return "read" if operation.startswith(("Describe", "List", "BatchDescribe")) else "manage"
+    return "read" if services.only_reads(_operation(request)) else "manage"
 
 
 # -- the container multi-model API ----------------------------------------------------------------------------------

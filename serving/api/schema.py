@@ -53,13 +53,13 @@ class Schema:
         self._told: set[tuple[str, str]] = set()
 
     @classmethod
-    def load(cls, service: str = "sagemaker", offered: Collection[str] = ()) -> Schema:
-        """The model of ``service``, for the ``offered`` operations (none named = all). Raises ``ConfigError`` when
+    def load(cls, service: str = "sagemaker", offered: Collection[str] | None = None) -> Schema:
+        """The model of ``service``, for the ``offered`` operations (None = all). Raises ``ConfigError`` when
         botocore's data is not there."""
         model = _read(service)
         operations = model["operations"]
         nodes = _Nodes(model["shapes"])
-        names = [name for name in operations if not offered or name in offered]
+        names = [name for name in operations if offered is None or name in offered]
         return cls(
             frozenset(operations),
             {name: nodes.of(operations[name].get("input")) or shapes.Structure(name) for name in names},

@@ -17,6 +17,7 @@ log = logging.getLogger("serving.control")
 _PLAIN, _METADATA = r"[\u0020-\uD7FF\uE000-\uFFFD", r"([\p{L}\p{Z}\p{N}_.:\/=+\-@]*)"
 _TRANSLATED = {
     rf"{_PLAIN}\uD800\uDC00-\uDBFF\uDFFF\t]*": rf"{_PLAIN}\U00010000-\U0010FFFF\t]*",
+    rf"{_PLAIN}\uD800\uDC00-\uDBFF\uDFFF\r\n\t]*": rf"{_PLAIN}\U00010000-\U0010FFFF\r\n\t]*",
     _METADATA + "${1,128}": _METADATA,
     _METADATA + "${1,256}": _METADATA,
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from serving.errors import ValidationError
+from serving.errors import InvalidNextToken
 
 _SEAL = 16
 
@@ -22,7 +22,7 @@ def seal(secret: bytes, purpose: Sequence[Any], place: Sequence[Any]) -> str:
 
 
 def unseal(secret: bytes, purpose: Sequence[Any], token: str) -> list[Any]:
-    """The place a token leads to; none for an empty token. Raises ``ValidationError`` for a token that this store did
+    """The place a token leads to; none for an empty token. Raises ``InvalidNextToken`` for a token that this store did
     not make, or made for something else."""
     if not token:
         return []
@@ -32,7 +32,7 @@ def unseal(secret: bytes, purpose: Sequence[Any], token: str) -> list[Any]:
         sealed = b""
     mark, text = sealed[:_SEAL], sealed[_SEAL:]
     if not hmac.compare_digest(mark, _mark(secret, purpose, text)) or _written(mark, text) != token:
-        raise ValidationError("The NextToken is not one that this list gave.")
+        raise InvalidNextToken("The NextToken is not one that this list gave.")
     place: list[Any] = orjson.loads(text)
     return place
 

@@ -1,0 +1,63 @@
+"""The services of AWS that are offered at ``POST /``, by the word that stands before the dot in ``X-Amz-Target``.
+
+Fronts read here who may ask what, and how a refusal is dressed; which action answers which operation, the control
+process alone knows (``control_actions.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from serving.api.failures import Dress
+from serving.errors import (
+    Conflict,
+    InternalFailure,
+    InvalidNextToken,
+    ObjectNotFound,
+    ResourceLimitExceeded,
+    ResourceNotFound,
+    ServingError,
+    TooManyTags,
+)
+
+SAGEMAKER = "SageMaker"
+AUTOSCALING = "AnyScaleFrontendService"
+CLOUDWATCH = "GraniteServiceVersion20100801"
+
+
+class Service(NamedTuple):
+    """``model``: its name in botocore's data; ``readers``: how the names of the operations begin that change nothing,
+    and need no more than the permission to read; ``dress``: of its answers and errors."""
+
+    model: str
+    readers: tuple[str, ...]
+    dress: Dress = Dress()
+
+
+#: Application Auto Scaling API, errors; all but the last are 400.
+_AUTOSCALING_CODES: Mapping[type[ServingError], str] = {
+    ObjectNotFound: "ObjectNotFoundException",
+    InvalidNextToken: "InvalidNextTokenException",
+    ResourceLimitExceeded: "LimitExceededException",
+    Conflict: "ConcurrentUpdateException",
+    ResourceNotFound: "ResourceNotFoundException",
+    TooManyTags: "TooManyTagsException",
+    InternalFailure: "InternalServiceException",
+}
+
+SERVICES: Mapping[str, Service] = {
+    SAGEMAKER: Service("sagemaker", ("Describe", "List", "BatchDescribe")),
+    AUTOSCALING: Service("application-autoscaling", ("Describe", "List"), Dress("1.1", _AUTOSCALING_CODES)),
+    CLOUDWATCH: Service("cloudwatch", ("Describe", "List", "Get"), Dress("1.0", query_error=True)),
+}
+
+
+def service(target: str) -> Service:
+    """The service that a target names; SageMaker for one that names none of them."""
+    return SERVICES.get(target.rpartition(".")[0], SERVICES[SAGEMAKER])
+
+
+def only_reads(target: str) -> bool:
+    """Does the operation change nothing?"""
+    return target.rpartition(".")[2].startswith(service(target).readers)
