@@ -372,7 +372,7 @@ class Endpoints:
         except ServiceUnavailable as error:
             reason = error.message[:_LONGEST_REASON]
         await self._known()
-        await self._commit(record, lambda kept: _adjusted(kept, reason))
+        await self._commit(record, lambda kept: _adjusted(kept, reason) if _same(kept, record) else _as_is(kept))
 
     async def _withdraw(self, one: str) -> None:
         """Nothing of this runs any more when it returns."""
@@ -432,6 +432,15 @@ def _rolled_back(record: Record, reason: str) -> tuple[str, Mapping[str, Any]]:
 
 def _adjusted(record: Record, reason: str) -> tuple[str, Mapping[str, Any]]:
     return "InService", _without(record.body, "FailureReason") | ({"FailureReason": reason} if reason else {})
+
+
+def _same(record: Record, before: Record) -> bool:
+    """Has it not been changed since? Scaling asks for another count before the last one is reached."""
+    return record.revision == before.revision
+
+
+def _as_is(record: Record) -> tuple[str, Mapping[str, Any]]:
+    return record.status, record.body
 
 
 class _Driver:
