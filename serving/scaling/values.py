@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+from serving.watch.readings import Metric as Metric
+from serving.watch.readings import Stat as Stat
+
 #: The service namespace of every scalable target here.
 NAMESPACE = "sagemaker"
 
@@ -30,23 +33,6 @@ MINUTE = 60.0
 
 
 # --- what is measured -------------------------------------------------------------------------------------------------
-
-
-class Metric(NamedTuple):
-    """A metric by CloudWatch's identity. ``dimensions``: (name, value), sorted by name."""
-
-    namespace: str
-    name: str
-    dimensions: tuple[tuple[str, str], ...] = ()
-
-
-class Stat(NamedTuple):
-    """A metric under a statistic: ``Average``, ``Sum``, ``Minimum``, ``Maximum``, ``SampleCount`` or a percentile such
-    as ``p99`` or ``p99.9``. ``per_minute``: sums are told per minute, whatever the period."""
-
-    metric: Metric
-    statistic: str
-    per_minute: bool = False
 
 
 class Query(NamedTuple):
