@@ -10,6 +10,10 @@
     │  │  ├─ UnknownModel         ValidationError               400
     │  │  ├─ InvalidNextToken     ValidationError               400
     │  │  ├─ TooManyTags          ValidationError               400
+    │  │  ├─ MissingParameter     MissingParameter              400  CloudWatch's words
+    │  │  ├─ InvalidParameterValue  …                           400  for what is wrong
+    │  │  ├─ InvalidParameterCombination  …                     400  with a request
+    │  │  ├─ InvalidFormat        InvalidFormat                 400
     │  │  ├─ BadObject            ValidationError               400  a job's input object
     │  │  └─ BadRecords           ValidationError               400  records of one
     │  ├─ Unreadable              SerializationException        400
@@ -90,6 +94,30 @@ class InvalidNextToken(ValidationError):
 
 class TooManyTags(ValidationError):
     """More tags than a resource may have. (The same.)"""
+
+
+class MissingParameter(ValidationError):
+    """A member that is required beside those that are given (CloudWatch API, errors)."""
+
+    code = "MissingParameter"
+
+
+class InvalidParameterValue(ValidationError):
+    """A value that is well formed and means nothing (CloudWatch API, errors)."""
+
+    code = "InvalidParameterValue"
+
+
+class InvalidParameterCombination(ValidationError):
+    """Members that do not go together (CloudWatch API, errors)."""
+
+    code = "InvalidParameterCombination"
+
+
+class InvalidFormat(ValidationError):
+    """A text that was to be JSON (CloudWatch API, errors)."""
+
+    code = "InvalidFormat"
 
 
 class BadObject(ValidationError):

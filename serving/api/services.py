@@ -13,12 +13,18 @@ from serving.api.failures import Dress
 from serving.errors import (
     Conflict,
     InternalFailure,
+    InvalidFormat,
     InvalidNextToken,
+    InvalidParameterCombination,
+    InvalidParameterValue,
+    MissingParameter,
     ObjectNotFound,
     ResourceLimitExceeded,
     ResourceNotFound,
     ServingError,
+    Throttled,
     TooManyTags,
+    ValidationError,
 )
 
 SAGEMAKER = "SageMaker"
@@ -46,10 +52,23 @@ _AUTOSCALING_CODES: Mapping[type[ServingError], str] = {
     InternalFailure: "InternalServiceException",
 }
 
+#: CloudWatch API, errors, as its older wire form spells them: its clients read them so on all.
+_CLOUDWATCH_CODES: Mapping[type[ServingError], str] = {
+    ValidationError: "ValidationError",
+    MissingParameter: "MissingParameter",
+    InvalidParameterValue: "InvalidParameterValue",
+    InvalidParameterCombination: "InvalidParameterCombination",
+    InvalidFormat: "InvalidFormat",
+    InvalidNextToken: "InvalidNextToken",
+    ResourceLimitExceeded: "LimitExceeded",
+    Throttled: "Throttling",
+    InternalFailure: "InternalServiceError",
+}
+
 SERVICES: Mapping[str, Service] = {
     SAGEMAKER: Service("sagemaker", ("Describe", "List", "BatchDescribe")),
     AUTOSCALING: Service("application-autoscaling", ("Describe", "List"), Dress("1.1", _AUTOSCALING_CODES)),
-    CLOUDWATCH: Service("cloudwatch", ("Describe", "List", "Get"), Dress("1.0", query_error=True)),
+    CLOUDWATCH: Service("cloudwatch", ("Describe", "List", "Get"), Dress("1.0", _CLOUDWATCH_CODES, query_error=True)),
 }
 
 
