@@ -26,8 +26,7 @@ from serving.workers.chain import Chain, Ticket
 from serving.workers.channel import Address, Done
 from serving.workers.elastic import Event
 from serving.workers.pool import SWEEP_SECONDS, Pool
-
-Target = Pool | Chain
+from serving.workers.sides import Side, Sides, Target, blended, fleet_of, whole
 
 
 class Invocable(Protocol):
@@ -51,7 +50,7 @@ class Endpoint:
     def __init__(self, name: str, dice: Callable[[], float] = random.random, queue: bool = False) -> None:
         """``queue``: calls come from its queue, so that it answers them although it is asynchronous. ``concurrency``:
         how many at a time its configuration allows in one worker; 0 = it does not say. ``pools`` answer its calls,
-        ``shadow_pools`` the copies of them."""
+        ``shadow_pools`` the copies of them. ``green_share``: of its calls, while a guarded update moves them over."""
         self.name = name
         self.on_ready_change: Callable[[], None] = _ignore
         self._queue = queue
@@ -64,6 +63,7 @@ class Endpoint:
         self.explainer: Mapping[str, Any] | None = None
         self.observers: tuple[Observer, ...] = ()
         self.reason = ""
+        self.green_share = 0.0
         self._dice = dice
         self._targets: dict[str, Target] = {}
         self._weights: dict[str, float] = {}
@@ -86,8 +86,9 @@ class Endpoint:
 
     @property
     def deployment(self) -> list[int]:
-        """Which deployment answers its calls now: another after each update that changes more than weights."""
-        return sorted({key.generation for key in self.pools})
+        """Which deployment answers its calls now: another after each update that changes more than weights, and each
+        time that a guarded one moves calls from one to the other (the last number: how many in a million)."""
+        return [*sorted({key.generation for key in self.pools}), int(self.green_share * 1e6)]
 
     @property
     def workers(self) -> int:
@@ -130,7 +131,7 @@ class Endpoint:
         """Who answers for a variant."""
         return self._targets.get(variant)
 
-    def successor(self, pool: Pool, before: Target | None) -> Target | None:
+    def successor(self, pool: Pool, before: Pool | Chain | None) -> Target | None:
         """Who answers now what ``pool`` of the target ``before`` would have. The calls of a series of containers begin
         again there as a whole: what one of its containers has made is for the next of the same series."""
         if pool.key.component:
@@ -168,7 +169,7 @@ class Endpoint:
         if self.holds_components or invocation.component:
             return self._component(invocation.component)
         target = self._variant(invocation)
-        if invocation.target_container and not isinstance(target, Chain):
+        if invocation.target_container and not any(isinstance(one, Chain) for one in whole(target)):
             raise ValidationError(
                 f"Endpoint {self.name} has no directly invocable containers; remove the target container hostname "
                 "header."
@@ -280,17 +281,37 @@ class Directory:
         endpoint.concurrency = (row.get("async") or {}).get("concurrency", 0)
         endpoint.reason, endpoint.explainer = row["reason"], row["explainer"]
         endpoint.observers = self._observers(row)
-        targets = {
+        fleets = {
             one["name"]: self._target(endpoint, one, endpoint.target(one["name"]), before, endpoint.pools)
             for one in row["variants"]
         }
+        targets: dict[str, Target] = {**fleets}
         weights = {one["name"]: one["weight"] for one in row["variants"]}
+        production, green = sum(weights.values()), row.get("green")
+        endpoint.green_share = green["share"] if green else 0.0
+        if green:
+            targets, weights = self._shared(row, endpoint, fleets, before)
         components = {one["key"][-1]: self._pool(one, before, endpoint.pools) for one in row["components"]}
         endpoint.set_targets(targets, weights, components)
-        self._shadow(row.get("shadows", ()), endpoint, sum(weights.values()))
+        self._shadow(row.get("shadows", ()), endpoint, production)
         for key, pool in before.items():
             if endpoint.pools.get(key) is not pool:
-                self._leave(pool, endpoint.successor(pool, answered[pool.variant]))
+                self._leave(pool, endpoint.successor(pool, fleet_of(answered[pool.variant], pool)))
+
+    def _shared(
+        self, row: dict[str, Any], endpoint: Endpoint, blue: dict[str, Pool | Chain], before: dict[FleetKey, Pool]
+    ) -> tuple[dict[str, Target], dict[str, float]]:
+        """Variants, and their weights, while a guarded update moves the calls of ``blue`` to the green side."""
+        green, registry = row["green"], self._registry
+        coming = {
+            one["name"]: self._target(endpoint, one, endpoint.target(one["name"]), before, endpoint.pools)
+            for one in green["variants"]
+        }
+        old = {name: Side(one, row["config"], registry) for name, one in blue.items()}
+        new = {name: Side(one, green["config"], registry) for name, one in coming.items()}
+        old_weights, new_weights = ({one["name"]: one["weight"] for one in side["variants"]} for side in (row, green))
+        weights, shares = blended(old_weights, new_weights, green["share"])
+        return {name: Sides(name, old.get(name), new.get(name), shares[name]) for name in weights}, weights
 
     def _shadow(self, rows: Iterable[dict[str, Any]], endpoint: Endpoint, production: float) -> None:
         """Bring its shadow variants to what their rows say. ``production``: the weight of the others together. Copies
@@ -320,13 +341,14 @@ class Directory:
         known: Target | None,
         before: dict[FleetKey, Pool],
         pools: dict[FleetKey, Pool],
-    ) -> Target:
+    ) -> Pool | Chain:
         """What answers for a variant's row, ``known`` until now, and ``pools`` with those it is made of."""
         made = tuple(self._pool(one, before, pools) for one in variant["pools"])
         if len(made) == 1 and not made[0].part:
             return made[0]
-        if isinstance(known, Chain) and known.stages == made:
-            return known
+        for one in whole(known):
+            if isinstance(one, Chain) and one.stages == made:
+                return one
         return Chain(endpoint.name, variant["name"], made, variant["direct"], self._registry)
 
     def _pool(self, row: dict[str, Any], before: dict[FleetKey, Pool], pools: dict[FleetKey, Pool]) -> Pool:

@@ -34,6 +34,7 @@ from serving.watch.metrics import Counter, Registry
 from serving.watch.observing import Done, Observer
 from serving.workers.chain import Chain, Ticket
 from serving.workers.pool import Pool
+from serving.workers.sides import Target
 
 #: Copies that a shadow holds at once in one process, queued and running, and bytes of their bodies. A larger body is
 #: taken when there is no other.
@@ -177,9 +178,7 @@ class Shadows:
         self.by_name = dict(shadows)
         self._all = tuple(one for one in shadows.values() if one.share)
 
-    def submit(
-        self, target: Pool | Chain, invocation: Invocation, done: Done, observers: tuple[Observer, ...]
-    ) -> Ticket:
+    def submit(self, target: Target, invocation: Invocation, done: Done, observers: tuple[Observer, ...]) -> Ticket:
         """Give a call to the production variant ``target``, whose answer is for ``done``, and then copies of it to the
         shadows whose lot it is; these are looked at by ``observers``. Raises what production refuses with."""
         chosen = self._chosen(invocation)

@@ -6,11 +6,11 @@ import asyncio
 import logging
 from pathlib import Path
 
-from serving.endpoint import Target
 from serving.errors import ServingError
 from serving.explain import trees
 from serving.explain.trees import Leaves
 from serving.workers.pool import Pool
+from serving.workers.sides import Target
 
 #: A worker that is asked for its model's file answers at once, unless its interpreter is held up.
 _PATIENCE_SECONDS = 1.0

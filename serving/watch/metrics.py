@@ -498,7 +498,8 @@ def _folding(folder: Path) -> Iterator[None]:
 
 def holders(table: Mapping[str, Any]) -> frozenset[Holder]:
     """Whose series there are by a routing table (``fleet/table.py``): its endpoints, their variants, the containers of
-    these where there are several, components, and shadow variants, alone and beside each production variant."""
+    these where there are several, components, and shadow variants, alone and beside each production variant; during a
+    guarded update also both sides' variants by config."""
     found: set[Holder] = set()
     for row in table["endpoints"]:
         shadows = row.get("shadows", ())
@@ -506,6 +507,11 @@ def holders(table: Mapping[str, Any]) -> frozenset[Holder]:
         found.add((row["name"],))
         found.update((row["name"], variant["name"]) for variant in variants)
         found.update((row["name"], one["name"], other["name"]) for one in shadows for other in row["variants"])
+        if green := row.get("green"):
+            variants += green["variants"]
+            found.update((row["name"], one["name"]) for one in green["variants"])
+            for config in (row["config"], green["config"]):
+                found.update((row["name"], one["name"], "", config) for one in variants)
         pools = [pool for variant in variants for pool in variant["pools"]]
         found.update(FleetKey(*pool["key"]).labels for pool in (*pools, *row["components"]))
     found.update(table.get("schedules", ()))
@@ -519,6 +525,8 @@ def _holder(name: str, labels: tuple[str, ...]) -> Holder | None:
         return labels[:3]
     if known[:2] == _ES:
         return labels[0], "", labels[1]
+    if known[:3] == _EVC:
+        return *labels[:2], "", labels[2]
     return labels[:2] if known[:2] == _EV else labels if known == _E else None
 
 
