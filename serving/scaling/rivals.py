@@ -19,8 +19,8 @@ def _clamp(desired: int, setup: Setup, least: int) -> int:
 
 
 class HorizontalPodAutoscaler:
-    """Every 15 s: ceil(current x metric / target), unless within 10 % of it. At most doubles, or four pods more, in 15 s;
-    goes down to the highest recommendation of the last 300 s. Never below one."""
+    """Every 15 s: ceil(current x metric / target), unless within 10 % of it. At most doubles, or four pods more, in
+    15 s; goes down to the highest recommendation of the last 300 s. Never below one."""
 
     name = "Kubernetes HPA"
     start_seconds = None

@@ -60,8 +60,8 @@ class Scaler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a day, or whatever the trace is of, came to. ``waits``: seconds, one a call. ``ready``, ``in_flight``: at each
-    tick."""
+    """What a day, or whatever the trace is of, came to. ``waits``: seconds, one a call. ``ready``, ``in_flight``: at
+    each tick."""
 
     name: str
     worker_seconds: float
@@ -137,7 +137,7 @@ def run(load: Load, setup: Setup, scaler: Scaler) -> Outcome:
     for tick in range(ticks):
         now = tick * TICK
         fleet.promote(now)
-        waiting = seen.calls - len(waits)
+        waiting = int(seen.calls) - len(waits)
         seen.sample(now, fleet.current, fleet.ready, waiting, fleet.busy(now), setup.concurrency)
         desired = scaler.look(seen)
         if desired != fleet.current:

@@ -8,8 +8,8 @@ Two forms of CSV, with or without a heading; lines that begin with ``#`` are com
     an arrival in each line  calls a second from     calls between this time
                              this time to the next   and the next
 
-Times are seconds (of any beginning), ISO 8601, or ``HH:MM[:SS]``, and never go back. The last row of rates lasts as long
-as the one before it.
+Times are seconds (of any beginning), ISO 8601, or ``HH:MM[:SS]``, and never go back. The last row of rates lasts as
+long as the one before it.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ def _rates(rows: Sequence[tuple[float, ...]], counted: bool) -> Rates:
 
 
 def drawn(found: Trace | Rates, scale: float, seed: int) -> Trace:
-    """The arrivals of a trace with ``scale`` times the traffic. Those of rates are a Poisson process'; of arrivals, each
-    is left out or repeated in its own second, so that their bursts stay. Raises ``ValidationError`` where none come, or
-    too many."""
+    """The arrivals of a trace with ``scale`` times the traffic. Those of rates are a Poisson process'; of arrivals,
+    each is left out or repeated in its own second, so that their bursts stay. Raises ``ValidationError`` where none
+    come, or too many."""
     dice = np.random.default_rng(seed)
     if isinstance(found, Rates):
         expected = found.rates * np.diff(found.times) * scale

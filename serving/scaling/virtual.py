@@ -19,7 +19,8 @@ class Virtual:
 
     def __init__(self, ticks: int) -> None:
         self.now = 0.0
-        self.calls = self.current = self.ready = self.waiting = self.in_flight = 0
+        self.calls = 0.0
+        self.current = self.ready = self.waiting = self.in_flight = 0
         self.places = 1
         self.tick = -1
         self._calls = np.zeros(ticks)
@@ -36,7 +37,7 @@ class Virtual:
         self.in_flight = waiting + busy
         self._ready[tick], self._waiting[tick], self._busy[tick] = ready, waiting, busy
 
-    def count(self, calls: int) -> None:
+    def count(self, calls: float) -> None:
         """A tick ends: so many calls have come since the beginning."""
         self._calls[self.tick] = calls - self.calls
         self.calls = calls
