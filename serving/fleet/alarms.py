@@ -32,7 +32,7 @@ from serving.fleet.endpoints import retry_pause
 from serving.fleet.scaling_records import alarm_of
 from serving.fleet.store import Record, Session, Stale, StoreThread
 from serving.scaling import maths
-from serving.scaling.alarming import evaluate
+from serving.scaling.alarming import evaluate, periods
 from serving.scaling.values import Alarm, AlarmReading, Query, Readings, Stat
 
 OnChange = Callable[[str, AlarmReading], None]
@@ -158,7 +158,7 @@ class Alarms:
         alarm = kept.alarm
         end = math.floor((now - self._lag) / alarm.period) * alarm.period
         kept.due = end + alarm.period + self._lag
-        window = _Window(alarm.queries, alarm.period, alarm.evaluations, end)
+        window = _Window(alarm.queries, alarm.period, periods(alarm), end)
         values = seen.get(window)
         if values is None:
             values = seen[window] = self._values(name, window)

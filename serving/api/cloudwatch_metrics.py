@@ -1,0 +1,232 @@
+"""Metrics of the CloudWatch API: read, listed, and taken in. What is measured: ``watch/meters.py``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from serving.api.cloudwatch_checks import (
+    check_dimensions,
+    check_period,
+    check_statistic,
+    metric_of,
+    read_queries,
+)
+from serving.api.control_call import ControlCall, Meters, Outcome
+from serving.errors import (
+    InvalidParameterCombination,
+    InvalidParameterValue,
+    MissingParameter,
+    ServiceUnavailable,
+    ValidationError,
+)
+from serving.fleet import tokens
+from serving.scaling import maths
+from serving.scaling.values import Metric, Query, Stat
+
+#: CloudWatch's own limits: datapoints of one GetMetricStatistics, of one page of GetMetricData, queries of one call.
+_MOST_STATISTICS, _MOST_DATAPOINTS, _MOST_QUERIES = 1_440, 100_800, 500
+#: Metrics on a page of ListMetrics.
+_PAGE = 500
+#: PutMetricData: data in one call, values of one datum, and how far from now they may be.
+_MOST_DATA, _MOST_VALUES = 1_000, 150
+_OLDEST_SECONDS, _NEWEST_SECONDS = 14 * 86_400.0, 2 * 3_600.0
+#: Page tokens are sealed against accidents only: they lead to nothing that their holder may not see.
+_SECRET = b"CloudWatch"
+
+#: (start of the period, value), oldest first.
+Series = Sequence[tuple[float, float]]
+
+
+def _meters(call: ControlCall) -> Meters:
+    if call.readings is None:
+        raise ServiceUnavailable("Nothing has been measured yet.")
+    return call.readings
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def get_data(call: ControlCall) -> Outcome:
+    """GetMetricData: several metrics and expressions over them, in pages of so many datapoints."""
+    params = call.params
+    if len(params["MetricDataQueries"]) > _MOST_QUERIES:
+        raise InvalidParameterValue(f"A call has {_MOST_QUERIES} queries at most.")
+    _check_span(params)
+    most = params.get("MaxDatapoints", _MOST_DATAPOINTS)
+    if not 0 < most <= _MOST_DATAPOINTS:
+        raise InvalidParameterValue(f"The parameter MaxDatapoints must be between 1 and {_MOST_DATAPOINTS}.")
+    purpose = [params["StartTime"], params["EndTime"], params.get("ScanBy")]
+    after = tokens.unseal(_SECRET, purpose, params.get("NextToken", ""))
+    results = _results(call, read_queries(params["MetricDataQueries"]))
+    page, following = _page(results, int(after[0]) if after else 0, most)
+    token = {"NextToken": tokens.seal(_SECRET, purpose, [following])} if following else {}
+    return Outcome({"MetricDataResults": page, "Messages": [], **token})
+
+
+def _results(call: ControlCall, queries: tuple[Query, ...]) -> list[tuple[Query, str, Series]]:
+    """Every result asked for: its query, its label, its datapoints."""
+    params, meters = call.params, _meters(call)
+    given = {one["Id"]: one for one in params["MetricDataQueries"]}
+    periods = [one["MetricStat"]["Period"] for one in given.values() if "MetricStat" in one]
+    start, end = params["StartTime"], params["EndTime"]
+    for period in periods:
+        _check_count(start, end, period, _MOST_DATAPOINTS)
+
+    def fetch(query: Query) -> Series:
+        assert query.stat is not None
+        return _series(meters, query.stat, given[query.id]["MetricStat"]["Period"], start, end)
+
+    found = maths.all_of(queries, fetch)
+    newest_first = params.get("ScanBy", "TimestampDescending") == "TimestampDescending"
+    results: list[tuple[Query, str, Series]] = []
+    for query in queries:
+        if query.returned:
+            series = found[query.id]
+            ordered = list(reversed(series)) if newest_first else list(series)
+            results.append((query, given[query.id].get("Label") or _label(query), ordered))
+    return results
+
+
+def _label(query: Query) -> str:
+    return query.stat.metric.name if query.stat else query.id
+
+
+def _page(
+    results: Iterable[tuple[Query, str, Series]], skipped: int, most: int
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Datapoints ``skipped`` to ``skipped + most`` of all results in a row, and where the next page begins."""
+    page, at = [], 0
+    for query, label, series in results:
+        first, last = max(skipped - at, 0), min(skipped + most - at, len(series))
+        shown = series[first:last] if first < last else ()
+        if shown or not series:
+            result = {
+                "Id": query.id,
+                "Label": label,
+                "StatusCode": "Complete" if last == len(series) else "PartialData",
+            }
+            page.append(result | {"Timestamps": [one for one, _ in shown], "Values": [value for _, value in shown]})
+        at += len(series)
+    return page, skipped + most if skipped + most < at else None
+
+
+def get_statistics(call: ControlCall) -> Outcome:
+    """GetMetricStatistics: one metric under several statistics. A period without data has no datapoint."""
+    params, meters = call.params, _meters(call)
+    wanted = [*params.get("Statistics", ()), *params.get("ExtendedStatistics", ())]
+    if not wanted:
+        raise MissingParameter("Must specify either Statistics or ExtendedStatistics.")
+    _check_span(params)
+    check_period(params["Period"])
+    check_dimensions(params)
+    _check_count(params["StartTime"], params["EndTime"], params["Period"], _MOST_STATISTICS)
+    points: dict[float, dict[str, Any]] = {}
+    for name in wanted:
+        check_statistic(name)
+        stat = Stat(metric_of(params), name)
+        for at, value in _series(meters, stat, params["Period"], params["StartTime"], params["EndTime"]):
+            point = points.setdefault(at, {"Timestamp": at, "Unit": params.get("Unit", "None")})
+            if name in params.get("Statistics", ()):
+                point[name] = value
+            else:
+                point.setdefault("ExtendedStatistics", {})[name] = value
+    return Outcome({"Label": params["MetricName"], "Datapoints": [points[at] for at in sorted(points)]})
+
+
+def _series(meters: Meters, stat: Stat, period: int, start: float, end: float) -> Series:
+    """Whole periods from the one that ``start`` lies in to the last that begins before ``end``."""
+    return meters.series(stat, period, math.floor(start / period) * period, math.ceil(end / period) * period)
+
+
+def _check_span(params: Mapping[str, Any]) -> None:
+    if params["StartTime"] >= params["EndTime"]:
+        raise InvalidParameterCombination("The parameter StartTime must be less than the parameter EndTime.")
+
+
+def _check_count(start: float, end: float, period: int, most: int) -> None:
+    count = math.ceil((end - start) / period)
+    if count > most:
+        raise InvalidParameterCombination(
+            f"You have requested up to {count} datapoints, which exceeds the limit of {most}. You may reduce the "
+            "datapoints requested by increasing Period, or decreasing the time range."
+        )
+
+
+# --- listing ----------------------------------------------------------------------------------------------------------
+
+
+def list_metrics(call: ControlCall) -> Outcome:
+    """ListMetrics: which metrics there are, by namespace, name and dimensions, in pages."""
+    params = call.params
+    filters = params.get("Dimensions", ())
+    exact = [(one["Name"], one["Value"]) for one in filters if "Value" in one]
+    named = {one["Name"] for one in filters}
+    found = sorted(
+        metric
+        for metric in _meters(call).listed(params.get("Namespace", ""), params.get("MetricName", ""), exact)
+        if named <= {name for name, _ in metric.dimensions}
+    )
+    purpose = [params.get("Namespace"), params.get("MetricName"), exact, sorted(named)]
+    after = tokens.unseal(_SECRET, purpose, params.get("NextToken", ""))
+    if after:
+        last = Metric(after[0], after[1], tuple((name, value) for name, value in after[2]))
+        found = [metric for metric in found if metric > last]
+    page = found[:_PAGE]
+    token = {"NextToken": tokens.seal(_SECRET, purpose, list(page[-1]))} if len(found) > len(page) else {}
+    return Outcome({"Metrics": [_shown(metric) for metric in page], **token})
+
+
+def _shown(metric: Metric) -> dict[str, Any]:
+    pairs = [{"Name": name, "Value": value} for name, value in metric.dimensions]
+    return {"Namespace": metric.namespace, "MetricName": metric.name, "Dimensions": pairs}
+
+
+# --- taking in --------------------------------------------------------------------------------------------------------
+
+
+def put_data(call: ControlCall) -> Outcome:
+    """PutMetricData: all that is given is kept, or none of it."""
+    params = call.params
+    namespace = params["Namespace"]
+    if namespace.startswith(("AWS/", "/aws/")) or namespace == "Prometheus":
+        raise InvalidParameterValue(
+            f"The value {namespace} for parameter Namespace is invalid: it is the server's own."
+        )
+    entities = params.get("EntityMetricData", ())
+    data = [*params.get("MetricData", ()), *(datum for one in entities for datum in one.get("MetricData", ()))]
+    if not data:
+        raise MissingParameter("The parameter MetricData is required.")
+    if len(data) > _MOST_DATA:
+        raise InvalidParameterValue(f"The collection MetricData must not have a size greater than {_MOST_DATA}.")
+    for at, datum in enumerate(data, start=1):
+        _check_datum(datum, f"MetricData.member.{at}", call.now)
+    _meters(call).put(namespace, data)
+    return Outcome({})
+
+
+def _check_datum(datum: Mapping[str, Any], path: str, now: float) -> None:
+    given = [name for name in ("Value", "StatisticValues", "Values") if name in datum]
+    if not given:
+        raise MissingParameter(f"At least one of the parameters {path}.Value, Values and StatisticValues is required.")
+    if len(given) > 1:
+        raise InvalidParameterCombination(f"The parameters {path}.{given[0]} and {given[1]} are mutually exclusive.")
+    values, counts = datum.get("Values", ()), datum.get("Counts")
+    if "Values" in datum and not 0 < len(values) <= _MOST_VALUES:
+        raise InvalidParameterValue(f"The parameter {path}.Values must have 1 to {_MOST_VALUES} values.")
+    if counts is not None and len(counts) != len(values):
+        raise InvalidParameterValue(f"The parameters {path}.Values and {path}.Counts must have the same length.")
+    if any(count <= 0 for count in counts or ()):
+        raise InvalidParameterValue(f"The parameter {path}.Counts must hold positive numbers.")
+    summed = datum.get("StatisticValues")
+    if summed and (summed["SampleCount"] <= 0 or summed["Minimum"] > summed["Maximum"]):
+        raise InvalidParameterValue(f"The parameter {path}.StatisticValues cannot be those of any samples.")
+    check_dimensions(datum)
+    when = datum.get("Timestamp", now)
+    if not now - _OLDEST_SECONDS <= when <= now + _NEWEST_SECONDS:
+        raise InvalidParameterValue(
+            f"The parameter {path}.Timestamp must specify a time within the past two weeks, or two hours ahead at most."
+        )
+    if datum.get("StorageResolution", 60) not in (1, 60):
+        raise ValidationError(f"The parameter {path}.StorageResolution must be 1 or 60.")
