@@ -360,7 +360,7 @@ class Registry:
         self._index.write(line)
         self._index.flush()
         self._entries[name, *labels] = _Entry(place, line)
-        holder = _holder(name, labels)
+        holder = holder_of(name, labels)
         if holder is not None:
             self._holders.setdefault(holder, []).append((name, *labels))
         return place
@@ -475,7 +475,7 @@ class Registry:
             histogram._cells[histogram._at + at] += value
 
 
-def _folds(folder: Path) -> int:
+def folds(folder: Path) -> int:
     """Twice the folds so far; odd while one is under way."""
     try:
         return int(_FOLDS.unpack((folder / "folds").read_bytes())[0])
@@ -486,7 +486,7 @@ def _folds(folder: Path) -> int:
 @contextmanager
 def _folding(folder: Path) -> Iterator[None]:
     """Tell scrapes that the numbers of a dead process are moving."""
-    count = _folds(folder)
+    count = folds(folder)
     with (folder / "folds").open("wb" if not count else "r+b", buffering=0) as file:
         file.write(_FOLDS.pack(count + 1))
         try:
@@ -518,7 +518,7 @@ def holders(table: Mapping[str, Any]) -> frozenset[Holder]:
     return frozenset(found)
 
 
-def _holder(name: str, labels: tuple[str, ...]) -> Holder | None:
+def holder_of(name: str, labels: tuple[str, ...]) -> Holder | None:
     """Whose a series is; ``None`` for one of the whole server."""
     known = FAMILIES[name].labels
     if known[:3] == _PAIR:
@@ -574,14 +574,14 @@ def snapshot(folder: Path, read: Read = _read) -> Snapshot:
     total: Snapshot = {}
     shown = b""
     for _ in range(_SCRAPES):
-        before, shown = _folds(folder), _shown(folder)
+        before, shown = folds(folder), _shown(folder)
         total = _sum(folder, read)
-        if before % 2 == 0 and before == _folds(folder) and shown == _shown(folder):
+        if before % 2 == 0 and before == folds(folder) and shown == _shown(folder):
             break
     if not shown:
         return total
     visible = {None, *map(tuple, json.loads(shown)[1])}
-    return {key: values for key, values in total.items() if _holder(*key) in visible}
+    return {key: values for key, values in total.items() if holder_of(*key) in visible}
 
 
 def _sum(folder: Path, read: Read) -> Snapshot:

@@ -1,0 +1,378 @@
+"""The meters: what has been measured lately, by CloudWatch's names, for policies, alarms and whoever asks.
+
+::
+
+    metric files of all processes ──tail.py──► what changed ──► tracks.py: each series over time
+                                                                     │
+    Stat ──catalogue.py──► how it is made of series ─────────────────┴──► (start of period, value), ...
+
+SageMaker sends zeros without traffic: calls and errors of an idle variant are 0, its latencies are nothing. Gauges are
+looked at several times in each sixth of a scaling period, so that a maximum is one. All that is kept is of the last
+three hours, by the minute, and finer the younger it is; nothing survives the server.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import ceil, isnan, nan
+from pathlib import Path
+from typing import Any
+
+from serving.watch import catalogue
+from serving.watch.aggregates import Aggregate, of_buckets
+from serving.watch.catalogue import (
+    CALLS_OF,
+    CONFIG,
+    ENDPOINT,
+    PROMETHEUS,
+    VARIANT,
+    Dimensions,
+    Labels,
+    Measure,
+    Subject,
+)
+from serving.watch.custom import Custom
+from serving.watch.metrics import FAMILIES, holder_of, holders
+from serving.watch.readings import Metric, Stat
+from serving.watch.tail import Cells, Key, Tail
+from serving.watch.tracks import Buckets, Grid, Level, Total
+
+_KEPT = 3 * 3600.0
+_CALLS, _IN_FLIGHT, _EXPLAINED = (
+    "sagemaker_invocations_total",
+    "sagemaker_concurrent_requests",
+    "sagemaker_explanations_total",
+)
+_WORKERS, _READY = "sagemaker_workers", "READY"
+#: A share of a processor that the looks may take when much changes between them.
+_SHARE = 0.005
+_SLOWEST = 1.0
+
+log = logging.getLogger("serving.meters")
+
+Track = Total | Buckets | Level
+
+
+class Meters:
+    """Implements ``scaling.values.Readings`` over a metrics folder. Build, ``start``, ``know`` each routing table,
+    ``close``. Any thread may ask."""
+
+    def __init__(
+        self,
+        folder: Path,
+        period: float = 5.0,
+        memory: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``period``: the scaling period; ``memory``: bytes of the machine's, for its utilisation; ``clock``: epoch
+        seconds."""
+        self.tick = min(max(period / 18, 0.05), 1.0)
+        self._grid = Grid(period, self.tick, max(2.5 * period, 10.0), _KEPT)
+        self._memory = memory
+        self._clock = clock
+        self._tail = Tail(folder, lambda name: name.startswith("worker-"))
+        self._every = min(5.0, max(1.0, period))
+        self._all_at = 0.0
+        self._began = self._last = clock()
+        self._tracks: dict[Key, Track] = {}
+        self._each: dict[Key, Total | Level] = {}
+        self._subjects: dict[Dimensions, Subject] = {}
+        self._since: dict[Dimensions, float] = {}
+        self._whose: dict[Labels, Subject] = {}
+        self._sides: dict[Dimensions, Key] = {}
+        self._custom = Custom()
+        self._lock = threading.RLock()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to measure, in a thread of its own."""
+        self._thread = threading.Thread(target=self._measure, name="meters", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Measure nothing any more."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._tail.close()
+
+    def _measure(self) -> None:
+        pause = self.tick
+        while not self._closing.wait(pause):
+            begun = time.thread_time()
+            try:
+                self.sample()
+            except Exception:
+                log.exception("the meters could not be read")
+            step = min(max(self.tick, (time.thread_time() - begun) / _SHARE), max(self.tick, _SLOWEST))
+            now = self._clock()
+            pause = max(self.tick / 4, ceil((now + step / 2) / self.tick) * self.tick - now)
+
+    def sample(self) -> None:
+        """Read the meters now."""
+        with self._lock:
+            now = self._clock()
+            late = now % self.tick
+            if late < self.tick / 4:
+                now -= late  # this look is of the multiple of the tick that has just gone by
+            if now <= self._last:
+                return
+            everything = now >= self._all_at
+            changes = self._tail.changed(everything)
+            if changes is None:
+                return
+            if everything:
+                self._all_at = now + self._every - self.tick / 2
+            self._last = now
+            for key, cells in changes.items():
+                self._put(now, key, cells)
+            self._divide(now, changes)
+
+    def _put(self, now: float, key: Key, cells: Cells | None) -> None:
+        kind = FAMILIES[key[0]].kind
+        track = self._tracks.get(key)
+        if cells is None:
+            if isinstance(track, Level) and track.at(now) != 0.0:
+                track.put(now, 0.0, self._grid)
+            return
+        if track is None:
+            if kind != "gauge" and not cells.any():
+                return  # it has counted nothing yet
+            made: Track = Level() if kind == "gauge" else Buckets() if kind == "histogram" else Total()
+            track = self._tracks[key] = made
+            self._know_side(key)
+        if isinstance(track, Buckets):
+            track.put(now, cells.tobytes(), self._grid)
+        else:
+            track.put(now, float(cells[0]), self._grid)
+
+    def _divide(self, now: float, changes: Mapping[Key, Cells | None]) -> None:
+        """What is told by instance: each call counts as one by the workers that are ready when it comes."""
+        for key in changes:
+            if key[0] in (_CALLS, _EXPLAINED):
+                subject = self._whose.get(key[1:3])
+                track = self._tracks.get(key)
+                if subject is None or not isinstance(track, Total):
+                    continue
+                each = self._each.get(key)
+                if not isinstance(each, Total):
+                    each = self._each[key] = Total()
+                before = track.values[-2] if len(track.values) > 1 else 0.0
+                added = track.values[-1] - before if track.values[-1] >= before else track.values[-1]
+                each.put(now, each.at(now) + added / max(1.0, self._ready(subject)), self._grid)
+        for labels in {key[1:3] for key in changes if key[0] in (_IN_FLIGHT, _WORKERS)}:
+            subject = self._whose.get(labels)
+            level = self._tracks.get((_IN_FLIGHT, *subject.labels)) if subject else None
+            if subject is None or not isinstance(level, Level):
+                continue
+            key = (_IN_FLIGHT, *subject.labels)
+            share = level.values[-1] / max(1.0, self._ready(subject))
+            each = self._each.get(key)
+            if not isinstance(each, Level):
+                each = self._each[key] = Level()
+            if each.at(now) != share:
+                each.put(now, share, self._grid)
+
+    def _ready(self, subject: Subject) -> float:
+        """Complete instances that can answer now: workers of the container that has the fewest."""
+        counts = []
+        for labels in subject.parts or (subject.labels,):
+            track = self._tracks.get((_WORKERS, *labels, _READY))
+            counts.append(track.values[-1] if isinstance(track, Level) else 0.0)
+        return min(counts)
+
+    # -- what there is --------------------------------------------------------------------------------------------
+
+    def know(self, table: Mapping[str, Any]) -> None:
+        """What there is by this routing table. The numbers of what is no more go; should it come again, it begins
+        anew."""
+        with self._lock:
+            now = self._clock()
+            found = catalogue.subjects(table)
+            self._since = {dimensions: self._since.get(dimensions, now) for dimensions in found}
+            self._subjects = found
+            self._whose = {labels: one for one in found.values() for labels in (one.labels, *one.parts)}
+            there = holders(table)
+            gone = [key for key in self._tracks if (holder := holder_of(key[0], key[1:])) and holder not in there]
+            for key in gone:
+                del self._tracks[key]
+                self._each.pop(key, None)
+            self._sides = {dimensions: key for dimensions, key in self._sides.items() if key in self._tracks}
+
+    def _know_side(self, key: Key) -> None:
+        family = FAMILIES[key[0]]
+        if family.labels[:3] == ("endpoint", "variant", "config"):
+            _, endpoint, variant, config = key[:4]
+            self._sides[(CONFIG, config), (ENDPOINT, endpoint), (VARIANT, variant)] = key
+
+    def listed(
+        self, namespace: str = "", name: str = "", dimensions: Sequence[tuple[str, str | None]] = ()
+    ) -> list[Metric]:
+        """The metrics that there are: of this namespace and name, if any is given, with these dimensions (and perhaps
+        more); a dimension's value may be left open (None)."""
+        with self._lock:
+            return [
+                metric
+                for metric in self._metrics()
+                if namespace in ("", metric.namespace)
+                and name in ("", metric.name)
+                and all(any(key == k and value in (None, v) for k, v in metric.dimensions) for key, value in dimensions)
+            ]
+
+    def _metrics(self) -> Iterator[Metric]:
+        for dimensions, subject in self._subjects.items():
+            for space, name, _ in catalogue.measures(subject):
+                yield Metric(space, name, dimensions)
+        for dimensions in self._sides:
+            for space, name, _ in catalogue.side_measures():
+                yield Metric(space, name, dimensions)
+        for key in self._tracks:
+            yield Metric(PROMETHEUS, key[0], tuple(sorted(zip(FAMILIES[key[0]].labels, key[1:], strict=True))))
+        yield from self._custom.metrics()
+
+    # -- what has been measured -------------------------------------------------------------------------------------
+
+    def put(self, namespace: str, data: Sequence[Mapping[str, Any]]) -> None:
+        """Take in PutMetricData's data, in its own words. Raises ``ValidationError`` for those that are none, and takes
+        none of them then."""
+        with self._lock:
+            self._custom.put(namespace, data, self._clock())
+
+    def series(self, stat: Stat, period: float, start: float, end: float) -> Sequence[tuple[float, float]]:
+        """As ``Readings`` has it: the whole periods that are over and were looked at to their end."""
+        with self._lock:
+            now = self._clock()
+            if now - self._last >= self.tick / 4 and end > self._last:
+                self.sample()  # periods end at the moment somebody asks for them
+            start = max(start, self._last - _KEPT)
+            first = ceil(round(start / period, 6))
+            count = ceil(round(end / period, 6)) - first
+            ends = [((first + at) * period, (first + at + 1) * period) for at in range(max(0, count))]
+            found = self._values(stat, [(a, b) for a, b in ends if b <= self._last + 1e-6])
+        scale = 60.0 / period if stat.per_minute else 1.0
+        return [(at, value * scale) for at, value in found]
+
+    def _values(self, stat: Stat, periods: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        metric = stat.metric
+        values: list[tuple[float, float]] = []
+        for start, end in periods:
+            found = self._aggregate(metric, start, end)
+            value = found.value(stat.statistic) if found else nan
+            if not isnan(value):
+                values.append((start, value))
+        return values
+
+    def _aggregate(self, metric: Metric, start: float, end: float) -> Aggregate | None:
+        subject = self._subjects.get(metric.dimensions)
+        if subject is not None:
+            for space, name, measure in catalogue.measures(subject):
+                if (space, name) == (metric.namespace, metric.name):
+                    if end <= self._since[metric.dimensions]:
+                        return None
+                    return self._measured(measure, subject, (*subject.labels,), start, end)
+        key = self._sides.get(metric.dimensions)
+        if key is not None and metric.namespace == catalogue.SAGEMAKER:
+            for _, name, measure in catalogue.side_measures():
+                if name == metric.name:
+                    return self._measured(measure, None, key[1:4], start, end)
+        if metric.namespace == PROMETHEUS and metric.name in FAMILIES:
+            return self._own(metric, start, end)
+        return self._custom.aggregate(metric, start, end)
+
+    def _own(self, metric: Metric, start: float, end: float) -> Aggregate | None:
+        """A series of ours: all its labels are given."""
+        labels, given = FAMILIES[metric.name].labels, dict(metric.dimensions)
+        if set(labels) != set(given):
+            return None
+        values = tuple(given[label] for label in labels)
+        idle = FAMILIES[metric.name].kind == "counter" and values[:2] in self._whose
+        if not idle and (metric.name, *values) not in self._tracks:
+            return None
+        measure = catalogue.own(metric.name, values[2] if len(values) > 2 else "")
+        return self._measured(measure, None, values, start, end)
+
+    def _measured(
+        self, measure: Measure, subject: Subject | None, labels: Labels, start: float, end: float
+    ) -> Aggregate | None:
+        """One period of a metric."""
+        shape, key = measure.shape, (measure.family, *labels)
+        if measure.third and key[-1] != measure.third:
+            key = (*key, measure.third)
+        if shape == "calls":
+            grown = self._grown(key, start, end)
+            return Aggregate(grown, grown, 1.0 if grown else 0.0, 1.0 if grown else 0.0)
+        if shape == "calls_each":
+            return self._by_instance(key, start, end)
+        if shape in ("share", "hits"):
+            return self._share(measure, key, labels, start, end)
+        if shape == "times":
+            track = self._tracks.get(key)
+            cells = track.grown(start, end) if isinstance(track, Buckets) else ()
+            return of_buckets(FAMILIES[measure.family].buckets, cells, measure.scale)
+        if shape == "busy" and subject is not None:
+            return self._busy(measure, subject, start, end)
+        return self._level(measure, subject, key, start, end)
+
+    def _grown(self, key: Key, start: float, end: float) -> float:
+        track = self._tracks.get(key)
+        return track.grown(start, end) if isinstance(track, Total) else 0.0
+
+    def _by_instance(self, key: Key, start: float, end: float) -> Aggregate:
+        each, calls = self._each.get(key), self._grown(key, start, end)
+        total = each.grown(start, end) if isinstance(each, Total) else 0.0
+        mean = total / calls if calls else 0.0
+        return Aggregate(calls, total, mean, mean)
+
+    def _share(self, measure: Measure, key: Key, labels: Labels, start: float, end: float) -> Aggregate | None:
+        """Each call is 1 if it is counted, else 0."""
+        counted = self._grown(key, start, end)
+        if measure.shape == "hits":
+            calls = sum(self._grown((measure.family, *labels, one), start, end) for one in ("hit", "miss"))
+            if not calls:
+                return None
+        else:
+            calls = max(counted, self._grown((CALLS_OF.get(measure.family, _CALLS), *labels), start, end))
+        return Aggregate(calls, counted, float(0 < calls == counted), float(counted > 0))
+
+    def _busy(self, measure: Measure, subject: Subject, start: float, end: float) -> Aggregate | None:
+        """Percent of a processor, by instance."""
+        parts = subject.parts or (subject.labels,)
+        seconds = sum(self._grown((measure.family, *labels), start, end) for labels in parts)
+        workers = self._instances(subject, start, end)
+        if not workers:
+            return None
+        mean = measure.scale * seconds / (end - start) / workers
+        return Aggregate(workers, mean * workers, mean, mean)
+
+    def _instances(self, subject: Subject, start: float, end: float) -> float:
+        tracks = [self._tracks.get((_WORKERS, *labels, _READY)) for labels in subject.parts or (subject.labels,)]
+        spreads = [one.spread(start, end, self.tick) if isinstance(one, Level) else None for one in tracks]
+        return min((one.mean if one else 0.0) for one in spreads)
+
+    def _level(self, measure: Measure, subject: Subject | None, key: Key, start: float, end: float) -> Aggregate | None:
+        track = self._each.get(key) if measure.shape == "level_each" else self._tracks.get(key)
+        spread = track.spread(start, end, self.tick) if isinstance(track, Level) else None
+        if spread is None:
+            idle = subject is not None and measure.family == _IN_FLIGHT
+            return Aggregate(1.0, 0.0, 0.0, 0.0) if idle else None
+        scale = measure.scale
+        if measure.shape == "memory" and subject is not None:
+            workers = self._instances(subject, start, end)
+            if not workers or not self._memory:
+                return None
+            scale /= self._memory * workers
+        elif measure.shape == "level_of" and subject is not None:
+            scale *= 100.0 / dict(subject.limits)[measure.limit]
+        return Aggregate(1.0, spread.mean * scale, spread.least * scale, spread.most * scale)
+
+    @property
+    def bytes(self) -> int:
+        """About what is kept."""
+        with self._lock:
+            return sum(one.bytes for table in (self._tracks, self._each) for one in table.values())
