@@ -22,6 +22,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -39,6 +40,8 @@ from serving.fleet.autoscaling import Autoscaling
 from serving.fleet.driving import Drivers
 from serving.fleet.endpoints import COMPONENT, ENDPOINT, Endpoints
 from serving.fleet.monitoring import Monitoring
+from serving.fleet.on_demand import OnDemand
+from serving.fleet.pressures import Pressures
 from serving.fleet.store import Record, Session, Store, StoreThread
 from serving.fleet.table import failures
 from serving.fleet.transforms import Transforms
@@ -123,6 +126,8 @@ class _Control:
         hooks = Hooks(self._answer, self._supervisor.on_stalled, self._on_seen, self._on_scaling)
         self._children = Children(settings, run_dir, self._registry, hooks)
         self._monitors = Monitors(settings, run_dir)
+        self._pressures = Pressures()
+        self._on_demand = OnDemand(settings, self._supervisor)
         self._version = 0
         self._push_due = False
         self._stopping = asyncio.Event()
@@ -145,6 +150,7 @@ class _Control:
         sampling = asyncio.create_task(sample_forever(self._history, self._registry.folder))
         try:
             self._supervisor.start()
+            self._on_demand.start()
             self._children.start_fronts(self._listener)
             if settings.has_queue:
                 self._children.want("jobs")
@@ -165,6 +171,7 @@ class _Control:
             self._transforms.close()
             self._monitoring.close()
             self._autoscaling.close()
+            self._on_demand.close()
             await self._monitors.close()
             await self._stop()
             server.close()
@@ -305,9 +312,14 @@ class _Control:
     def _on_scaling(self, event: Mapping[str, Any]) -> None:
         """A front tells how its calls fare (``children.Hooks``)."""
         if event["ev"] == "pressure":
-            self._autoscaling.pressure(event)
+            self._autoscaling.pressure(self._pressures.add(event, time.monotonic()))
         elif event["ev"] == "wake":
             self._autoscaling.wake(event)
+        elif event["ev"] == "demand":
+            self._on_demand.demand(event)
+        else:
+            self._pressures.gone(event["child"])
+            self._on_demand.gone(event["child"])
 
     def _changed(self) -> None:
         """Something in the routing table may have changed: push it once, at the end of this tick."""

@@ -61,7 +61,6 @@ _NO_EFFECT_YET: Mapping[str, str] = {
     "CoreDumpConfig": "no core dumps are written",
     "InstancePools": "all workers are alike",
     "ManagedInstanceScaling": "nothing scales by itself",
-    "ServerlessConfig": "the variant has workers like any other",
 }
 
 # --- what is wanted -------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from serving.workers.chain import Chain, Ticket
 from serving.workers.channel import Address, Done
 from serving.workers.elastic import Event
 from serving.workers.pool import SWEEP_SECONDS, Pool
+from serving.workers.serverless import ServerlessPool
 from serving.workers.sides import Side, Sides, Target, blended, fleet_of, whole
 
 
@@ -356,8 +357,11 @@ class Directory:
         pool = before.get(key)
         if pool is None:
             most_bytes = _MOST_BYTES_OF_QUEUES if self._queue else MOST_BYTES
-            pool = Pool(key, row["multi_model"], self._max_queue, self._registry, self._ids, most_bytes)
+            kind = ServerlessPool if row["most"] else Pool
+            pool = kind(key, row["multi_model"], self._max_queue, self._registry, self._ids, most_bytes)
         pools[key] = pool
+        if isinstance(pool, ServerlessPool):
+            pool.most = row["most"]
         pool.routing, pool.desired = "LEAST_OUTSTANDING_REQUESTS" if self._queue else row["routing"], row["desired"]
         pool.hold, pool.report, pool.fronts = row["hold"], row["report"], self._fronts
         pool.on_stalled, pool.on_scaling = self._on_stalled, self._on_scaling

@@ -7,6 +7,7 @@ A child reads its plan (JSON) from standard input and connects to ``control.sock
                       {"ev": "wake", "endpoint": "e", "name": "v"}
                       {"ev": "pressure", "endpoint": "e", "name": "v", "window": 1.0, "calls": 70, "pending_least": 3,
                        "pending": 5, "ready": 1}
+                      {"ev": "demand", "endpoint": "e", "generation": 3, "name": "v", "pending": 2}
     control → child   {"op": "table", "table": {…}}            {"op": "stop"}
                       {"op": "answer", "id": 1, "value": …}    {"op": "answer", "id": 1, "error": NAME, "message": …}
 

@@ -27,10 +27,21 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerlessSpec:
+    """How a variant runs that has workers only as its calls need them (ProductionVariantServerlessConfig). ``memory``:
+    bytes that each may take; ``most``: calls, and so workers, at a time; ``provisioned``: workers that stay without
+    calls."""
+
+    memory: int
+    most: int
+    provisioned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class VariantSpec:
     """A production variant: one model, ``weight`` of the traffic, ``instance_count`` workers for each of the model's
     containers. Several containers are a chain, or, with ``direct``, called one by one by host name. None: the variant
-    only holds inference components."""
+    only holds inference components. ``serverless``: its workers come and go with its calls."""
 
     name: str
     containers: tuple[ModelSpec, ...]
@@ -38,6 +49,7 @@ class VariantSpec:
     instance_count: int = 1
     routing: RoutingStrategy = "RANDOM"
     direct: bool = False
+    serverless: ServerlessSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +122,8 @@ class FleetSpec:
     """Workers that there should be: ``count`` of them, each with ``model``. ``call_seconds``: how long one call may
     run before its worker is taken for stuck; 0 = as long as any invocation may. ``quarantine``: a model that keeps
     ending workers is refused for so many seconds at most; few where every call is counted what it has ended, and 0.0 =
-    not at all. ``nice``: how far its workers give way to others' where processors are short."""
+    not at all. ``nice``: how far its workers give way to others' where processors are short. ``serverless``: ``count``
+    is what it comes up with, and calls decide how many there are from then on."""
 
     key: FleetKey
     model: ModelSpec
@@ -119,6 +132,7 @@ class FleetSpec:
     call_seconds: float = 0.0
     quarantine: float = LONGEST_QUARANTINE
     nice: int = 0
+    serverless: ServerlessSpec | None = None
 
 
 class Invocation(NamedTuple):

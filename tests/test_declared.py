@@ -202,13 +202,12 @@ def test_nothing_declared_is_an_empty_server(tmp_path: Path) -> None:
 def test_what_changes_nothing_is_said() -> None:
     """Fields that are kept and returned without effect, wherever they stand; a variable of that name is none."""
     document = Document(
-        models=({"ModelName": "m", "PrimaryContainer": {"Environment": {"ServerlessConfig": "x"}}},),
-        configs=({"EndpointConfigName": "c", "CoreDumpConfig": {}, "ProductionVariants": [{"ServerlessConfig": {}}]},),
+        models=({"ModelName": "m", "PrimaryContainer": {"Environment": {"InstancePools": "x"}}},),
+        configs=({"EndpointConfigName": "c", "CoreDumpConfig": {}, "ProductionVariants": [{"InstancePools": []}]},),
     )
     assert [
         "endpoint config c: CoreDumpConfig has no effect in this version: no core dumps are written.",
-        "endpoint config c: ProductionVariants[0].ServerlessConfig has no effect in this version: "
-        "the variant has workers like any other.",
+        "endpoint config c: ProductionVariants[0].InstancePools has no effect in this version: all workers are alike.",
     ] == list(without_effect(document))
 
 

@@ -22,11 +22,11 @@ from typing import Any
 
 from serving.config import Settings
 from serving.errors import ServiceUnavailable, ServingError
-from serving.fleet import resolve
+from serving.fleet import on_demand, resolve
 from serving.fleet.names import ModelNames
 from serving.fleet.placing import place
 from serving.fleet.store import Record, Session, Stale, StoreThread
-from serving.fleet.table import Elastic, endpoint_row, rigid
+from serving.fleet.table import RIGID, Elastic, Scaling, endpoint_row
 from serving.storage import ArtifactStore
 from serving.types import EndpointSpec, FleetKey, FleetSpec
 from serving.watch.metrics import Holder
@@ -111,7 +111,7 @@ class Endpoints:
         known: Known,
     ) -> None:
         """``on_change``: the table may have changed. ``elastic`` may be set to who knows what scales."""
-        self.elastic: Elastic = rigid
+        self.elastic: Elastic = RIGID.elastic
         self.names = ModelNames(supervisor, on_change)
         self._supervisor = supervisor
         self._settings: Settings = supervisor.settings
@@ -193,6 +193,7 @@ class Endpoints:
         """The routing table (``table.py``). ``transforms``: the open transform jobs (``transforms.py``); ``schedules``:
         whose series there are by monitoring schedules (``monitoring.py``)."""
         now, fleets = time.monotonic(), self._supervisor.fleets
+        scaling = Scaling(self.elastic, self._settings.hold_on_zero_seconds)
         components: dict[str, list[Fleet]] = {}
         for one in self._running.values():
             if one.spec is None:
@@ -204,7 +205,7 @@ class Endpoints:
                 components.get(one.endpoint, ()),
                 (one.status, one.reason, one.up),
                 now,
-                self.elastic,
+                scaling,
             )
             for one in self._running.values()
             if one.spec is not None
@@ -364,8 +365,8 @@ class Endpoints:
         self._running[one] = made
         for fleet in made.fleets:
             known = self._supervisor.fleets.get(fleet.key)
-            if known is not None and known.desired != fleet.count:
-                self._supervisor.resize(fleet.key, fleet.count)
+            if known is not None and known.desired != (count := on_demand.adjusted(known, fleet)):
+                self._supervisor.resize(fleet.key, count)
         self._on_change()
         try:
             await self._supervisor.settled(made.keys, self._patience)

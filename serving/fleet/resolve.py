@@ -25,6 +25,7 @@ from serving.types import (
     FleetSpec,
     ModelSpec,
     RoutingStrategy,
+    ServerlessSpec,
     VariantSpec,
 )
 
@@ -166,13 +167,24 @@ def _variant(variant: Body, deployed: Body) -> VariantSpec:
     name, model_name = variant["VariantName"], variant.get("ModelName")
     model = deployed["Models"][model_name] if model_name else {}
     now = wanted(variant, deployed)
+    serverless = _serverless(now.get("Serverless") or variant.get("ServerlessConfig"))
     return VariantSpec(
         name=name,
         containers=containers(model_name, model) if model_name else (),
         weight=now["Weight"],
-        instance_count=now["Count"],
+        instance_count=max(1, serverless.provisioned) if serverless else now["Count"],
         routing=_STRATEGIES[variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM")],
         direct=model.get("InferenceExecutionConfig", {}).get("Mode") == "Direct",
+        serverless=serverless,
+    )
+
+
+def _serverless(config: Body | None) -> ServerlessSpec | None:
+    """It comes up with one worker at least: so much is known then of its model as of any other."""
+    if config is None:
+        return None
+    return ServerlessSpec(
+        config["MemorySizeInMB"] * 2**20, config["MaxConcurrency"], config.get("ProvisionedConcurrency", 0)
     )
 
 
@@ -234,6 +246,7 @@ def endpoint_fleets(spec: EndpointSpec) -> tuple[FleetSpec, ...]:
             longest,
             quarantine,
             _SHADOWS_GIVE_WAY if one in spec.shadows else 0,
+            one.serverless,
         )
         for one in (*spec.variants, *spec.shadows)
         for model in one.containers

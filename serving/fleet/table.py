@@ -12,11 +12,13 @@
 
     POOL = {"key": ["default", 1, "AllTraffic", "", ""], "multi_model": false, "routing": "RANDOM",
             "desired": 1, "expected": true, "failure": "", "elastic": false, "hold": 0.0, "report": false,
+            "most": 0,
             "workers": [["0001", "…/0001.sock", "…/0001.cell"]], "states": [["0001", 4711, "READY"]],
             "quarantine": {"1234567": 98765.4}}
 
     "elastic": does it scale? "hold": seconds that calls wait for a worker where there is to be none; "report": control
             wants to hear how hard calls press on its workers
+    "most": calls at a time of a serverless variant, whose calls bring its workers; 0 = it is none
     "async" of an asynchronous endpoint = {"output": "s3://bucket/out", "failure": "", "concurrency": 4,
             "success_topic": "", "error_topic": "", "include": [], "since": 1789000000.0}
     "since": when this deployment was asked for: what was captured before was perhaps another model's
@@ -29,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from serving.types import EndpointSpec, FleetKey, VariantSpec
 from serving.workers.roster import READY, Fleet
@@ -38,26 +40,35 @@ from serving.workers.roster import READY, Fleet
 Elastic = Callable[[str, str], Mapping[str, Any] | None]
 
 
-def rigid(endpoint: str, name: str) -> Mapping[str, Any] | None:
-    """``Elastic`` of what does not scale."""
-    return None
+class Scaling(NamedTuple):
+    """What is known of scaling when a table is made. ``hold``: seconds that calls of serverless variants wait."""
+
+    elastic: Elastic = lambda endpoint, name: None
+    hold: float = 0.0
 
 
-def pool_row(fleet: Fleet, now: float, elastic: Elastic = rigid) -> dict[str, Any]:
-    """One fleet as fronts need it. ``expected``: are workers on their way, so that calls may wait for one?"""
-    key = fleet.spec.key
-    scales = elastic(key.endpoint, key.component or key.variant)
+#: Nothing scales.
+RIGID = Scaling()
+
+
+def pool_row(fleet: Fleet, now: float, scaling: Scaling = RIGID) -> dict[str, Any]:
+    """One fleet as fronts need it. ``expected``: are workers on their way, so that calls may wait for one? Those of a
+    serverless variant always may, they bring it."""
+    key, serverless = fleet.spec.key, fleet.spec.serverless
+    scales = scaling.elastic(key.endpoint, key.component or key.variant)
+    hold = scales["hold"] if scales else 0.0
     workers = sorted(fleet.workers.values(), key=lambda worker: worker.plan.worker_id)
     return {
         "key": list(key),
         "multi_model": fleet.spec.model.mode == "MultiModel",
         "routing": fleet.spec.routing,
         "desired": fleet.desired,
-        "expected": fleet.desired > 0 and not fleet.given_up,
+        "expected": (fleet.desired > 0 or serverless is not None) and not fleet.given_up,
         "failure": fleet.failure,
         "elastic": scales is not None,
-        "hold": scales["hold"] if scales else 0.0,
-        "report": bool(scales and scales["report"]),
+        "hold": scaling.hold if serverless else hold,
+        "report": bool(scales and scales["report"] and not serverless),
+        "most": serverless.most if serverless else 0,
         "workers": [
             [one.plan.worker_id, str(one.plan.socket), str(one.plan.cell)] for one in workers if one.state == READY
         ],
@@ -72,13 +83,13 @@ def endpoint_row(
     components: Iterable[Fleet],
     status: tuple[str, str, bool],
     now: float,
-    elastic: Elastic = rigid,
+    scaling: Scaling = RIGID,
 ) -> dict[str, Any]:
     """One endpoint as fronts need it. ``status``: its EndpointStatus and FailureReason as recorded, and whether its
     fleets could be started at all. Shadow variants do not scale."""
 
-    def rows(variants: Iterable[VariantSpec], elastic: Elastic) -> list[dict[str, Any]]:
-        made = (_variant_row(one, spec, fleets, now, elastic) for one in variants)
+    def rows(variants: Iterable[VariantSpec], scaling: Scaling) -> list[dict[str, Any]]:
+        made = (_variant_row(one, spec, fleets, now, scaling) for one in variants)
         return [row for row in made if row["pools"]]
 
     return {
@@ -94,14 +105,14 @@ def endpoint_row(
         "explainer": spec.explainer,
         "since": spec.since,
         "holds_components": any(not one.containers for one in spec.variants),
-        "variants": rows(spec.variants, elastic),
-        "shadows": rows(spec.shadows, rigid),
-        "components": [pool_row(fleet, now, elastic) for fleet in components],
+        "variants": rows(spec.variants, scaling),
+        "shadows": rows(spec.shadows, RIGID),
+        "components": [pool_row(fleet, now, scaling) for fleet in components],
     }
 
 
 def _variant_row(
-    variant: VariantSpec, spec: EndpointSpec, fleets: Mapping[FleetKey, Fleet], now: float, elastic: Elastic
+    variant: VariantSpec, spec: EndpointSpec, fleets: Mapping[FleetKey, Fleet], now: float, scaling: Scaling
 ) -> dict[str, Any]:
     keys = [FleetKey(spec.name, spec.generation, variant.name, model.hostname) for model in variant.containers]
     return {
@@ -109,7 +120,7 @@ def _variant_row(
         "weight": variant.weight,
         "direct": variant.direct,
         "count": variant.instance_count,
-        "pools": [pool_row(fleets[key], now, elastic) for key in keys if key in fleets],
+        "pools": [pool_row(fleets[key], now, scaling) for key in keys if key in fleets],
     }
 
 

@@ -46,9 +46,18 @@ class Waiting:
     def __len__(self) -> int:
         return len(self._until)
 
+    def __contains__(self, call: Call) -> bool:
+        return call in self._until
+
     def add(self, call: Call, seconds: float, now: float) -> None:
         """This one waits too, from its beginning on."""
         self._until[call] = max(call.started + seconds, now)
+
+    def remove(self, call: Call) -> None:
+        """This one waits no longer."""
+        self._until.pop(call, None)
+        if not self._until:
+            self._woken = 0.0
 
     def is_time_to_wake(self, now: float) -> bool:
         """Should control be told now that calls wait?"""

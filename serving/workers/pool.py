@@ -180,10 +180,18 @@ class Pool:
         self.ready.append(channel)
         self._orders.clear()
         self.on_ready_change()
-        parked, self._parked = self._parked, deque()
+        now, parked = time.monotonic(), self._parked
+        self._parked = deque()
         for call in parked:
             call.parked = False
-            self._place(call, time.monotonic())
+            if call in self._waiting:
+                self._waited(call, now)
+            self._place(call, now)
+
+    def _waited(self, call: Call, now: float) -> None:
+        """It has a worker after all."""
+        self._waiting.remove(call)
+        self._metrics.set_up(now - call.started)
 
     def _leave(self, channel: Channel) -> None:
         if channel in self.ready:
@@ -243,14 +251,17 @@ class Pool:
 
     def _place(self, call: Call, now: float) -> None:
         """Send a call to a worker, or park it, or fail it."""
-        ready = self.ready
-        invocation, id = call.invocation, call.id
+        ready, invocation = self.ready, call.invocation
         if self._held or call.alone or not ready or invocation.session_id:
             channel = self._place_oddly(call, now)
             if channel is None:
                 return
         else:
             channel = ready[0] if len(ready) == 1 else self._choose(ready, invocation)
+        self._send(call, channel, now)
+
+    def _send(self, call: Call, channel: Channel, now: float) -> None:
+        invocation, id = call.invocation, call.id
         call.channel = channel
         call.sent = now
         channel.pending[id] = call
@@ -352,6 +363,7 @@ class Pool:
         """What a call is told where there is to be no worker, and none is on its way."""
         if not self.key.component or self._failure:
             return self._unavailable()
+        self._metrics.no_capacity()
         return ValidationError(NO_CAPACITY)
 
     def _unavailable(self) -> ServiceUnavailable:

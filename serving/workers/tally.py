@@ -11,6 +11,7 @@ class VariantMetrics:
     """The cells one variant's calls are counted in."""
 
     def __init__(self, registry: Registry, endpoint: str, variant: str) -> None:
+        self._registry, self._labels = registry, (endpoint, variant)
         labels = (endpoint, variant)
         self.invocations = registry.counter("sagemaker_invocations_total", *labels)
         self.errors_4xx = registry.counter("sagemaker_invocation_errors_total", *labels, "4xx")
@@ -23,6 +24,14 @@ class VariantMetrics:
         self.first_part = registry.histogram("sagemaker_first_chunk_latency_seconds", *labels)
         self.broken = registry.counter("sagemaker_mid_stream_errors_total", *labels)
         self.load_wait = registry.histogram("sagemaker_model_loading_wait_seconds", *labels)
+
+    def no_capacity(self) -> None:
+        """Count a call that found no worker, and none on its way."""
+        self._registry.counter("sagemaker_no_capacity_invocation_failures_total", *self._labels).add()
+
+    def set_up(self, seconds: float) -> None:
+        """A call has got the first worker of what had none, after so many seconds."""
+        self._registry.histogram("sagemaker_model_setup_seconds", *self._labels).observe(seconds)
 
     def failed(self, error: ServingError) -> None:
         """Count an answer that was not 2xx."""
