@@ -32,7 +32,7 @@ from typing import Any
 from serving.api import auth
 from serving.api.control_api import ControlApi
 from serving.children import Children, Hooks
-from serving.config import Settings
+from serving.config import Settings, usable_memory
 from serving.declared import Body, Document, named_paths
 from serving.deploying import apply
 from serving.errors import ConfigError, ServiceUnavailable, ServingError, ValidationError
@@ -50,6 +50,7 @@ from serving.storage import DataLock, open_store
 from serving.watch import capturing, metrics, points
 from serving.watch.history import History, sample_forever
 from serving.watch.logs import configure as configure_logs
+from serving.watch.meters import Meters
 from serving.watch.metrics import Registry
 from serving.workers.supervisor import Supervisor
 
@@ -115,6 +116,7 @@ class _Control:
         self._run_dir = run_dir
         self._registry = Registry(run_dir / "metrics", "control")
         self._history = History()
+        self._meters = Meters(self._registry.folder, settings.scaling_period_seconds, usable_memory())
         self._supervisor = Supervisor(settings, run_dir, self._registry, self._changed)
         self._store = Store(settings.database_url or f"sqlite:///{settings.data_dir.absolute() / 'serving.db'}")
         self._thread = StoreThread(self._store)
@@ -148,6 +150,7 @@ class _Control:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_soon)
         sampling = asyncio.create_task(sample_forever(self._history, self._registry.folder))
+        self._meters.start()
         try:
             self._supervisor.start()
             self._on_demand.start()
@@ -167,6 +170,7 @@ class _Control:
             return 0
         finally:
             sampling.cancel()
+            self._meters.close()
             self._endpoints.close()
             self._transforms.close()
             self._monitoring.close()
@@ -334,6 +338,7 @@ class _Control:
         self._version += 1
         table = self._endpoints.table(self._version, self._transforms.rows(), self._monitoring.holders())
         self._supervisor.table_sent(self._version)
+        self._meters.know(table)
         self._children.push(table)
         self._seen.set()
 
