@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from serving.watch.readings import Metric as Metric
 from serving.watch.readings import Stat as Stat
@@ -21,7 +21,9 @@ PROVISIONED = "sagemaker:variant:DesiredProvisionedConcurrency"
 COPIES = "sagemaker:inference-component:DesiredCopyCount"
 DIMENSIONS = (INSTANCES, PROVISIONED, COPIES)
 
-OK, ALARM, NO_DATA = "OK", "ALARM", "INSUFFICIENT_DATA"
+OK: Final = "OK"
+ALARM: Final = "ALARM"
+NO_DATA: Final = "INSUFFICIENT_DATA"
 AlarmState = Literal["OK", "ALARM", "INSUFFICIENT_DATA"]
 Comparison = Literal[
     "GreaterThanOrEqualToThreshold", "GreaterThanThreshold", "LessThanThreshold", "LessThanOrEqualToThreshold"

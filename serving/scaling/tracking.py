@@ -1,0 +1,188 @@
+"""What a target tracking policy asks for: load measured in workers at their target.
+
+::
+
+    demand of a period = metric per worker x workers that were ready in it / target      (4 workers at 105 of 70: 6.0)
+    AlarmHigh          -> ceil(demand of the latest period)
+    AlarmLow           -> ceil(mean demand of the evaluated periods), at most half of what is there goes at a time
+
+For a metric that is told per worker this is AWS's accepted formula, ceil(current x metric / target), with two of its
+gaps closed: workers that are being added count as present but not yet as sharing the load, and a period that saw two
+capacities is read the careful way round. A metric that is not told per worker (CPU, a latency, the user's own) says
+nothing about a load that more workers share: while a cooldown runs, it is compared with the capacity before it.
+
+Chance. A period of a few seconds holds few calls. A policy acts on a count of calls only where the count is hardly
+chance (``CHANCE``): out, if what was evaluated could not come from workers at their target; in, if fewer workers
+would still be below theirs. Capacity that keeps to this has a dead zone as wide as the noise, and rests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from serving.scaling.chance import at_least, at_most
+from serving.scaling.values import ALARM, MINUTE, NO_DATA, Alarm, AlarmReading, TargetTracking
+
+#: What is rarer than this is not taken for chance.
+CHANCE = 1e-4
+#: Metrics whose value falls as workers are added.
+_SHARED = ("PerInstance", "PerCopy", "PerModel")
+
+
+class Capacity(NamedTuple):
+    """From ``since`` on ``workers`` served."""
+
+    since: float
+    workers: int
+
+
+class Ask(NamedTuple):
+    """What a policy asks for: a capacity, None = none other than there is. ``alarm``: whose state said so; ``words``:
+    what was seen; ``flapping``: less would do on the mean, but would soon be too little."""
+
+    desired: int | None
+    alarm: str = ""
+    words: str = ""
+    flapping: bool = False
+
+
+class Present(NamedTuple):
+    """``current``: what there is, as desired; ``history``: what was ready since when, oldest first; ``base``: what
+    there was before the scale-out whose cooldown still runs, None = none runs."""
+
+    current: int
+    history: Sequence[Capacity] = ()
+    base: int | None = None
+
+
+def whole(demand: float) -> int:
+    """Workers for a demand: rounded up, but not for what is only rounding itself."""
+    return math.ceil(demand - 1e-9 * abs(demand))
+
+
+def counts_calls(alarm: Alarm) -> bool:
+    """Is its metric a sum of calls a minute for each worker, so that chance can be told from load?"""
+    stat = alarm.queries[0].stat
+    return len(alarm.queries) == 1 and stat is not None and stat.per_minute and stat.statistic == "Sum"
+
+
+def counts_concurrency(alarm: Alarm) -> bool:
+    """Is its metric the calls in flight for each worker?"""
+    stat = alarm.queries[0].stat
+    return len(alarm.queries) == 1 and stat is not None and stat.metric.name.startswith("ConcurrentRequestsPer")
+
+
+def shared(alarm: Alarm) -> bool:
+    """Is its metric told for each worker, so that it falls as workers are added?"""
+    stat = alarm.queries[0].stat
+    return len(alarm.queries) == 1 and stat is not None and stat.metric.name.endswith(_SHARED)
+
+
+def ready(history: Sequence[Capacity], start: float, end: float, usual: int) -> list[int]:
+    """The capacities that served in [start, end); ``usual``: where nothing is known."""
+    found: list[int] = []
+    until = math.inf
+    for since, workers in reversed(history):
+        if since < end and until > start:
+            found.append(workers)
+        until = since
+    return found or [history[0].workers if history else usual]
+
+
+def ask(policy: TargetTracking, readings: Mapping[str, AlarmReading], present: Present) -> Ask:
+    """What the policy wants of ``present``, by its alarms' ``readings``: more, less (with its low alarm in ALARM), or
+    nothing. Without a reading nothing is known."""
+    high = readings.get(policy.high.name)
+    low = readings.get(policy.low.name) if policy.low is not None else None
+    words = _words(policy, high, low)
+    if high is not None and high.state == ALARM:
+        desired = _more(policy, high, low, present)
+        return Ask(desired, policy.high.name if desired is not None else "", words)
+    if policy.low is not None and low is not None and low.state == ALARM:
+        return _less(policy, policy.low, low, present)._replace(words=words)
+    return Ask(None, words=words)
+
+
+def demands(alarm: Alarm, reading: AlarmReading, target: float, present: Present, careful: bool) -> list[float]:
+    """The demand of each evaluated period that has data, oldest first. ``careful``: of a period that saw two capacities
+    the larger one is taken, so that too little is not taken for enough; otherwise the smaller."""
+    last = math.floor(reading.at / alarm.period)
+    choose = max if careful else min
+    found = []
+    for back, value in enumerate(reversed(reading.values)):
+        if value is None:
+            continue
+        start = (last - back - 1) * alarm.period
+        if present.base is not None and not shared(alarm):
+            workers = present.base
+        else:
+            workers = choose(ready(present.history, start, start + alarm.period, present.current))
+        found.append(value * workers / target)
+    return found[::-1]
+
+
+def _more(policy: TargetTracking, high: AlarmReading, low: AlarmReading | None, present: Present) -> int | None:
+    found = demands(policy.high, high, policy.value, present, careful=False)
+    if not found:
+        return None
+    demand = found[-1]
+    if counts_calls(policy.high):
+        each = _calls(policy, policy.high)
+        if policy.low is not None and not _believed(policy, found, low, present):
+            return None
+        mean = sum(found) / len(found)
+        if demand > mean and at_least(demand * each, mean * each) > CHANCE:
+            demand = mean
+    desired = whole(demand)
+    return desired if desired > present.current else None
+
+
+def _believed(policy: TargetTracking, found: Sequence[float], low: AlarmReading | None, present: Present) -> bool:
+    """Could the calls of the evaluated periods, or of the low alarm's longer stretch, hardly have come to workers at
+    their target? A policy that never scales in cannot flap: it need not ask."""
+    windows = [(sum(found), len(found), _calls(policy, policy.high))]
+    if low is not None and policy.low is not None and counts_calls(policy.low):
+        longer = demands(policy.low, low, policy.value, present, careful=False)
+        windows.append((sum(longer), len(longer), _calls(policy, policy.low)))
+    return any(at_least(total * each, count * present.current * each) < CHANCE for total, count, each in windows)
+
+
+def _less(policy: TargetTracking, alarm: Alarm, low: AlarmReading, present: Present) -> Ask:
+    found = demands(alarm, low, policy.value, present, careful=True)
+    current = present.current
+    if not found or current < 1:
+        return Ask(None)
+    desired = max(whole(sum(found) / len(found)), current - max(1, current // 2))
+    if desired >= current:
+        return Ask(None)
+    for fewer in range(desired, current):
+        if _enough(policy, alarm, found, fewer):
+            return Ask(fewer, alarm.name)
+    return Ask(None, flapping=True)
+
+
+def _enough(policy: TargetTracking, alarm: Alarm, found: Sequence[float], workers: int) -> bool:
+    """Would so many workers have stayed at or below their target, and was that no chance?"""
+    total = sum(found)
+    if total == 0:
+        return True
+    if not counts_calls(alarm):
+        return max(found) <= workers
+    each = _calls(policy, alarm)
+    return at_most(total * each, workers * len(found) * each) < CHANCE
+
+
+def _calls(policy: TargetTracking, alarm: Alarm) -> float:
+    """Calls that one worker at its target has in one of the alarm's periods."""
+    return policy.value * alarm.period / MINUTE
+
+
+def _words(policy: TargetTracking, high: AlarmReading | None, low: AlarmReading | None) -> str:
+    value = None if high is None else next((value for value in reversed(high.values) if value is not None), None)
+    measured = "no data" if value is None else f"{value:.4g}"
+    states = f"high {NO_DATA if high is None else high.state}"
+    if policy.low is not None:
+        states += f", low {NO_DATA if low is None else low.state}"
+    return f"{measured} of {policy.value:g} ({states})"
