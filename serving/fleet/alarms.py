@@ -31,7 +31,6 @@ from serving.fleet.alarm_records import ALARM
 from serving.fleet.endpoints import retry_pause
 from serving.fleet.scaling_records import alarm_of
 from serving.fleet.store import Record, Session, Stale, StoreThread
-from serving.scaling import maths
 from serving.scaling.alarming import evaluate, periods
 from serving.scaling.values import Alarm, AlarmReading, Query, Readings, Stat
 
@@ -179,6 +178,8 @@ class Alarms:
     def _values(self, name: str, window: _Window) -> tuple[float | None, ...]:
         """What was measured in each of the window's periods, oldest first; nothing where an expression fails."""
         start = window.end - window.length * window.period
+
+        from serving.scaling import maths
 
         def fetch(stat: Stat) -> Iterable[tuple[float, float]]:
             return self._readings.series(stat, window.period, start, window.end)
