@@ -164,6 +164,11 @@ class Endpoint:
             return self.shadows.submit(target, invocation, done, self.observers)
         return target.submit(invocation, done)
 
+    def wake(self) -> None:
+        """There is work for it, and perhaps nobody to do it."""
+        for pool in self.pools.values():
+            pool.wake()
+
     def _target(self, invocation: Invocation) -> Target:
         if self.asynchronous and not self._queue:
             raise ValidationError(f"Endpoint {self.name} is asynchronous: invoke it with InvokeEndpointAsync.")
@@ -363,7 +368,7 @@ class Directory:
         if isinstance(pool, ServerlessPool):
             pool.most = row["most"]
         pool.routing, pool.desired = "LEAST_OUTSTANDING_REQUESTS" if self._queue else row["routing"], row["desired"]
-        pool.hold, pool.report, pool.fronts = row["hold"], row["report"], self._fronts
+        pool.elastic, pool.hold, pool.report, pool.fronts = row["elastic"], row["hold"], row["report"], self._fronts
         pool.on_stalled, pool.on_scaling = self._on_stalled, self._on_scaling
         quarantine = {int(model): until for model, until in row["quarantine"].items()}
         pool.update([Address(*worker) for worker in row["workers"]], row["expected"], row["failure"], quarantine)

@@ -20,7 +20,7 @@ from serving.jobs.async_ends import MOST_EXPIRED, EndingConsumer, end_expired
 from serving.jobs.async_files import Files, job_of
 from serving.jobs.async_lane import Lane
 from serving.jobs.async_runs import Means, Runs
-from serving.jobs.backlog import AsyncMetrics
+from serving.jobs.backlog import AsyncMetrics, instances
 from serving.jobs.queue import QueueThread
 from serving.jobs.work import OPEN, Backlog, NewWork, QueueSession, Work
 from serving.objects.base import ObjectStore
@@ -259,8 +259,16 @@ class AsyncConsumers:
             row = self._rows.get(lane.endpoint)
             if row is not None:
                 self.means.metrics.measured(row, backlog)
+                if backlog.size and not instances(row):
+                    self._wake(lane.endpoint)
             elif not backlog.size and not lane.busy and self.means.directory.table["version"]:
                 self._drop(lane)
+
+    def _wake(self, name: str) -> None:
+        """There is work for an endpoint without a worker: where it scales, it gets one."""
+        endpoint = self.means.directory.endpoints.get(name)
+        if endpoint is not None:
+            endpoint.wake()
 
     def _drop(self, lane: Lane) -> None:
         """Nothing is left of an endpoint that has gone."""

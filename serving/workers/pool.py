@@ -94,6 +94,7 @@ class Pool:
         self.multi_model = multi_model
         self.routing: RoutingStrategy = "RANDOM"
         self.desired = 1
+        self.elastic = False
         self.hold = 0.0
         self.report = False
         self.fronts = 1
@@ -357,6 +358,11 @@ class Pool:
         now = time.monotonic()
         self._waiting.add(call, self.hold, now)
         if self._waiting.is_time_to_wake(now):
+            self.wake()
+
+    def wake(self) -> None:
+        """There is work: have control start a worker, if this scales and is to have none now."""
+        if self.elastic and not self.desired:
             self.on_scaling(event("wake", self.key))
 
     def no_capacity(self) -> ServingError:
@@ -532,7 +538,7 @@ class Pool:
                 self._withdraw(call)
                 self._finish(call, self.no_capacity())
             if self._waiting and self._holds and self._waiting.is_time_to_wake(now):
-                self.on_scaling(event("wake", self.key))
+                self.wake()
 
     def pressure(self, now: float) -> Event | None:
         """After each sweep, of a pool that is to ``report``: how hard calls press on it, while they do."""
