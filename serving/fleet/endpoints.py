@@ -6,7 +6,8 @@ thing that is missing, writes down how far it got, and looks again; so after a k
     Creating ──► fleets up ──► InService            (cannot come up: Failed)
     Updating, with a pending deployment ──► its fleets come up beside the old ones ──► the table is switched, every
         front works by it ──► InService; the old fleets drain        (cannot come up: RollingBack ──► InService, old)
-    Updating, without ──► weights and counts change in place ──► InService
+    Updating, with a DeploymentConfig ──► step by step (guarded.py) ──► InService
+    Updating, without a pending deployment ──► weights and counts change in place ──► InService
     Deleting ──► out of the table ──► drained ──► the record goes
 """
 
@@ -16,19 +17,22 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from serving.config import Settings
 from serving.errors import ServiceUnavailable, ServingError
-from serving.fleet import on_demand, resolve
+from serving.fleet import on_demand, rollout
+from serving.fleet.deployed import Deployed, deployed
+from serving.fleet.guarded import Guarded, Means, rolled_back, serving, succeeded, without
 from serving.fleet.names import ModelNames
 from serving.fleet.placing import place
 from serving.fleet.store import Record, Session, Stale, StoreThread
-from serving.fleet.table import RIGID, Elastic, Scaling, endpoint_row
+from serving.fleet.table import RIGID, Elastic, Scaling, endpoint_row, green_row
+from serving.scaling.values import AlarmReading
 from serving.storage import ArtifactStore
-from serving.types import EndpointSpec, FleetKey, FleetSpec
+from serving.types import FleetKey, FleetSpec
 from serving.watch.metrics import Holder
 from serving.workers.roster import Fleet
 from serving.workers.supervisor import Supervisor
@@ -61,44 +65,6 @@ def tag(kind: str, name: str) -> str:
     return f"{kind}/{name.lower()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Deployed:
-    """What runs for one record: its fleets; for an endpoint also the variants they belong to. ``up`` False: its fleets
-    could not even be started yet."""
-
-    endpoint: str
-    fleets: tuple[FleetSpec, ...]
-    spec: EndpointSpec | None = None
-    status: str = ""
-    reason: str = ""
-    up: bool = True
-
-    @property
-    def keys(self) -> tuple[FleetKey, ...]:
-        """Their keys."""
-        return tuple(fleet.key for fleet in self.fleets)
-
-    @property
-    def shadows(self) -> tuple[FleetSpec, ...]:
-        """Those of them that only get copies of calls."""
-        names = {one.name for one in self.spec.shadows} if self.spec else ()
-        return tuple(fleet for fleet in self.fleets if fleet.key.variant in names)
-
-    @property
-    def answering(self) -> tuple[FleetSpec, ...]:
-        """Those that callers are answered by."""
-        shadows = self.shadows
-        return tuple(fleet for fleet in self.fleets if fleet not in shadows)
-
-
-def deployed(record: Record, deployment: Mapping[str, Any]) -> Deployed:
-    """The fleets that a deployment of this record means. Raises ``ValidationError`` for one that cannot run."""
-    if record.kind == COMPONENT:
-        return Deployed(record.parent, (resolve.component_fleet(record.name, record.parent, deployment),))
-    spec = resolve.endpoint_spec(record.name, deployment)
-    return Deployed(record.name, resolve.endpoint_fleets(spec), spec)
-
-
 class Endpoints:
     """All endpoints and inference components of this server."""
 
@@ -110,7 +76,8 @@ class Endpoints:
         on_change: Callable[[], None],
         known: Known,
     ) -> None:
-        """``on_change``: the table may have changed. ``elastic`` may be set to who knows what scales."""
+        """``on_change``: the table may have changed. ``elastic`` may be set to who knows what scales, ``alarm`` to who
+        knows what an alarm came to."""
         self.elastic: Elastic = RIGID.elastic
         self.names = ModelNames(supervisor, on_change)
         self._supervisor = supervisor
@@ -124,6 +91,22 @@ class Endpoints:
         self._drivers: dict[str, _Driver] = {}
         self._started = False
         self._entering: set[str] = set()
+        self.alarm: Callable[[str], AlarmReading | None] = lambda name: None
+        self._guarded = Guarded(
+            Means(
+                supervisor,
+                self._running,
+                self._raise_up,
+                self._commit,
+                self._serve,
+                on_change,
+                known,
+                self._let_go,
+                self._look_later,
+                lambda name: self.alarm(name),
+                self._patience,
+            )
+        )
 
     # -- asked by the control API ---------------------------------------------------------------------------------
 
@@ -176,6 +159,13 @@ class Endpoints:
         """The endpoint's row of the routing table as it was last sent (``table.py``); any thread may ask."""
         return self._rows.get(name)
 
+    def _look_later(self, one: str, seconds: float) -> None:
+        """Look at this record again in so many seconds."""
+        if seconds:
+            asyncio.get_running_loop().call_later(seconds, self.touch, [one])
+        else:
+            self.touch([one])
+
     def dismiss(self, one: str) -> None:
         """Its record has gone."""
         self._drivers.pop(one, None)
@@ -198,18 +188,14 @@ class Endpoints:
         for one in self._running.values():
             if one.spec is None:
                 components.setdefault(one.endpoint, []).extend(fleets[key] for key in one.keys if key in fleets)
-        rows = [
-            endpoint_row(
-                one.spec,
-                fleets,
-                components.get(one.endpoint, ()),
-                (one.status, one.reason, one.up),
-                now,
-                scaling,
-            )
-            for one in self._running.values()
-            if one.spec is not None
-        ]
+        rows = []
+        for one in self._running.values():
+            if one.spec is not None:
+                status = (one.status, one.reason, one.up)
+                row = endpoint_row(one.spec, fleets, components.get(one.endpoint, ()), status, now, scaling)
+                green = one.green.spec if one.green is not None else None
+                beside = {"green": green_row(green, one.share, fleets, now, scaling)} if green is not None else {}
+                rows.append(row | beside)
         self._rows = {row["name"]: row for row in rows}
         own = [job["row"] for job in transforms if job["row"] is not None]
         self._supervisor.show({"endpoints": [*rows, *own], "schedules": schedules})
@@ -229,11 +215,10 @@ class Endpoints:
         known = self._running.get(tag(kind, name))
         serves = "Serving" not in record.body or (known is not None and known.up)
         lost = None if serves else await self._come_back(record)
-        if "Pending" in record.body and record.status == "RollingBack":  # a crash cut it short: those fleets are gone
-            reason = str(record.body.get("FailureReason", ""))
-            await self._commit(record, lambda one: _rolled_back(one, reason))
+        if "Pending" in record.body and record.status == "RollingBack":  # it was cut short
+            await self._guarded.undo(tag(kind, name), record, str(record.body.get("FailureReason", "")))
         elif "Pending" in record.body and record.status != "Failed":
-            await self._roll_out(record)
+            await self._update(record)
         elif record.status in IN_PROGRESS and lost is None:
             await self._adjust(record)
         elif record.status in IN_PROGRESS:  # what it shall be is written down; it can be changed again, or deleted
@@ -292,7 +277,7 @@ class Endpoints:
         """After a restart: what served shall serve again; shadow variants come as soon as they can, and hold up
         nobody. Returns why it cannot even be tried."""
         one = tag(record.kind, record.name)
-        made = replace(deployed(record, record.body["Serving"]), status=record.status)
+        made = replace(deployed(record, serving(record)), status=record.status)
         self._running[one] = replace(made, up=False)
         try:
             await self._raise_up(made.answering)
@@ -310,6 +295,12 @@ class Endpoints:
     @property
     def _patience(self) -> float:
         return self._settings.load_timeout_seconds
+
+    async def _update(self, record: Record) -> None:
+        if "Serving" in record.body and rollout.is_guarded(record.body["Pending"]):
+            await self._guarded.advance(tag(record.kind, record.name), record)
+        else:
+            await self._roll_out(record)
 
     async def _roll_out(self, record: Record) -> None:
         """Bring the pending deployment up beside what serves; switch to it whole, or leave everything as it was."""
@@ -330,7 +321,7 @@ class Endpoints:
             return
         self._serve(one, made)
         await self._known()
-        await self._commit(record, _succeeded)
+        await self._commit(record, succeeded)
         self._remove(self._fleets_of(record) - set(coming), before)
         self._on_change()
 
@@ -340,6 +331,13 @@ class Endpoints:
         shadows = {fleet.key for fleet in known.shadows} & keys if known else set()
         self._supervisor.remove(shadows, _COPIES_SECONDS if seconds is None else seconds)
         self._supervisor.remove(keys - shadows, seconds)
+
+    def _let_go(self, record: Record, staying: set[FleetKey], known: Deployed) -> set[FleetKey]:
+        """All fleets of a record but these shall go, among them those ``known``; returns their keys."""
+        gone = self._fleets_of(record) - staying
+        self._remove(gone, known)
+        self._on_change()
+        return gone
 
     def _fleets_of(self, record: Record) -> set[FleetKey]:
         """All there are, of whichever deployment."""
@@ -356,13 +354,14 @@ class Endpoints:
             return
         await self._commit(record, lambda one: _rolling_back(one, reason))
         await self._supervisor.drained(set(coming))
-        await self._commit(record, lambda one: _rolled_back(one, reason))
+        await self._commit(record, lambda one: rolled_back(one, reason))
 
     async def _adjust(self, record: Record) -> None:
         """Weights and counts change in place."""
         one, reason = tag(record.kind, record.name), ""
-        made = replace(deployed(record, record.body["Serving"]), status=record.status)
-        self._running[one] = made
+        made, before = replace(deployed(record, record.body["Serving"]), status=record.status), self._running.get(one)
+        mixed = before is not None and before.green is not None  # since a rollback failed, and until blue is whole
+        self._running[one] = replace(before, fleets=made.fleets, spec=made.spec) if before and mixed else made
         for fleet in made.fleets:
             known = self._supervisor.fleets.get(fleet.key)
             if known is not None and known.desired != (count := on_demand.adjusted(known, fleet)):
@@ -372,7 +371,12 @@ class Endpoints:
             await self._supervisor.settled(made.keys, self._patience)
         except ServiceUnavailable as error:
             reason = error.message[:_LONGEST_REASON]
+        if mixed and not reason:
+            self._running[one] = made
+            self._on_change()
         await self._known()
+        if mixed and not reason:
+            self._let_go(record, set(made.keys), made)
         await self._commit(record, lambda kept: _adjusted(kept, reason) if _same(kept, record) else _as_is(kept))
 
     async def _withdraw(self, one: str) -> None:
@@ -385,9 +389,10 @@ class Endpoints:
         self._on_change()
         await self._known()
         called_off = before.spec is not None and before.spec.asynchronous is not None
-        self._remove(set(before.keys), before, _CALLED_OFF_SECONDS if called_off else None)
+        keys = {*before.keys, *(before.green.keys if before.green is not None else ())}
+        self._remove(keys, before, _CALLED_OFF_SECONDS if called_off else None)
         self._on_change()
-        await self._supervisor.drained(before.keys)
+        await self._supervisor.drained(keys)
 
     async def _commit(self, record: Record, change: Callable[[Record], tuple[str, Mapping[str, Any]]]) -> None:
         """Write how far a record got, unless it has meanwhile been asked for something else."""
@@ -407,18 +412,6 @@ class Endpoints:
 # --- what a step leaves in the record: pure ---------------------------------------------------------------------------
 
 
-def _without(body: Mapping[str, Any], *fields: str) -> dict[str, Any]:
-    return {name: value for name, value in body.items() if name not in fields}
-
-
-def _succeeded(record: Record) -> tuple[str, Mapping[str, Any]]:
-    pending = record.body["Pending"]
-    body = _without(record.body, "Pending", "FailureReason") | {"Serving": _without(pending, "DeploymentConfig")}
-    if "DeploymentConfig" in pending:
-        body["LastDeploymentConfig"] = pending["DeploymentConfig"]
-    return "InService", body
-
-
 def _failed(record: Record, reason: str) -> tuple[str, Mapping[str, Any]]:
     return "Failed", {**record.body, "FailureReason": reason}
 
@@ -427,12 +420,8 @@ def _rolling_back(record: Record, reason: str) -> tuple[str, Mapping[str, Any]]:
     return "RollingBack", {**record.body, "FailureReason": reason}
 
 
-def _rolled_back(record: Record, reason: str) -> tuple[str, Mapping[str, Any]]:
-    return "InService", _without(record.body, "Pending") | {"FailureReason": reason}
-
-
 def _adjusted(record: Record, reason: str) -> tuple[str, Mapping[str, Any]]:
-    return "InService", _without(record.body, "FailureReason") | ({"FailureReason": reason} if reason else {})
+    return "InService", without(record.body, "FailureReason") | ({"FailureReason": reason} if reason else {})
 
 
 def _same(record: Record, before: Record) -> bool:

@@ -8,8 +8,10 @@
        "since": 1789000000.0,
        "variants": [{"name": "AllTraffic", "weight": 1.0, "direct": false, "count": 1, "pools": [POOL]}],
        "shadows": [as variants: those that get copies],
-       "components": [POOL]}]}
+       "components": [POOL],
+       "green": {"config": "next", "generation": 2, "share": 0.1, "variants": [as above]}}]}
 
+    "green", during a guarded update only: those who get ``share`` of the calls in place of "variants"
     POOL = {"key": ["default", 1, "AllTraffic", "", ""], "multi_model": false, "routing": "RANDOM",
             "desired": 1, "expected": true, "failure": "", "elastic": false, "hold": 0.0, "report": false,
             "most": 0,
@@ -108,6 +110,19 @@ def endpoint_row(
         "variants": rows(spec.variants, scaling),
         "shadows": rows(spec.shadows, RIGID),
         "components": [pool_row(fleet, now, scaling) for fleet in components],
+    }
+
+
+def green_row(
+    spec: EndpointSpec, share: float, fleets: Mapping[FleetKey, Fleet], now: float, scaling: Scaling = RIGID
+) -> dict[str, Any]:
+    """What comes up beside an endpoint's row in a guarded update, and its ``share`` of the calls."""
+    made = (_variant_row(one, spec, fleets, now, scaling) for one in spec.variants)
+    return {
+        "config": spec.config_name,
+        "generation": spec.generation,
+        "share": share,
+        "variants": [row for row in made if row["pools"]],
     }
 
 
