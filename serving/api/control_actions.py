@@ -6,6 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from serving.api import (
+    autoscaling_policies,
+    autoscaling_schedules,
+    autoscaling_targets,
     control_alerts,
     control_components,
     control_configs,
@@ -96,7 +99,21 @@ ACTIONS: Mapping[str, Action] = {
     "DeleteModelPackage": control_registry.delete_package,
 }
 
-AUTOSCALING_ACTIONS: Mapping[str, Action] = {}
+AUTOSCALING_ACTIONS: Mapping[str, Action] = {
+    "RegisterScalableTarget": autoscaling_targets.register,
+    "DescribeScalableTargets": autoscaling_targets.describe,
+    "DeregisterScalableTarget": autoscaling_targets.deregister,
+    "DescribeScalingActivities": autoscaling_targets.describe_activities,
+    "PutScalingPolicy": autoscaling_policies.put,
+    "DescribeScalingPolicies": autoscaling_policies.describe,
+    "DeleteScalingPolicy": autoscaling_policies.delete,
+    "PutScheduledAction": autoscaling_schedules.put,
+    "DescribeScheduledActions": autoscaling_schedules.describe,
+    "DeleteScheduledAction": autoscaling_schedules.delete,
+    "TagResource": autoscaling_targets.tag,
+    "UntagResource": autoscaling_targets.untag,
+    "ListTagsForResource": autoscaling_targets.list_tags,
+}
 
 CLOUDWATCH_ACTIONS: Mapping[str, Action] = {}
 

@@ -52,7 +52,7 @@ _PAGE = 100
 
 
 class Scheduled(NamedTuple):
-    """A scheduled action. ``schedule`` and ``timezone`` as they were given; times are epoch seconds; None = not said."""
+    """A scheduled action. ``schedule`` and ``timezone`` as they were given; times in epoch seconds; None: not said."""
 
     resource: Resource
     name: str
