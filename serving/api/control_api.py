@@ -14,15 +14,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-import orjson
-
-from serving.api import failures
+from serving.api import control_wires, failures
 from serving.api.control_actions import OPERATIONS
 from serving.api.control_call import UNWATCHED, ControlCall, Outcome, Watched
+from serving.api.control_wires import Sent
 from serving.api.schema import Schema
-from serving.api.services import SAGEMAKER, SERVICES, only_reads, service
+from serving.api.services import SAGEMAKER, SERVICES, only_reads
 from serving.config import Settings
-from serving.errors import Conflict, Throttled, UnknownOperation, Unreadable
+from serving.errors import Conflict, Throttled, UnknownOperation
 from serving.fleet.store import AlreadyThere, Session, Stale, StoreThread
 
 #: Others may write between our reading and writing: the action is run again on what they wrote.
@@ -92,21 +91,24 @@ class ControlApi:
             self._begin(prefix)
 
     async def handle(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """One call from a front: ``target`` (the header), ``body`` (text), ``region``, ``request_id``. Returns
-        ``status``, ``headers`` (pairs) and ``body`` (text). Raises nothing: errors come dressed."""
-        request_id, dress = args["request_id"], service(args["target"]).dress
+        """One call from a front: ``target`` (the header), ``body`` (text), ``form`` (it is one), ``region``,
+        ``request_id``. Returns ``status``, ``headers`` (pairs) and ``body``. Raises nothing: errors come dressed."""
+        request_id, sent = args["request_id"], Sent(args["target"], args["body"], args.get("form", False))
         self._calls += 1
         try:
             if self._calls > _MOST_CALLS:
                 raise Throttled("Rate exceeded")
-            target = await self._checked(args["target"])
-            answer = await self._answer(target, parse(args["body"]), args["region"], trusted=False)
-            body = b"" if answer is None else orjson.dumps(answer)
+            target = await self._checked(sent.target)
+            prefix, _, operation = target.rpartition(".")
+            schema = await self._schema(prefix)
+            params = control_wires.params(sent, schema.input(operation))
+            answer = await self._answer(target, params, args["region"], trusted=False)
+            return _reply(*control_wires.answered(sent, schema.output(operation), answer, request_id))
         except Exception as error:
-            return _reply(*failures.dress_control(failures.as_serving_error(error, request_id), request_id, dress))
+            known = failures.as_serving_error(error, request_id)
+            return _reply(*control_wires.refused(known, sent.target, sent.form, request_id))
         finally:
             self._calls -= 1
-        return _reply(200, [("content-type", dress.content_type), ("x-amzn-RequestId", request_id)], body)
 
     async def call(
         self, operation: str, params: Mapping[str, Any], trusted: bool = True, prefix: str = SAGEMAKER
@@ -182,18 +184,6 @@ class ControlApi:
             except (Stale, AlreadyThere):  # somebody else's transaction came in between
                 continue
         raise Conflict("The resource is being changed by others; try again.")
-
-
-def parse(body: str | bytes) -> dict[str, Any]:
-    """A call's body; nothing at all counts as ``{}``. Of a member given twice the last counts. Raises
-    ``Unreadable``."""
-    try:
-        value = orjson.loads(body) if body else {}
-    except orjson.JSONDecodeError:
-        raise Unreadable("The request body is not valid JSON.") from None
-    if not isinstance(value, dict):
-        raise Unreadable("Start of list or value found where not expected: the request body must be a JSON object.")
-    return value
 
 
 def _reply(status: int, headers: list[tuple[str, str]], body: bytes) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from serving.api import (
     auth,
     captures,
     console_routes,
+    control_wires,
     drift,
     explaining,
     failures,
@@ -31,7 +32,7 @@ from serving.api import (
 from serving.api.front import Front
 from serving.api.requests import body_of, headers_of, json_answer, target_of, while_there
 from serving.endpoint import Endpoint, answer
-from serving.errors import AccessDenied, ServingError, UnknownEndpoint, UnknownOperation, Unreadable, ValidationError
+from serving.errors import AccessDenied, ServingError, UnknownEndpoint, UnknownOperation, ValidationError
 from serving.fleet.table import describe
 from serving.jobs import parameters
 from serving.watch import metrics
@@ -46,8 +47,6 @@ _LOAD_SECONDS = 60.0
 _MOST_LISTED = 1000
 #: Names and URLs in a body, in characters (SageMaker: TargetModel 1,024; a path, 4,096).
 _LONGEST_NAME, _LONGEST_URL = 1024, 4096
-#: A control call's body in bytes (the largest legitimate one, a model card in a package, has 200 kB), and its target.
-_LARGEST_CONTROL, _LONGEST_TARGET = 2**20, 256
 _PAGE_TOKEN = re.compile(r"[0-9]{1,9}")
 _LEFT = 499
 
@@ -73,7 +72,7 @@ def _door(front: Front, action: Permission | None, handler: Handler) -> Callable
         request.state.variant, request.state.body = "", None
         try:
             if action is not None:
-                await _authorise(front, request, action(request) if callable(action) else action)
+                await _authorise(front, request, action)
             response = await handler(front, request)
         except ClientDisconnect:
             return Response(status_code=_LEFT)  # nobody reads it
@@ -88,13 +87,15 @@ def _door(front: Front, action: Permission | None, handler: Handler) -> Callable
     return endpoint
 
 
-async def _authorise(front: Front, request: Request, action: auth.Action) -> None:
+async def _authorise(front: Front, request: Request, permission: Permission) -> None:
     if front.keys is None:
+        action = permission(request) if callable(permission) else permission
         if action == "manage" and request.scope["path"] != "/":
             console_routes.check_host(front, request)  # a page elsewhere may have come by a name that it made ours
         return
     body = await body_of(front, request)
     identity = invocations.identify(front, request.method, target_of(request), headers_of(request), body, time.time())
+    action = permission(request) if callable(permission) else permission  # some read it off the body
     if action == "invoke":
         return  # decided with the endpoint and model at hand, by the handler
     if identity is not None and not auth.permits(identity, action):
@@ -106,8 +107,8 @@ def _failure(front: Front, request: Request, error: ServingError) -> Response:
     if console_routes.is_page(request):
         return console_routes.challenge(front, request, console_routes.refused(front, request, error))
     if (request.method, request.scope["path"]) == ("POST", "/"):
-        dress = services.service(_operation(request)).dress
-        status, headers, body = failures.dress_control(error, request.state.request_id, dress)
+        form = control_wires.is_form(request.headers)
+        status, headers, body = control_wires.refused(error, _target(request), form, request.state.request_id)
         return Response(body, status, dict(headers))
     name = request.path_params.get("name", "")
     status, headers, body = failures.dress(
@@ -225,27 +226,32 @@ async def execution_parameters(front: Front, request: Request) -> Response:
 
 
 async def control(front: Front, request: Request) -> Response:
-    """POST / with X-Amz-Target: the control APIs, which the control process answers (``control_api.py``)."""
-    body = await body_of(front, request)
-    if len(body) > _LARGEST_CONTROL:
-        raise ValidationError(f"The body of a control call may have {_LARGEST_CONTROL} bytes at most.")
-    try:
-        text = body.decode()
-    except UnicodeDecodeError:
-        raise Unreadable("The request body is not valid UTF-8.") from None
+    """POST / with X-Amz-Target, or with a form: the control APIs, which the control process answers
+    (``control_api.py``)."""
+    sent = control_wires.read(request.headers, await body_of(front, request))
     region = auth.scoped_region(request.scope["headers"]) or front.settings.region
-    call = {"target": _operation(request), "body": text, "region": region, "request_id": request.state.request_id}
+    call = {
+        "target": sent.target,
+        "body": sent.text,
+        "form": sent.form,
+        "region": region,
+        "request_id": request.state.request_id,
+    }
     reply = await front.ask("api", call)
     return Response(reply["body"], reply["status"], dict(reply["headers"]))
 
 
-def _operation(request: Request) -> str:
-    return request.headers.get("x-amz-target", "")[:_LONGEST_TARGET]
+def _target(request: Request) -> str:
+    """Service and operation of a control call, as far as they can be read."""
+    try:
+        return control_wires.read(request.headers, request.state.body or b"").target
+    except ServingError:
+        return control_wires.target(request.headers)
 
 
 def _control_permission(request: Request) -> auth.Action:
     """Looking needs no more than ``read``."""
-    return "read" if services.only_reads(_operation(request)) else "manage"
+    return "read" if services.only_reads(_target(request)) else "manage"
 
 
 # -- the container multi-model API ----------------------------------------------------------------------------------

@@ -83,6 +83,10 @@ class Schema:
         except KeyError:
             raise UnknownOperation(f"The operation {operation[:128]} is not offered here.") from None
 
+    def output(self, operation: str) -> shapes.Node | None:
+        """What an operation gives, if anything."""
+        return self._outputs[operation]
+
     def shape(self, operation: str, answer: Mapping[str, Any]) -> dict[str, Any] | None:
         """The answer with the members that the model has, those not set left out; None where the operation answers
         with an empty body."""

@@ -34,11 +34,14 @@ CLOUDWATCH = "GraniteServiceVersion20100801"
 
 class Service(NamedTuple):
     """``model``: its name in botocore's data; ``readers``: how the names of the operations begin that change nothing,
-    and need no more than the permission to read; ``dress``: of its answers and errors."""
+    and need no more than the permission to read; ``dress``: of its answers and errors; ``version`` and ``namespace``:
+    of its older wire form (``query_wire.py``), if it has one here."""
 
     model: str
     readers: tuple[str, ...]
     dress: Dress = Dress()
+    version: str = ""
+    namespace: str = ""
 
 
 #: Application Auto Scaling API, errors; all but the last are 400.
@@ -68,7 +71,13 @@ _CLOUDWATCH_CODES: Mapping[type[ServingError], str] = {
 SERVICES: Mapping[str, Service] = {
     SAGEMAKER: Service("sagemaker", ("Describe", "List", "BatchDescribe")),
     AUTOSCALING: Service("application-autoscaling", ("Describe", "List"), Dress("1.1", _AUTOSCALING_CODES)),
-    CLOUDWATCH: Service("cloudwatch", ("Describe", "List", "Get"), Dress("1.0", _CLOUDWATCH_CODES, query_error=True)),
+    CLOUDWATCH: Service(
+        "cloudwatch",
+        ("Describe", "List", "Get"),
+        Dress("1.0", _CLOUDWATCH_CODES, query_error=True),
+        "2010-08-01",
+        "http://monitoring.amazonaws.com/doc/2010-08-01/",
+    ),
 }
 
 
