@@ -31,17 +31,20 @@ from typing import Any
 
 from serving.api import auth
 from serving.api.control_api import ControlApi
+from serving.api.control_call import Watched
 from serving.children import Children, Hooks
 from serving.config import Settings, usable_memory
 from serving.declared import Body, Document, named_paths
 from serving.deploying import apply
 from serving.errors import ConfigError, ServiceUnavailable, ServingError, ValidationError
+from serving.fleet.alarms import Alarms
 from serving.fleet.autoscaling import Autoscaling
 from serving.fleet.driving import Drivers
 from serving.fleet.endpoints import COMPONENT, ENDPOINT, Endpoints
 from serving.fleet.monitoring import Monitoring
 from serving.fleet.on_demand import OnDemand
 from serving.fleet.pressures import Pressures
+from serving.fleet.scaling_records import tidy
 from serving.fleet.store import Record, Session, Store, StoreThread
 from serving.fleet.table import failures
 from serving.fleet.transforms import Transforms
@@ -123,6 +126,7 @@ class _Control:
         self._endpoints: Endpoints
         self._transforms: Transforms
         self._monitoring: Monitoring
+        self._alarms: Alarms
         self._autoscaling: Autoscaling
         self._api: ControlApi
         hooks = Hooks(self._answer, self._supervisor.on_stalled, self._on_seen, self._on_scaling)
@@ -143,9 +147,17 @@ class _Control:
         self._endpoints = Endpoints(self._supervisor, artifacts, self._thread, self._changed, self._known)
         self._transforms = Transforms(self._supervisor, artifacts, self._thread, self._changed, self._known)
         self._monitoring = Monitoring(self._thread, self._monitor, self._registry, self._changed)
-        self._autoscaling = Autoscaling(settings, self._thread, self._endpoints, self._history, self._changed)
-        drivers = Drivers(self._endpoints, self._transforms, self._monitoring, self._autoscaling, self._capture_stopped)
-        self._api = ControlApi(settings, self._thread, drivers)
+        self._alarms = Alarms(self._thread, self._meters, on_evaluated=lambda: self._autoscaling.evaluated())
+        self._autoscaling = Autoscaling(
+            self._thread, self._supervisor, self._endpoints, self._alarms, self._history, self._changed
+        )
+        self._endpoints.elastic = self._autoscaling.elastic
+        self._endpoints.alarm = self._alarms.reading
+        drivers = Drivers(
+            self._endpoints, self._transforms, self._monitoring, self._alarms, self._autoscaling, self._capture_stopped
+        )
+        watched = Watched(self._meters, self._alarms, self._autoscaling.not_scaled)
+        self._api = ControlApi(settings, self._thread, drivers, watched=watched)
         server = await asyncio.start_unix_server(self._connected, str(self._run_dir / "control.sock"), limit=2**25)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_soon)
@@ -164,6 +176,7 @@ class _Control:
                 host, port = self._listener.getsockname()[:2]
                 url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
                 self._monitoring.start()
+                self._alarms.start()
                 self._autoscaling.start()
                 on_ready(url, self._endpoints.endpoints())
             await self._stopping.wait()
@@ -174,6 +187,7 @@ class _Control:
             self._endpoints.close()
             self._transforms.close()
             self._monitoring.close()
+            self._alarms.close()
             self._autoscaling.close()
             self._on_demand.close()
             await self._monitors.close()
@@ -198,6 +212,7 @@ class _Control:
         await self._thread.write(lambda session: _forget_undeclared(session, declared))
         await apply(document, self._declare, log.info)
         await self._thread.write(_forget_orphans)
+        await self._thread.write(lambda session: tidy(session, self._settings.scaling_period_seconds, time.time()))
         await self._transforms.start()
         await self._endpoints.start(self._settings.load_timeout_seconds)
         await self._refuse_failed(declared)
@@ -298,7 +313,7 @@ class _Control:
         if what == "history":
             return points.answer(self._history, args)
         if what == "scaling":
-            return self._autoscaling.view(args["endpoint"])
+            return await self._autoscaling.view(args["endpoint"])
         if what == "transform":
             return await self._transforms.report(args)
         if what == "monitor":

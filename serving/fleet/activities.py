@@ -5,17 +5,17 @@ status: its StatusCode; created: its StartTime)::
 
     {"Description": "Setting desired instance count to 4.",
      "Cause": "monitor alarm A in state ALARM triggered policy P",
-     "StatusMessage": "…", "EndTime": 1.0, "NotScaledReasons": [{"Code", "MaxCapacity", …}],
-     "Desired": 4, "Wanted": 6}
+     "StatusMessage": "…", "EndTime": 1.0, "Desired": 4, "Wanted": 6}
 
-``Desired`` is ours: the capacity that was set; ``Wanted``: what was asked of the machine, where it had less. One that
-only says why nothing was done has NotScaledReasons. (Application Auto Scaling API, ScalingActivity; ``api/06``.)
+``Desired`` is ours: the capacity that was set; ``Wanted``: what was asked of the machine, where it had less. Those that
+only say why nothing was done are not kept here (``decision_log.py``). (Application Auto Scaling API, ScalingActivity;
+``api/06``.)
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -68,17 +68,6 @@ def unfulfilled(session: Session, resource: Resource, wanted: int, cause: str, s
     message = f"Failed to set {what}. Change could not be fulfilled by sagemaker: {shortage}"
     body = {"Description": f"Setting {what}.", "Cause": cause, "StatusMessage": message}
     return note(session, resource, body, "Unfulfilled", now)
-
-
-def not_scaled(session: Session, resource: Resource, cause: str, reasons: Iterable[NotScaled], now: float) -> Record:
-    """Why an alarm has changed nothing: an activity that is only told when asked for."""
-    body = {
-        "Description": "Attempting to scale due to alarm triggered",
-        "Cause": cause,
-        "StatusMessage": "The capacity was left as it is.",
-        "NotScaledReasons": [reason(one) for one in reasons],
-    }
-    return note(session, resource, body, "Failed", now)
 
 
 def reason(one: NotScaled) -> dict[str, Any]:

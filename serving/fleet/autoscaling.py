@@ -4,30 +4,45 @@
 
     alarms evaluated ──► decide (scaling/deciding.py) ──► what the machine has (scaling/machine.py)
     fronts: calls wait, a call came to nothing ──► burst, wake (scaling/bursting.py)
-    a time has come (scaling/timetable.py), a target's limits changed
-          └──► counts and activities, one transaction ──► workers ──► activity Successful | Failed | Unfulfilled
+    a time has come (fleet/timing.py) ──► limits ──► decide
+          └──► counts and activities, one transaction ──► workers ──► activity ended (fleet/changing.py)
+
+Looks are taken one at a time. A look that finds the store away is taken again; nothing is decided from what is not
+known to be so.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypedDict
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
-from serving.config import Settings
-from serving.fleet.endpoints import Endpoints
+from serving.config import usable_cores
+from serving.errors import ServingError
+from serving.fleet import room, scaled, scaling_view, timing
+from serving.fleet.alarms import Alarms
+from serving.fleet.changing import Change, Changes, Made
+from serving.fleet.decision_log import DecisionLog
+from serving.fleet.endpoints import Endpoints, retry_pause
+from serving.fleet.scaled import Scaled
 from serving.fleet.store import StoreThread
+from serving.scaling import deciding, machine
+from serving.scaling.bursting import Pressure
+from serving.scaling.values import Decision, Resource
 from serving.watch.history import History
+from serving.workers.supervisor import Supervisor
+
+#: The clock is looked at so often at least: it may be set, and a machine may sleep.
+_LONGEST_SLEEP = 30.0
+#: That the machine has no room is told again so late.
+_TOLD_AGAIN_SECONDS = 600.0
+_NO_ROOM = "The machine still has no room for more workers."
 
 log = logging.getLogger("serving.scaling")
-
-
-class Elastic(TypedDict):
-    """What fronts do for a variant or component that is scaled: ``hold`` a call for so many seconds when there is no
-    worker, ``report`` that calls wait."""
-
-    hold: float
-    report: bool
 
 
 class Autoscaling:
@@ -35,47 +50,299 @@ class Autoscaling:
 
     def __init__(
         self,
-        settings: Settings,
         thread: StoreThread,
+        supervisor: Supervisor,
         endpoints: Endpoints,
+        alarms: Alarms,
         history: History,
         on_change: Callable[[], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """``on_change``: ``elastic`` answers otherwise than before."""
-        self._settings = settings
+        """``on_change``: ``elastic`` answers otherwise than before. ``clock``: epoch seconds."""
+        self._settings = supervisor.settings
         self._thread = thread
-        self._endpoints = endpoints
+        self._supervisor = supervisor
+        self._alarms = alarms
         self._history = history
         self._on_change = on_change
+        self._clock = clock
+        self._changes = Changes(thread, supervisor, endpoints, self._fulfilled)
+        self._log = DecisionLog(self._settings.data_dir)
+        self._timetable = timing.Timetables(thread, clock)
+        self._scaled: dict[Resource, Scaled] = {}
+        self._by_name: dict[tuple[str, str], Scaled] = {}
+        self._elastic: dict[tuple[str, str], dict[str, Any]] = {}
+        self._stale, self._due = True, False
+        self._news = asyncio.Event()
+        self._acting = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._told: dict[Resource, float] = {}
 
     def start(self) -> None:
         """Begin: load what is stored, go on with what a former server left open."""
+        self._in_background(self._loop())
 
     def close(self) -> None:
         """Decide nothing any more."""
+        for task in self._tasks:
+            task.cancel()
+        self._changes.close()
+        self._log.close()
 
     # -- what others tell -----------------------------------------------------------------------------------------
 
     def touch(self, tags: Iterable[str]) -> None:
         """Records of these have changed: ``scalable-target/…``, ``scaling-policy/…``, ``scheduled-action/…``, and
         those of what is scaled, ``endpoint/NAME`` and ``inference-component/NAME``."""
+        mine = {scaled.tag for scaled in self._scaled.values()}
+        if any(one in mine or one.partition("/")[0] in scaled.KINDS for one in tags):
+            self._stale = self._due = True
+            self._news.set()
 
     def evaluated(self) -> None:
         """A round of alarms has been evaluated: decide."""
+        self._due = True
+        self._news.set()
 
     def pressure(self, report: Mapping[str, Any]) -> None:
-        """A front reports that calls wait for workers: ``{"endpoint", "name", "window", "calls", "pending_least",
-        "pending", "ready"}``; ``name`` is a variant's or component's."""
+        """Calls wait for workers, by what all fronts report (``pressures.py``); ``name`` is a variant's or
+        component's."""
+        one = self._by_name.get((report["endpoint"], report["name"]))
+        if one is None or one.count is None or one.refusal or one.acting:
+            return
+        now = self._clock()
+        numbers = (report[name] for name in ("window", "calls", "pending_least", "pending", "ready"))
+        pressure = Pressure(one.target.resource, now, *numbers)
+        decision, one.state = deciding.burst(one.target, one.policies, pressure, one.count, one.state, now)
+        if decision.desired > decision.current:
+            self._hurry(one, decision)
 
     def wake(self, report: Mapping[str, Any]) -> None:
         """A call has come for ``{"endpoint", "name"}``, which has no workers and is to have none."""
+        one = self._by_name.get((report["endpoint"], report["name"]))
+        if one is None or one.count is None or one.refusal or one.acting:
+            return
+        decision, one.state = deciding.wake(one.target, one.count, one.state, self._clock())
+        if decision.desired > decision.current:
+            self._hurry(one, decision)
 
     # -- what others ask ------------------------------------------------------------------------------------------
 
-    def elastic(self, endpoint: str, name: str) -> Elastic | None:
-        """How fronts treat this variant or component; None when it is no scalable target."""
-        return None
+    def elastic(self, endpoint: str, name: str) -> Mapping[str, Any] | None:
+        """How fronts treat this variant or component: ``{"hold": seconds, "report": bool}``; None when it is no
+        scalable target. They hold a call so long when there is no worker, and report that calls wait."""
+        return self._elastic.get((endpoint, name))
 
-    def view(self, endpoint: str) -> dict[str, Any]:
-        """Everything about an endpoint's scaling, for people."""
-        return {"EndpointName": endpoint, "Targets": []}
+    def not_scaled(self) -> list[dict[str, Any]]:
+        """Activities that came to nothing, newest first (``decision_log.py``). Any thread may ask."""
+        return self._log.not_scaled()
+
+    async def view(self, endpoint: str) -> dict[str, Any]:
+        """Everything about an endpoint's scaling, for people (``scaling_view.py``)."""
+        found = [one for one in self._scaled.values() if one.endpoint.lower() == endpoint.lower()]
+        resources = [one.target.resource for one in found]
+        activities = await self._thread.read(partial(scaling_view.activities, resources))
+        now = self._clock()
+        targets = [
+            {
+                **scaling_view.target(one, self._alarms.reading, now),
+                "CurrentCapacity": self._ready(one.target.resource),
+                "ScheduledActions": self._timetable.upcoming(one.target.resource, now),
+                "Latest": self._log.latest(one.target.resource),
+                "Decisions": self._log.entries(one.target.resource),
+                "Activities": activities[one.target.resource],
+            }
+            for one in found
+        ]
+        return {
+            "EndpointName": found[0].endpoint if found else endpoint,
+            "PeriodSeconds": self._settings.scaling_period_seconds,
+            "Time": now,
+            "Targets": targets,
+        }
+
+    def _ready(self, resource: Resource) -> int:
+        fleets = [self._supervisor.fleets[key] for key in self._changes.keys(resource)]
+        return min((sum(worker.state == "READY" for worker in fleet.live()) for fleet in fleets), default=0)
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    async def _loop(self) -> None:
+        failures, resumed = 0, False
+        while True:
+            self._news.clear()
+            try:
+                if not resumed:
+                    await self._changes.resume()
+                    resumed = True
+                pause, failures = await self._look(), 0
+            except Exception as error:
+                if not isinstance(error, ServingError):
+                    log.exception("scalable targets could not be looked after")
+                pause = retry_pause(failures)
+                failures += 1
+            self._log.flush()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), pause)
+
+    async def _look(self) -> float:
+        """Do all there is to do; how long there is nothing then."""
+        if self._refused:
+            self._stale = self._due = True  # it may have come to rest
+        if self._stale:
+            await self._read_again()
+        for resource, text in await self._timetable.run_due():
+            self._note(resource, text)
+            self._stale = self._due = True
+        if self._stale:
+            await self._read_again()
+        if self._due:
+            self._due = False
+            await self._decide()
+        pause = min(max(self._timetable.next_due() - self._clock(), 0.0), _LONGEST_SLEEP)
+        return min(pause, self._settings.scaling_period_seconds) if self._refused else pause
+
+    @property
+    def _refused(self) -> bool:
+        """Is there a target whose capacity could not be set, as far as is known?"""
+        return any(one.refusal for one in self._scaled.values())
+
+    async def _read_again(self) -> None:
+        """Take in what the store has now."""
+        self._stale = False
+        try:
+            records, actions = await self._thread.read(lambda session: (scaled.read(session), timing.read(session)))
+        except Exception:
+            self._stale = True
+            raise
+        self._scaled = {one.target.resource: one.following(self._scaled.get(one.target.resource)) for one in records}
+        self._by_name = {(one.endpoint, one.name): one for one in self._scaled.values()}
+        self._timetable.take_in(actions)
+        self._log.keep(self._scaled.keys())
+        self._told = {one: at for one, at in self._told.items() if one in self._scaled}
+        elastic = {key: one.elastic(self._settings.hold_on_zero_seconds) for key, one in self._by_name.items()}
+        if elastic != self._elastic:
+            self._elastic = elastic
+            self._on_change()
+
+    async def _decide(self) -> None:
+        """Look at every target once."""
+        now, readings = self._clock(), self._alarms.all_readings()
+        watchers = self._watchers()
+        decisions = []
+        for one in self._scaled.values():
+            if one.count is None or one.refusal or one.acting:
+                continue
+            decision, state = deciding.decide(one.target, one.policies, readings, one.count, one.state, now, watchers)
+            one.state = state
+            if decision.desired != decision.current:
+                decisions.append(decision)
+            else:
+                self._log.add(decision, now)
+        if decisions:
+            await self._act(decisions)
+
+    def _watchers(self) -> Mapping[str, Sequence[Any]]:
+        """ARN of each step policy -> the alarms whose action it is."""
+        arns = {arn for one in self._scaled.values() for arn in one.step_arns}
+        found: dict[str, list[Any]] = {arn: [] for arn in arns}
+        for alarm in self._alarms.specs().values() if arns else ():
+            for arn in arns.intersection(alarm.actions):
+                found[arn].append(alarm)
+        return found
+
+    # -- acting ---------------------------------------------------------------------------------------------------
+
+    def _hurry(self, one: Scaled, decision: Decision) -> None:
+        """Act on this now, beside the loop."""
+        one.acting = True
+
+        async def act() -> None:
+            try:
+                await self._act([decision])
+            except ServingError as error:
+                log.warning("%s: %s", decision.resource.id, error.message)
+
+        self._in_background(act())
+
+    async def _act(self, decisions: Sequence[Decision]) -> None:
+        """Make what is decided so, as far as the machine has room for it. Raises ``ServiceUnavailable`` when the store
+        is away: nothing has changed then."""
+        concerned = [self._scaled[one.resource] for one in decisions if one.resource in self._scaled]
+        for one in concerned:
+            one.acting = True
+        try:
+            async with self._acting:
+                changes = self._granted(decisions)
+                made = await self._changes.make(changes) if changes else {}
+        finally:
+            for one in concerned:
+                one.acting = False
+        wanted = {change.resource: change for change in changes}
+        for decision in decisions:
+            self._acted(decision, wanted.get(decision.resource), made.get(decision.resource, Made(_NO_ROOM)))
+
+    def _acted(self, decision: Decision, change: Change | None, made: Made) -> None:
+        """Remember what became of a decision."""
+        one = self._scaled.get(decision.resource)
+        outcome = made.refusal or (change.shortage if change else "")
+        self._log.add(decision, self._clock(), outcome)
+        if one is None:
+            return
+        if change is None or made.refusal:
+            one.state = deciding.dropped(one.state)
+            if change is not None and not change.shortage:
+                one.refusal, self._stale = made.refusal, True
+            return
+        one.count = change.desired
+        text = f"capacity {made.before} → {change.desired}: {decision.cause}"
+        self._note(decision.resource, text + (f" ({change.shortage})" if change.shortage else ""))
+
+    def _granted(self, decisions: Sequence[Decision]) -> list[Change]:
+        """What is decided, as far as there is room for it."""
+        desired = {decision.resource: decision.desired for decision in decisions}
+        if all(decision.desired <= decision.current for decision in decisions):
+            return [Change(one.resource, one.desired, one.cause) for one in decisions]
+        wishes = [
+            machine.Wish(resource, one.count or 0, desired.get(resource, one.count or 0), one.target.minimum, size)
+            for resource, one in self._scaled.items()
+            for size in (self._bytes(resource) if resource in desired else room.USUAL_BYTES,)
+        ]
+        pids = [worker.pid for fleet in self._supervisor.fleets.values() for worker in fleet.live() if worker.pid]
+        cores, free = usable_cores(), room.free_bytes(pids)
+        granted = machine.grant(wishes, cores, free, self._settings.most_workers)
+        shortage = f"This machine has no room for more workers ({cores} cores, {free // 2**20} MiB of memory left)."
+        changes = []
+        for one in decisions:
+            gets = granted.get(one.resource, one.desired)
+            short = shortage if gets < one.desired else ""
+            if gets != one.current or not self._told_lately(one.resource):
+                changes.append(Change(one.resource, gets, one.cause, one.desired, short))
+            if short:
+                self._told[one.resource] = self._clock()
+        return changes
+
+    def _told_lately(self, resource: Resource) -> bool:
+        """Has an activity said of late that the machine has no room for more?"""
+        return self._clock() - self._told.get(resource, -_TOLD_AGAIN_SECONDS) < _TOLD_AGAIN_SECONDS
+
+    def _bytes(self, resource: Resource) -> int:
+        """What one more worker takes: as much as the largest there is."""
+        workers = [worker for key in self._changes.keys(resource) for worker in self._supervisor.fleets[key].live()]
+        return max((room.own_bytes(worker.pid) for worker in workers if worker.pid), default=0) or room.USUAL_BYTES
+
+    def _fulfilled(self, resource: Resource, before: int, after: int) -> None:
+        one = self._scaled.get(resource)
+        if one is not None:
+            one.state = deciding.fulfilled(one.state, before, after, self._clock())
+
+    def _note(self, resource: Resource, text: str) -> None:
+        """An event of the endpoint's, for people."""
+        one = self._scaled.get(resource)
+        if one is not None:
+            self._history.note(one.endpoint, one.name, text)
+
+    def _in_background(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from serving.fleet.alarm_records import ALARM
+from serving.fleet.alarms import Alarms
 from serving.fleet.autoscaling import Autoscaling
 from serving.fleet.endpoints import Endpoints
 from serving.fleet.executions import SCHEDULE
 from serving.fleet.monitoring import Monitoring
+from serving.fleet.scaled import KINDS
 from serving.fleet.transforms import TRANSFORM, Transforms
-
-#: Kinds of records that the autoscaler hears of.
-SCALING = frozenset({"scalable-target", "scaling-policy", "scheduled-action", "alarm"})
 
 
 class Drivers:
-    """Endpoints with their inference components, transform jobs, monitoring schedules, and what scales."""
+    """Endpoints with their inference components, transform jobs, monitoring schedules, alarms, and what scales."""
 
     def __init__(
         self,
         endpoints: Endpoints,
         transforms: Transforms,
         monitoring: Monitoring,
+        alarms: Alarms,
         autoscaling: Autoscaling,
         capture_stopped: Callable[[str], bool] = lambda name: False,
     ) -> None:
@@ -30,6 +31,7 @@ class Drivers:
         self._endpoints = endpoints
         self._transforms = transforms
         self._monitoring = monitoring
+        self._alarms = alarms
         self._autoscaling = autoscaling
         self._capture_stopped = capture_stopped
         self.progress = transforms.progress
@@ -49,6 +51,7 @@ class Drivers:
         self._endpoints.touch(apart["endpoints"])
         self._transforms.touch(apart[TRANSFORM])
         self._monitoring.touch(apart[SCHEDULE])
+        self._alarms.touch(apart[ALARM])
         self._autoscaling.touch([*apart["scaling"], *apart["endpoints"]])
 
     async def settled(self, tags: Iterable[str], seconds: float) -> None:
@@ -58,10 +61,10 @@ class Drivers:
 
 
 def _apart(tags: Iterable[str]) -> dict[str, list[str]]:
-    """The tags by who hears of them: transform jobs, monitoring schedules, scaling, and endpoints with their inference
-    components."""
-    found: dict[str, list[str]] = {TRANSFORM: [], SCHEDULE: [], "scaling": [], "endpoints": []}
+    """The tags by who hears of them: transform jobs, monitoring schedules, alarms, scaling, and endpoints with their
+    inference components."""
+    found: dict[str, list[str]] = {TRANSFORM: [], SCHEDULE: [], ALARM: [], "scaling": [], "endpoints": []}
     for one in tags:
         kind = one.partition("/")[0]
-        found["scaling" if kind in SCALING else kind if kind in (TRANSFORM, SCHEDULE) else "endpoints"].append(one)
+        found["scaling" if kind in KINDS else kind if kind in found else "endpoints"].append(one)
     return found

@@ -1,0 +1,84 @@
+"""What is known of one scalable target: its limits and policies, its capacity as recorded, what has been remembered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from serving.fleet import capacity, scaling_records
+from serving.fleet.endpoints import COMPONENT, tag
+from serving.fleet.records import Record, Session
+from serving.scaling import bursting
+from serving.scaling.deciding import State
+from serving.scaling.values import Policy, Resource, StepScaling, Target, TargetTracking
+
+#: Kinds of records whose change is a change here.
+KINDS = frozenset({scaling_records.TARGET, scaling_records.POLICY, scaling_records.ACTION})
+
+
+@dataclass(slots=True)
+class Scaled:
+    """A target. ``endpoint``, ``name``: as the routing table and metrics call it; ``tag``: of the record that holds its
+    capacity; ``count``: that capacity, None = none that could be scaled; ``refusal``: why it cannot be set now.
+    ``acting``: it is being changed at this moment."""
+
+    target: Target
+    policies: tuple[Policy, ...]
+    endpoint: str
+    name: str
+    tag: str
+    count: int | None
+    refusal: str
+    state: State = field(default_factory=State)
+    acting: bool = False
+
+    def following(self, before: Scaled | None) -> Scaled:
+        """This, newly read, with what ``before`` remembers: itself, so that nobody holds on to an older one."""
+        if before is None:
+            return self
+        before.target, before.policies = self.target, self.policies
+        before.endpoint, before.name, before.tag = self.endpoint, self.name, self.tag
+        before.count, before.refusal = self.count, self.refusal
+        return before
+
+    @property
+    def step_arns(self) -> list[str]:
+        """The ARNs of its step scaling policies."""
+        return [policy.arn for policy in self.policies if isinstance(policy, StepScaling)]
+
+    def elastic(self, hold: float) -> dict[str, Any]:
+        """What fronts do for it (``Autoscaling.elastic``). ``hold``: seconds that calls wait where there is nothing."""
+        tracked = any(isinstance(policy, TargetTracking) for policy in self.policies)
+        return {
+            "hold": hold if bursting.wake(self.target) is not None else 0.0,
+            "report": tracked and not self.target.suspended_out,
+        }
+
+
+def read(session: Session) -> list[Scaled]:
+    """All targets of what exists, oldest first."""
+    policies = scaling_records.policies(session)
+    known: dict[capacity.Place, Record | None] = {}
+    found = []
+    for target in scaling_records.targets(session):
+        where = capacity.place(target.resource)._replace(variant="")
+        if where not in known:
+            known[where] = session.get(where.kind, where.name)
+        record = known[where]
+        if record is not None and record.status != "Deleting":
+            found.append(_scaled(target, tuple(policies.get(target.resource, ())), record))
+    return found
+
+
+def _scaled(target: Target, policies: tuple[Policy, ...], record: Record) -> Scaled:
+    resource: Resource = target.resource
+    component = record.kind == COMPONENT
+    return Scaled(
+        target,
+        policies,
+        endpoint=record.parent if component else record.name,
+        name=record.name if component else capacity.place(resource).variant,
+        tag=tag(record.kind, record.name),
+        count=capacity.count(record, resource),
+        refusal=capacity.refusal(record, resource),
+    )
