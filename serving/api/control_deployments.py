@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from serving.api.control_call import ControlCall
 from serving.errors import ValidationError
+from serving.fleet import alarm_records
 
 Body = Mapping[str, Any]
 
@@ -23,6 +25,15 @@ def check_deployment_config(config: Body) -> None:
         _check_blue_green(config["BlueGreenUpdatePolicy"])
     if "RollingUpdatePolicy" in config:
         _check_rolling(config["RollingUpdatePolicy"])
+
+
+def check_alarms(call: ControlCall, config: Body) -> None:
+    """Every alarm that may roll an update back is there. Raises ``ValidationError``."""
+    names = [one["AlarmName"] for one in config.get("AutoRollbackConfiguration", {}).get("Alarms", ())]
+    missing = [name for name in names if alarm_records.get(call.session, name) is None]
+    if missing:
+        quoted = ", ".join(f'"{name}"' for name in missing)
+        raise ValidationError(f"AutoRollbackConfiguration names CloudWatch alarms that do not exist: {quoted}.")
 
 
 def _check_blue_green(policy: Body) -> None:

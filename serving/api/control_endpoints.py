@@ -15,14 +15,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from serving.api.autoscaling_checks import check_update
 from serving.api.control_call import ControlCall, Outcome
 from serving.api.control_changing import find, refuse_in_progress, settled
 from serving.api.control_configs import find_config, model_names
-from serving.api.control_deployments import check_deployment_config
+from serving.api.control_deployments import check_alarms, check_deployment_config
 from serving.api.control_models import find_model, unpacked
 from serving.api.control_tags import keep
 from serving.errors import ResourceLimitExceeded, ValidationError
-from serving.fleet import resolve, table
+from serving.fleet import resolve, rollout, scaling_records, table
 from serving.fleet.endpoints import COMPONENT, ENDPOINT, IN_PROGRESS, tag
 from serving.fleet.store import Query, Record
 
@@ -61,17 +62,21 @@ def update(call: ControlCall) -> Outcome:
     if _is_serverless(pending) and not _is_serverless(serving):
         raise ValidationError("A real-time endpoint cannot be updated to a serverless configuration.")
     _check_components(call, record, pending)
+    check_update(call, record, pending)
     if params.get("RetainAllVariantProperties"):
         excluded = params.get("ExcludeRetainedVariantProperties", [])
         pending = resolve.retained(pending, serving, frozenset(one["VariantPropertyType"] for one in excluded))
         _check_capacity(call, pending)
-    rollout = params.get("DeploymentConfig")
-    if rollout:
-        check_deployment_config(rollout)
+    guardrails = params.get("DeploymentConfig")
+    if guardrails:
+        check_deployment_config(guardrails)
     elif params.get("RetainDeploymentConfig"):
-        rollout = record.body.get("LastDeploymentConfig")
-    if rollout:
-        pending["DeploymentConfig"] = rollout
+        guardrails = record.body.get("LastDeploymentConfig")
+    if guardrails:
+        pending["DeploymentConfig"] = guardrails
+        check_alarms(call, guardrails)
+        if rollout.is_guarded(pending):
+            rollout.of(serving, pending)  # its sizes must suit this capacity
     body = {name: value for name, value in record.body.items() if name != "FailureReason"}
     call.session.change(record, now=call.now, body={**body, "Pending": pending}, status="Updating")
     return _touched(call, record.name)
@@ -98,7 +103,7 @@ def update_weights(call: ControlCall) -> Outcome:
 
 
 def delete(call: ControlCall) -> Outcome:
-    """DeleteEndpoint. Its configuration and models stay."""
+    """DeleteEndpoint. Its configuration and models stay; its scalable targets go."""
     record = find(call, ENDPOINT, call.params["EndpointName"])
     refuse_in_progress(call, record)
     if call.session.count(COMPONENT, record.name):
@@ -107,7 +112,7 @@ def delete(call: ControlCall) -> Outcome:
             "delete those first."
         )
     call.session.change(record, now=call.now, status="Deleting")
-    return Outcome({}, (tag(ENDPOINT, record.name),))
+    return Outcome({}, (tag(ENDPOINT, record.name), *scaling_records.forget(call.session, record, call.now)))
 
 
 # --- checks ---------------------------------------------------------------------------------------------------------
@@ -207,7 +212,7 @@ def describe(call: ControlCall) -> Outcome:
     if serving is not None:
         config = serving["Config"]
         answer |= {
-            **_variants(serving, live, {"Deleting": "Deleting"}.get(status)),
+            **_variants(serving, live, _status("Deleting", record.modified) if status == "Deleting" else None),
             **{member: config[member] for member in _REPEATED if member in config},
             "DataCaptureConfig": _capture(config, live),
         }
@@ -215,16 +220,32 @@ def describe(call: ControlCall) -> Outcome:
         answer["PendingDeploymentSummary"] = {
             "EndpointConfigName": pending["EndpointConfigName"],
             "StartTime": pending["StartTime"],
-            **_variants(pending, None, "Creating"),
+            **_variants(pending, live.get("green") if live is not None else None, _of_pending(record)),
         }
     return Outcome({member: value for member, value in answer.items() if value is not None})
 
 
-def _variants(deployment: Body, live: Body | None, state: str | None) -> dict[str, Any]:
-    """ProductionVariants and ShadowProductionVariants of a deployment. ``live``: its row of the routing table; without
-    one nothing of it is said to run."""
+def _status(status: str, since: float, message: str = "") -> dict[str, Any]:
+    """An item of VariantStatus."""
+    return {"Status": status, "StartTime": since} | ({"StatusMessage": message} if message else {})
+
+
+def _of_pending(record: Record) -> dict[str, Any]:
+    """What is being done with the variants of a pending deployment."""
+    pending = record.body["Pending"]
+    at = rollout.progress(pending)
+    if record.status == "RollingBack":
+        return _status("Deleting", record.modified)
+    if at is None:
+        return _status("Creating", pending["StartTime"])
+    return _status(at.phase, at.since, rollout.message(rollout.of(record.body["Serving"], pending), at))
+
+
+def _variants(deployment: Body, live: Body | None, state: Body | None) -> dict[str, Any]:
+    """ProductionVariants and ShadowProductionVariants of a deployment. ``live``: its row of the routing table, or the
+    part of a row that is green; without one nothing of it is said to run. ``state``: an item of VariantStatus."""
     config = deployment["Config"]
-    rows = {row["name"]: row for row in (*live["variants"], *live["shadows"])} if live is not None else {}
+    rows = {row["name"]: row for row in (*live["variants"], *live.get("shadows", ()))} if live is not None else {}
 
     def summaries(variants: list[Body]) -> list[dict[str, Any]]:
         return [_variant(one, deployment, rows.get(one["VariantName"]), live is not None, state) for one in variants]
@@ -234,7 +255,7 @@ def _variants(deployment: Body, live: Body | None, state: str | None) -> dict[st
     return made | ({"ShadowProductionVariants": shadows} if shadows else {})
 
 
-def _variant(variant: Body, deployment: Body, row: Body | None, runs: bool, state: str | None) -> dict[str, Any]:
+def _variant(variant: Body, deployment: Body, row: Body | None, runs: bool, state: Body | None) -> dict[str, Any]:
     wanted, model_name = resolve.wanted(variant, deployment), variant.get("ModelName")
     serverless = wanted.get("Serverless") or variant.get("ServerlessConfig")
     current = wanted["Count"] if runs and not model_name else table.instances(row) if row is not None else 0
@@ -252,7 +273,7 @@ def _variant(variant: Body, deployment: Body, row: Body | None, runs: bool, stat
     if images:
         described["DeployedImages"] = images
     if state:
-        described["VariantStatus"] = [{"Status": state, "StartTime": deployment["StartTime"]}]
+        described["VariantStatus"] = [state]
     return described
 
 
