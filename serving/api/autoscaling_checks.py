@@ -102,3 +102,25 @@ def check_capacity(limits: Body, resource: Resource, least: int) -> None:
         raise ValidationError("Maximum capacity cannot be less than minimum capacity")
     if resource.dimension == PROVISIONED and high is not None and high > _MOST_PROVISIONED:
         raise ValidationError(f"Maximum capacity cannot be more than {_MOST_PROVISIONED} for {PROVISIONED}")
+
+
+def check_update(call: ControlCall, record: Record, pending: Body) -> None:
+    """An endpoint's new deployment keeps the variants that are scaled, and what they are. Raises ``ValidationError``
+    (SageMaker, update of an endpoint with automatic scaling: deregister first)."""
+    before = {one["VariantName"].lower(): one for one in resolve.variants_of(record.body["Serving"]["Config"])}
+    after = {one["VariantName"].lower(): one for one in resolve.variants_of(pending["Config"])}
+    for target in scaling_records.targets_of(call.session, record):
+        name = target.body["ResourceId"].split("/")[3]
+        old, new = before.get(name.lower(), {}), after.get(name.lower())
+        if new is None:
+            change = f"has no variant {name}"
+        elif ("ServerlessConfig" in old) != ("ServerlessConfig" in new):
+            change = f"changes whether variant {name} is serverless"
+        elif old.get("InstanceType") != new.get("InstanceType"):
+            change = f"changes the instance type of variant {name}"
+        else:
+            continue
+        raise ValidationError(
+            f'Endpoint configuration "{pending["EndpointConfigName"]}" {change}, which is a scalable target; '
+            f"deregister {target.body['ResourceId']} first."
+        )

@@ -21,7 +21,7 @@ from serving.api.control_endpoints import MOST_INSTANCES
 from serving.api.control_models import find_model, unpacked
 from serving.api.control_tags import keep
 from serving.errors import ResourceLimitExceeded, ValidationError
-from serving.fleet import resolve
+from serving.fleet import resolve, scaling_records
 from serving.fleet.endpoints import COMPONENT, ENDPOINT, tag
 from serving.fleet.store import Record
 
@@ -91,11 +91,11 @@ def update_runtime(call: ControlCall) -> Outcome:
 
 
 def delete(call: ControlCall) -> Outcome:
-    """DeleteInferenceComponent."""
+    """DeleteInferenceComponent. Its scalable target goes with it."""
     record = find(call, COMPONENT, call.params["InferenceComponentName"])
     refuse_in_progress(call, record)
     call.session.change(record, now=call.now, status="Deleting")
-    return Outcome({}, (tag(COMPONENT, record.name),))
+    return Outcome({}, (tag(COMPONENT, record.name), *scaling_records.forget(call.session, record, call.now)))
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
