@@ -16,7 +16,6 @@ CLOUDWATCH_ACTIONS: Mapping[str, Action] = {
     "SetAlarmState": cloudwatch_alarms.set_state,
     "EnableAlarmActions": cloudwatch_alarms.switch_actions(True),
     "DisableAlarmActions": cloudwatch_alarms.switch_actions(False),
-    "GetMetricData": cloudwatch_metrics.get_data,
     "GetMetricStatistics": cloudwatch_metrics.get_statistics,
     "ListMetrics": cloudwatch_metrics.list_metrics,
     "PutMetricData": cloudwatch_metrics.put_data,

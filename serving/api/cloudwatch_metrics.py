@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serving.api.cloudwatch_checks import (
@@ -11,7 +11,6 @@ from serving.api.cloudwatch_checks import (
     check_period,
     check_statistic,
     metric_of,
-    read_queries,
 )
 from serving.api.control_call import ControlCall, Meters, Outcome
 from serving.errors import (
@@ -22,24 +21,24 @@ from serving.errors import (
     ValidationError,
 )
 from serving.fleet import tokens
-from serving.scaling import maths
-from serving.scaling.values import Metric, Query, Stat
+from serving.scaling.values import Metric, Stat
 
-#: CloudWatch's own limits: datapoints of one GetMetricStatistics, of one page of GetMetricData, queries of one call.
-_MOST_STATISTICS, _MOST_DATAPOINTS, _MOST_QUERIES = 1_440, 100_800, 500
+#: Datapoints of one GetMetricStatistics (CloudWatch's own limit).
+_MOST_STATISTICS = 1_440
 #: Metrics on a page of ListMetrics.
 _PAGE = 500
 #: PutMetricData: data in one call, values of one datum, and how far from now they may be.
 _MOST_DATA, _MOST_VALUES = 1_000, 150
 _OLDEST_SECONDS, _NEWEST_SECONDS = 14 * 86_400.0, 2 * 3_600.0
 #: Page tokens are sealed against accidents only: they lead to nothing that their holder may not see.
-_SECRET = b"CloudWatch"
+PAGES = b"CloudWatch"
 
 #: (start of the period, value), oldest first.
 Series = Sequence[tuple[float, float]]
 
 
-def _meters(call: ControlCall) -> Meters:
+def meters_of(call: ControlCall) -> Meters:
+    """The server's meters. Raises ``ServiceUnavailable``."""
     if call.readings is None:
         raise ServiceUnavailable("Nothing has been measured yet.")
     return call.readings
@@ -48,85 +47,21 @@ def _meters(call: ControlCall) -> Meters:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def get_data(call: ControlCall) -> Outcome:
-    """GetMetricData: several metrics and expressions over them, in pages of so many datapoints."""
-    params = call.params
-    if len(params["MetricDataQueries"]) > _MOST_QUERIES:
-        raise InvalidParameterValue(f"A call has {_MOST_QUERIES} queries at most.")
-    _check_span(params)
-    most = params.get("MaxDatapoints", _MOST_DATAPOINTS)
-    if not 0 < most <= _MOST_DATAPOINTS:
-        raise InvalidParameterValue(f"The parameter MaxDatapoints must be between 1 and {_MOST_DATAPOINTS}.")
-    purpose = [params["StartTime"], params["EndTime"], params.get("ScanBy")]
-    after = tokens.unseal(_SECRET, purpose, params.get("NextToken", ""))
-    results = _results(call, read_queries(params["MetricDataQueries"]))
-    page, following = _page(results, int(after[0]) if after else 0, most)
-    token = {"NextToken": tokens.seal(_SECRET, purpose, [following])} if following else {}
-    return Outcome({"MetricDataResults": page, "Messages": [], **token})
-
-
-def _results(call: ControlCall, queries: tuple[Query, ...]) -> list[tuple[Query, str, Series]]:
-    """Every result asked for: its query, its label, its datapoints."""
-    params, meters = call.params, _meters(call)
-    given = {one["Id"]: one for one in params["MetricDataQueries"]}
-    periods = [one["MetricStat"]["Period"] for one in given.values() if "MetricStat" in one]
-    start, end = params["StartTime"], params["EndTime"]
-    for period in periods:
-        _check_count(start, end, period, _MOST_DATAPOINTS)
-
-    def fetch(query: Query) -> Series:
-        assert query.stat is not None
-        return _series(meters, query.stat, given[query.id]["MetricStat"]["Period"], start, end)
-
-    found = maths.all_of(queries, fetch)
-    newest_first = params.get("ScanBy", "TimestampDescending") == "TimestampDescending"
-    results: list[tuple[Query, str, Series]] = []
-    for query in queries:
-        if query.returned:
-            series = found[query.id]
-            ordered = list(reversed(series)) if newest_first else list(series)
-            results.append((query, given[query.id].get("Label") or _label(query), ordered))
-    return results
-
-
-def _label(query: Query) -> str:
-    return query.stat.metric.name if query.stat else query.id
-
-
-def _page(
-    results: Iterable[tuple[Query, str, Series]], skipped: int, most: int
-) -> tuple[list[dict[str, Any]], int | None]:
-    """Datapoints ``skipped`` to ``skipped + most`` of all results in a row, and where the next page begins."""
-    page, at = [], 0
-    for query, label, series in results:
-        first, last = max(skipped - at, 0), min(skipped + most - at, len(series))
-        shown = series[first:last] if first < last else ()
-        if shown or not series:
-            result = {
-                "Id": query.id,
-                "Label": label,
-                "StatusCode": "Complete" if last == len(series) else "PartialData",
-            }
-            page.append(result | {"Timestamps": [one for one, _ in shown], "Values": [value for _, value in shown]})
-        at += len(series)
-    return page, skipped + most if skipped + most < at else None
-
-
 def get_statistics(call: ControlCall) -> Outcome:
     """GetMetricStatistics: one metric under several statistics. A period without data has no datapoint."""
-    params, meters = call.params, _meters(call)
+    params, meters = call.params, meters_of(call)
     wanted = [*params.get("Statistics", ()), *params.get("ExtendedStatistics", ())]
     if not wanted:
         raise MissingParameter("Must specify either Statistics or ExtendedStatistics.")
-    _check_span(params)
+    check_span(params)
     check_period(params["Period"])
     check_dimensions(params)
-    _check_count(params["StartTime"], params["EndTime"], params["Period"], _MOST_STATISTICS)
+    check_count(params["StartTime"], params["EndTime"], params["Period"], _MOST_STATISTICS)
     points: dict[float, dict[str, Any]] = {}
     for name in wanted:
         check_statistic(name)
         stat = Stat(metric_of(params), name)
-        for at, value in _series(meters, stat, params["Period"], params["StartTime"], params["EndTime"]):
+        for at, value in series(meters, stat, params["Period"], params["StartTime"], params["EndTime"]):
             point = points.setdefault(at, {"Timestamp": at, "Unit": params.get("Unit", "None")})
             if name in params.get("Statistics", ()):
                 point[name] = value
@@ -135,17 +70,19 @@ def get_statistics(call: ControlCall) -> Outcome:
     return Outcome({"Label": params["MetricName"], "Datapoints": [points[at] for at in sorted(points)]})
 
 
-def _series(meters: Meters, stat: Stat, period: int, start: float, end: float) -> Series:
+def series(meters: Meters, stat: Stat, period: int, start: float, end: float) -> Series:
     """Whole periods from the one that ``start`` lies in to the last that begins before ``end``."""
     return meters.series(stat, period, math.floor(start / period) * period, math.ceil(end / period) * period)
 
 
-def _check_span(params: Mapping[str, Any]) -> None:
+def check_span(params: Mapping[str, Any]) -> None:
+    """Raises ``InvalidParameterCombination`` for a time that ends before it begins."""
     if params["StartTime"] >= params["EndTime"]:
         raise InvalidParameterCombination("The parameter StartTime must be less than the parameter EndTime.")
 
 
-def _check_count(start: float, end: float, period: int, most: int) -> None:
+def check_count(start: float, end: float, period: int, most: int) -> None:
+    """Raises ``InvalidParameterCombination`` for more periods than ``most``."""
     count = math.ceil((end - start) / period)
     if count > most:
         raise InvalidParameterCombination(
@@ -165,16 +102,16 @@ def list_metrics(call: ControlCall) -> Outcome:
     named = {one["Name"] for one in filters}
     found = sorted(
         metric
-        for metric in _meters(call).listed(params.get("Namespace", ""), params.get("MetricName", ""), exact)
+        for metric in meters_of(call).listed(params.get("Namespace", ""), params.get("MetricName", ""), exact)
         if named <= {name for name, _ in metric.dimensions}
     )
     purpose = [params.get("Namespace"), params.get("MetricName"), exact, sorted(named)]
-    after = tokens.unseal(_SECRET, purpose, params.get("NextToken", ""))
+    after = tokens.unseal(PAGES, purpose, params.get("NextToken", ""))
     if after:
         last = Metric(after[0], after[1], tuple((name, value) for name, value in after[2]))
         found = [metric for metric in found if metric > last]
     page = found[:_PAGE]
-    token = {"NextToken": tokens.seal(_SECRET, purpose, list(page[-1]))} if len(found) > len(page) else {}
+    token = {"NextToken": tokens.seal(PAGES, purpose, list(page[-1]))} if len(found) > len(page) else {}
     return Outcome({"Metrics": [_shown(metric) for metric in page], **token})
 
 
@@ -202,7 +139,7 @@ def put_data(call: ControlCall) -> Outcome:
         raise InvalidParameterValue(f"The collection MetricData must not have a size greater than {_MOST_DATA}.")
     for at, datum in enumerate(data, start=1):
         _check_datum(datum, f"MetricData.member.{at}", call.now)
-    _meters(call).put(namespace, data)
+    meters_of(call).put(namespace, data)
     return Outcome({})
 
 

@@ -21,6 +21,7 @@ from serving.api import (
     control_tags,
     control_transforms,
 )
+from serving.api.cloudwatch_actions import CLOUDWATCH_ACTIONS
 from serving.api.control_call import Action
 from serving.api.services import AUTOSCALING, CLOUDWATCH, SAGEMAKER
 
@@ -114,8 +115,6 @@ AUTOSCALING_ACTIONS: Mapping[str, Action] = {
     "UntagResource": autoscaling_targets.untag,
     "ListTagsForResource": autoscaling_targets.list_tags,
 }
-
-CLOUDWATCH_ACTIONS: Mapping[str, Action] = {}
 
 #: Service -> its operations.
 OPERATIONS: Mapping[str, Mapping[str, Action]] = {
