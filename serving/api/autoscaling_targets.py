@@ -91,13 +91,28 @@ def deregister(call: ControlCall) -> Outcome:
 
 
 def describe_activities(call: ControlCall) -> Outcome:
-    """DescribeScalingActivities, newest first; those that came to nothing are told when asked for."""
-    also_nothing = call.params.get("IncludeNotScaledActivities", False)
+    """DescribeScalingActivities, newest first. Those that came to nothing are not kept for long: when they are asked
+    for, the newest of them are on the first page, among the others."""
+    outcome = page(call, ACTIVITY, "ScalingActivities", _any, _activity, descending=True)
+    params, most = call.params, page_size(call.params)
+    if not params.get("IncludeNotScaledActivities") or "NextToken" in params:
+        return outcome
+    where = {name: params[name].lower() for name in ("ResourceId", "ScalableDimension") if name in params}
+    idle = [
+        one for one in call.watched.not_scaled() if all(one[name].lower() == value for name, value in where.items())
+    ]
+    room = max(most - len(outcome.answer["ScalingActivities"]), most // 2)
+    shown = page(call, ACTIVITY, "ScalingActivities", _any, _activity, True, len(idle[:room]))
+    told = [*shown.answer["ScalingActivities"], *idle[:room]]
+    return Outcome({**shown.answer, "ScalingActivities": sorted(told, key=_begun, reverse=True)})
 
-    def wanted(record: Record) -> bool:
-        return also_nothing or "NotScaledReasons" not in record.body
 
-    return page(call, ACTIVITY, "ScalingActivities", wanted, _activity, descending=True)
+def _any(record: Record) -> bool:
+    return True
+
+
+def _begun(activity: Body) -> float:
+    return float(activity["StartTime"])
 
 
 def _activity(record: Record) -> Body:
@@ -115,9 +130,10 @@ def page(
     wanted: Callable[[Record], bool],
     shown: Callable[[Record], Body],
     descending: bool = False,
+    taken: int = 0,
 ) -> Outcome:
     """A page of a Describe* call, of the ResourceId and ScalableDimension it names. A page with a token has something
-    on it."""
+    on it. ``taken``: places on it that are for others."""
     params = call.params
     check_namespace(params)
     if "ScalableDimension" in params and "ResourceId" not in params and "ResourceIds" not in params:
@@ -127,7 +143,7 @@ def page(
         query = Query(
             kind,
             descending=descending,
-            limit=page_size(params),
+            limit=max(1, page_size(params) - taken),
             token=token,
             parent=params.get("ResourceId", ""),
             facet=params.get("ScalableDimension", ""),
