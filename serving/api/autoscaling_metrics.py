@@ -37,8 +37,8 @@ def check_metric(config: Body, resource: Resource) -> None:
 
 def _check_predefined(given: Body, resource: Resource) -> None:
     kind = given["PredefinedMetricType"]
-    if kind not in PREDEFINED or PREDEFINED[kind].dimension != resource.dimension:
-        known = ", ".join(one for one, metric in PREDEFINED.items() if metric.dimension == resource.dimension)
+    if PREDEFINED.get(kind) != resource.dimension:
+        known = ", ".join(one for one, dimension in PREDEFINED.items() if dimension == resource.dimension)
         raise ValidationError(
             f"Metric type {kind} is not valid for scalable dimension {resource.dimension}; valid are: {known}"
         )

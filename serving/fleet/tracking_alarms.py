@@ -7,9 +7,10 @@ it. High-resolution metrics come every sixth of a period; scaling in is as slow 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from serving.scaling.values import COPIES, INSTANCES, PROVISIONED, Resource
+from serving.watch import catalogue
 
 Body = Mapping[str, Any]
 
@@ -20,27 +21,13 @@ LOW_SHARE = 0.9
 _HIGH_RESOLUTION = 6
 
 
-class Predefined(NamedTuple):
-    """A metric that AWS has a word for."""
-
-    dimension: str
-    metric: str
-    statistic: str
-    high_resolution: bool = False
-
-
-PREDEFINED: Mapping[str, Predefined] = {
-    "SageMakerVariantInvocationsPerInstance": Predefined(INSTANCES, "InvocationsPerInstance", "Sum"),
-    "SageMakerVariantConcurrentRequestsPerModelHighResolution": Predefined(
-        INSTANCES, "ConcurrentRequestsPerModel", "Maximum", True
-    ),
-    "SageMakerVariantProvisionedConcurrencyUtilization": Predefined(
-        PROVISIONED, "ServerlessProvisionedConcurrencyUtilization", "Maximum"
-    ),
-    "SageMakerInferenceComponentInvocationsPerCopy": Predefined(COPIES, "InvocationsPerCopy", "Sum"),
-    "SageMakerInferenceComponentConcurrentRequestsPerCopyHighResolution": Predefined(
-        COPIES, "ConcurrentRequestsPerCopy", "Maximum", True
-    ),
+#: AWS's words for the metrics of each dimension; what they are, ``watch/catalogue.py`` knows.
+PREDEFINED: Mapping[str, str] = {
+    "SageMakerVariantInvocationsPerInstance": INSTANCES,
+    "SageMakerVariantConcurrentRequestsPerModelHighResolution": INSTANCES,
+    "SageMakerVariantProvisionedConcurrencyUtilization": PROVISIONED,
+    "SageMakerInferenceComponentInvocationsPerCopy": COPIES,
+    "SageMakerInferenceComponentConcurrentRequestsPerCopyHighResolution": COPIES,
 }
 
 
@@ -48,8 +35,7 @@ def alarm_bodies(resource: Resource, policy: Body, period: float) -> tuple[dict[
     """The high and the low alarm of a policy's record body (``scaling_records.py``); no low one with DisableScaleIn.
     ``period``: seconds."""
     config = policy["TargetTrackingScalingPolicyConfiguration"]
-    kind = config.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType")
-    fast = kind is not None and PREDEFINED[kind].high_resolution
+    fast = _predefined(config).endswith("HighResolution")
 
     def alarm(which: str, comparison: str, threshold: float, periods: int, seconds: float) -> dict[str, Any]:
         return {
@@ -76,14 +62,14 @@ def alarm_bodies(resource: Resource, policy: Body, period: float) -> tuple[dict[
 
 def _measured(resource: Resource, config: Body, period: float) -> dict[str, Any]:
     """What the alarms look at."""
-    kind = config.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType")
-    if kind is not None:
-        predefined = PREDEFINED[kind]
+    kind = _predefined(config)
+    if kind:
+        stat = catalogue.predefined(kind, resource)
         return {
-            "Namespace": "AWS/SageMaker",
-            "MetricName": predefined.metric,
-            "Dimensions": _dimensions(resource),
-            "Statistic": predefined.statistic,
+            "Namespace": stat.metric.namespace,
+            "MetricName": stat.metric.name,
+            "Dimensions": [{"Name": name, "Value": value} for name, value in stat.metric.dimensions],
+            "Statistic": stat.statistic,
             "Period": period,
         }
     custom = config["CustomizedMetricSpecification"]
@@ -102,12 +88,8 @@ def _query(one: Body, period: float) -> dict[str, Any]:
     return {"ReturnData": True, **one, "MetricStat": {**one["MetricStat"], "Period": period}}
 
 
-def _dimensions(resource: Resource) -> list[dict[str, str]]:
-    """CloudWatch's of a resource."""
-    parts = resource.id.split("/")
-    if resource.dimension == COPIES:
-        return [{"Name": "InferenceComponentName", "Value": parts[1]}]
-    return [{"Name": "EndpointName", "Value": parts[1]}, {"Name": "VariantName", "Value": parts[3]}]
+def _predefined(config: Body) -> str:
+    return str(config.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType", ""))
 
 
 def _key(resource: Resource) -> dict[str, str]:
