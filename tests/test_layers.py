@@ -21,7 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         (
             {"__main__"},
             {"cli", "pytest_plugin"},
-            {"baselines", "comparing", "later", "remote", "replaying", "testing", "transforming"},
+            {"baselines", "comparing", "later", "remote", "replaying", "simulation", "testing", "transforming"},
             {"terminal"},
             {"app", "client", "checking", "front_process", "jobs_process", "explain_process", "monitor_process"},
             {"children", "monitors"},

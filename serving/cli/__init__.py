@@ -23,6 +23,7 @@ from serving.cli.endpoints import delete, deploy, describe, endpoints, weights
 from serving.cli.label import label
 from serving.cli.load import load
 from serving.cli.monitor import baseline, drift
+from serving.cli.simulate import simulate
 from serving.cli.up import up
 from serving.errors import ServiceUnavailable, ServingError
 from serving.terminal import complain
@@ -49,6 +50,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     drift,
     replay,
     check,
+    simulate,
     load,
     dashboards,
     settings,

@@ -23,7 +23,7 @@ class HorizontalPodAutoscaler:
     15 s; goes down to the highest recommendation of the last 300 s. Never below one."""
 
     name = "Kubernetes HPA"
-    start_seconds = None
+    start_seconds: float | None = None
     POLL, TOLERANCE, STABLE, PODS = 15.0, 0.1, 300.0, 4
 
     def __init__(self, setup: Setup, stat: Stat, target: float) -> None:
@@ -59,7 +59,7 @@ class KnativePodAutoscaler:
     without calls and 30 s of grace."""
 
     name = "Knative KPA"
-    start_seconds = None
+    start_seconds: float | None = None
     POLL, STABLE, PANIC, GRACE = 2.0, 60.0, 6.0, 30.0
     UTILISATION, PANICS_AT, GROWS_BY = 0.7, 2.0, 1000
 
