@@ -5,9 +5,10 @@ status: its StatusCode; created: its StartTime)::
 
     {"Description": "Setting desired instance count to 4.",
      "Cause": "monitor alarm A in state ALARM triggered policy P",
-     "StatusMessage": "…", "EndTime": 1.0, "Desired": 4, "Wanted": 6}
+     "StatusMessage": "…", "EndTime": 1.0, "Before": 1, "Desired": 4, "Wanted": 6}
 
-``Desired`` is ours: the capacity that was set; ``Wanted``: what was asked of the machine, where it had less. Those that
+The last three are ours: the capacity there was, the one that was set, and what was asked of the machine, which may have
+less. Those that
 only say why nothing was done are not kept here (``decision_log.py``). (Application Auto Scaling API, ScalingActivity;
 ``api/06``.)
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from serving.fleet.records import Query, Record, Session
 from serving.scaling.values import COPIES, INSTANCES, PROVISIONED, NotScaled, Resource
@@ -42,17 +43,25 @@ def setting(resource: Resource, desired: int) -> str:
     return f"{_NOUNS[resource.dimension]} to {desired}"
 
 
-def begin(session: Session, resource: Resource, desired: int, cause: str, now: float, wanted: int = 0) -> Record:
-    """A change of capacity that is on its way; those that were are overridden. ``wanted`` above ``desired``: the
-    machine has no more."""
+class Counts(NamedTuple):
+    """A capacity: what there was, what is set, what is wanted."""
+
+    before: int
+    desired: int
+    wanted: int
+
+
+def begin(session: Session, resource: Resource, counts: Counts, cause: str, now: float) -> Record:
+    """A change of capacity that is on its way; those that were are overridden."""
     override(session, resource, now)
-    what = setting(resource, desired)
+    what = setting(resource, counts.desired)
     body = {
-        "Description": f"Setting {setting(resource, max(desired, wanted))}.",
+        "Description": f"Setting {setting(resource, counts.wanted)}.",
         "Cause": cause,
         "StatusMessage": f"Successfully set {what}. Waiting for change to be fulfilled by sagemaker.",
-        "Desired": desired,
-        **({"Wanted": wanted} if wanted > desired else {}),
+        "Before": counts.before,
+        "Desired": counts.desired,
+        "Wanted": counts.wanted,
     }
     return _add(session, resource, body, "InProgress", now)
 
@@ -85,7 +94,7 @@ def end(session: Session, name: str, now: float, failure: str = "", shortage: st
     what = setting(Resource(record.parent, record.facet), record.body["Desired"])
     if failure:
         status, message = "Failed", f"Failed to set {what}. Reason: {failure}"
-    elif "Wanted" in record.body:
+    elif record.body["Wanted"] > record.body["Desired"]:
         status = "Unfulfilled"
         message = f"Successfully set {what}. Change could not be fulfilled further by sagemaker: {shortage}"
     else:
@@ -111,7 +120,7 @@ def latest(session: Session, resource: Resource, count: int) -> list[Record]:
 
 def told(record: Record) -> dict[str, Any]:
     """An activity in the API's words, but for its key; times are epoch seconds."""
-    kept = {name: value for name, value in record.body.items() if name not in ("Desired", "Wanted")}
+    kept = {name: value for name, value in record.body.items() if name not in ("Before", "Desired", "Wanted")}
     return {"ActivityId": record.name, "StartTime": record.created, "StatusCode": record.status, **kept}
 
 

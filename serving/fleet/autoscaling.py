@@ -40,6 +40,9 @@ from serving.workers.supervisor import Supervisor
 _LONGEST_SLEEP = 30.0
 #: That the machine has no room is told again so late.
 _TOLD_AGAIN_SECONDS = 600.0
+#: So long no more workers are asked for after their start has failed; longer each time.
+_FIRST_HELD, _LONGEST_HELD = 10.0, 600.0
+_HELD = "Workers have failed to start; this is tried again later."
 _NO_ROOM = "The machine still has no room for more workers."
 
 log = logging.getLogger("serving.scaling")
@@ -66,7 +69,7 @@ class Autoscaling:
         self._history = history
         self._on_change = on_change
         self._clock = clock
-        self._changes = Changes(thread, supervisor, endpoints, self._fulfilled)
+        self._changes = Changes(thread, supervisor, endpoints, self._ended)
         self._log = DecisionLog(self._settings.data_dir)
         self._timetable = timing.Timetables(thread, clock)
         self._scaled: dict[Resource, Scaled] = {}
@@ -108,9 +111,9 @@ class Autoscaling:
         """Calls wait for workers, by what all fronts report (``pressures.py``); ``name`` is a variant's or
         component's."""
         one = self._by_name.get((report["endpoint"], report["name"]))
-        if one is None or one.count is None or one.refusal or one.acting:
-            return
         now = self._clock()
+        if one is None or one.count is None or one.refusal or one.acting or now < one.held_until:
+            return
         numbers = (report[name] for name in ("window", "calls", "pending_least", "pending", "ready"))
         pressure = Pressure(one.target.resource, now, *numbers)
         decision, one.state = deciding.burst(one.target, one.policies, pressure, one.count, one.state, now)
@@ -120,9 +123,10 @@ class Autoscaling:
     def wake(self, report: Mapping[str, Any]) -> None:
         """A call has come for ``{"endpoint", "name"}``, which has no workers and is to have none."""
         one = self._by_name.get((report["endpoint"], report["name"]))
-        if one is None or one.count is None or one.refusal or one.acting:
+        now = self._clock()
+        if one is None or one.count is None or one.refusal or one.acting or now < one.held_until:
             return
-        decision, one.state = deciding.wake(one.target, one.count, one.state, self._clock())
+        decision, one.state = deciding.wake(one.target, one.count, one.state, now)
         if decision.desired > decision.current:
             self._hurry(one, decision)
 
@@ -146,7 +150,7 @@ class Autoscaling:
         targets = [
             {
                 **scaling_view.target(one, self._alarms.reading, now),
-                "CurrentCapacity": self._ready(one.target.resource),
+                "CurrentCapacity": self._changes.ready(one.target.resource),
                 "ScheduledActions": self._timetable.upcoming(one.target.resource, now),
                 "Latest": self._log.latest(one.target.resource),
                 "Decisions": self._log.entries(one.target.resource),
@@ -160,10 +164,6 @@ class Autoscaling:
             "Time": now,
             "Targets": targets,
         }
-
-    def _ready(self, resource: Resource) -> int:
-        fleets = [self._supervisor.fleets[key] for key in self._changes.keys(resource)]
-        return min((sum(worker.state == "READY" for worker in fleet.live()) for fleet in fleets), default=0)
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
@@ -235,7 +235,10 @@ class Autoscaling:
                 continue
             decision, state = deciding.decide(one.target, one.policies, readings, one.count, one.state, now, watchers)
             one.state = state
-            if decision.desired != decision.current:
+            if decision.desired > decision.current and now < one.held_until:
+                one.state = deciding.dropped(one.state)
+                self._log.add(decision, now, _HELD)
+            elif decision.desired != decision.current:
                 decisions.append(decision)
             else:
                 self._log.add(decision, now)
@@ -331,10 +334,17 @@ class Autoscaling:
         workers = [worker for key in self._changes.keys(resource) for worker in self._supervisor.fleets[key].live()]
         return max((room.own_bytes(worker.pid) for worker in workers if worker.pid), default=0) or room.USUAL_BYTES
 
-    def _fulfilled(self, resource: Resource, before: int, after: int) -> None:
-        one = self._scaled.get(resource)
-        if one is not None:
-            one.state = deciding.fulfilled(one.state, before, after, self._clock())
+    def _ended(self, resource: Resource, before: int, after: int, failure: str) -> None:
+        """A change has been fulfilled, or has failed."""
+        one, now = self._scaled.get(resource), self._clock()
+        if one is None:
+            return
+        one.state = deciding.fulfilled(one.state, before, after, now)
+        one.held_until, one.failures = 0.0, 0 if not failure else one.failures + 1
+        if failure:
+            one.state, one.held_until = deciding.dropped(one.state), now + _held_seconds(one.failures)
+            one.count = after
+            self._note(resource, f"capacity could not be changed: {failure}")
 
     def _note(self, resource: Resource, text: str) -> None:
         """An event of the endpoint's, for people."""
@@ -346,3 +356,8 @@ class Autoscaling:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _held_seconds(failures: int) -> float:
+    """How long no more workers are asked for after so many changes in a row have failed."""
+    return min(_FIRST_HELD * 2.0 ** min(failures - 1, 30), _LONGEST_HELD)

@@ -4,7 +4,8 @@
 
     Change ──► one transaction: count into its record (Updating), activity InProgress
         ──► workers at once; the record's driver confirms it (InService)
-        ──► as many as there shall be are ready, or cannot be: activity Successful | Unfulfilled | Failed
+        ──► as many as there shall be are ready: activity Successful | Unfulfilled
+            or cannot be: the count goes back to what there is: activity Failed
 
 A newer change of the same capacity takes over: the older activity is Overridden. What a former server left open is
 followed from where it was.
@@ -26,6 +27,7 @@ from serving.fleet.records import Record, Session, Stale
 from serving.fleet.store import StoreThread, in_states
 from serving.scaling.values import COPIES, PROVISIONED, Resource
 from serving.types import FleetKey
+from serving.workers.roster import READY
 from serving.workers.supervisor import Supervisor
 
 _MOST_ATTEMPTS = 6
@@ -54,20 +56,18 @@ class Made(NamedTuple):
     record: Record | None = None
 
 
-#: Told when a change has been fulfilled, or given up: the resource, the capacity before and after.
-OnFulfilled = Callable[[Resource, int, int], None]
+#: Told when a change is fulfilled, or has failed: the resource, the capacity before and after it, the failure.
+OnEnd = Callable[[Resource, int, int, str], None]
 
 
 class Changes:
     """Makes changes of capacity."""
 
-    def __init__(
-        self, thread: StoreThread, supervisor: Supervisor, endpoints: Endpoints, on_fulfilled: OnFulfilled
-    ) -> None:
+    def __init__(self, thread: StoreThread, supervisor: Supervisor, endpoints: Endpoints, on_end: OnEnd) -> None:
         self._thread = thread
         self._supervisor = supervisor
         self._endpoints = endpoints
-        self._on_fulfilled = on_fulfilled
+        self._on_end = on_end
         self._following: dict[Resource, asyncio.Task[None]] = {}
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class Changes:
         records = await self._thread.read(lambda session: in_states(session, activities.ACTIVITY, activities.OPEN))
         for record in records:
             change = Change(Resource(record.parent, record.facet), record.body["Desired"], record.body["Cause"])
-            self._follow(change, Made(before=change.desired, activity=record.name))
+            self._follow(change, Made(before=record.body["Before"], activity=record.name))
 
     async def make(self, changes: Sequence[Change]) -> Mapping[Resource, Made]:
         """Make these, all in one transaction; returns when they are durable and workers are on their way. Raises
@@ -115,6 +115,11 @@ class Changes:
             ]
         newest = max((key.generation for key in found), default=0)
         return [key for key in found if key.generation == newest]
+
+    def ready(self, resource: Resource) -> int:
+        """The complete instances, or copies, that answer now."""
+        fleets = [self._supervisor.fleets[key] for key in self.keys(resource)]
+        return min((sum(worker.state == READY for worker in fleet.live()) for fleet in fleets), default=0)
 
     def _resize(self, change: Change, record: Record) -> None:
         """Workers need not wait for the record's driver, which finds them as they shall be."""
@@ -146,19 +151,24 @@ class Changes:
             await self._supervisor.settled(self.keys(change.resource), self._supervisor.settings.load_timeout_seconds)
         except ServiceUnavailable as error:
             failure = error.message
-        self._on_fulfilled(change.resource, made.before, change.desired)
+        if not self.keys(change.resource):
+            failure = "It has gone."
+        left = change.desired if not failure else max(min(made.before, change.desired), self.ready(change.resource))
+        self._on_end(change.resource, made.before, left, failure)
         for attempt in range(_MOST_ATTEMPTS):
             try:
-                await self._thread.write(
-                    lambda session: activities.end(session, made.activity, time.time(), failure, change.shortage)
-                )
-                return
+                record = await self._thread.write(partial(_end, change, made.activity, left, failure, time.time()))
             except (ServingError, Stale) as error:
                 log.warning("%s: how its change ended could not be written: %s", change.resource.id, error)
                 await asyncio.sleep(retry_pause(attempt))  # the store may come back
+                continue
+            if record is not None:
+                self._resize(change._replace(desired=left), record)
+                self._endpoints.touch([tag(record.kind, record.name)])
+            return
 
 
-# --- the transaction --------------------------------------------------------------------------------------------------
+# --- transactions ---------------------------------------------------------------------------------------------------
 
 
 def _write(changes: Iterable[Change], now: float, session: Session) -> dict[Resource, Made]:
@@ -180,5 +190,20 @@ def _write_one(change: Change, now: float, session: Session) -> Made:
     record = session.change(
         record, now=now, status="Updating", body=capacity.with_count(record, change.resource, change.desired)
     )
-    begun = activities.begin(session, change.resource, change.desired, change.cause, now, change.wanted)
+    counts = activities.Counts(before, change.desired, max(change.wanted, change.desired))
+    begun = activities.begin(session, change.resource, counts, change.cause, now)
     return Made("", before, begun.name, record)
+
+
+def _end(change: Change, activity: str, left: int, failure: str, now: float, session: Session) -> Record | None:
+    """Write how a change ended. Of one that has failed the capacity goes back to what is ``left``: its record then."""
+    ended = activities.end(session, activity, now, failure, change.shortage)
+    if ended is None or left == change.desired:
+        return None
+    where = capacity.place(change.resource)
+    record = session.get(where.kind, where.name)
+    if record is None or capacity.refusal(record, change.resource):
+        return None
+    if capacity.count(record, change.resource) != change.desired:
+        return None  # somebody has asked for something else since
+    return session.change(record, now=now, status="Updating", body=capacity.with_count(record, change.resource, left))

@@ -51,13 +51,13 @@ class DecisionLog:
         }
         before = self._now.get(decision.resource)
         self._now[decision.resource] = entry
-        if before is None or _gist(before) != _gist(entry):
+        if before is None or _gist(before) != _gist(entry) or (decision.desired != decision.current and not outcome):
             self._kept.setdefault(decision.resource, deque(maxlen=_KEPT)).appendleft(entry)
             self._journal.add(entry)
             if decision.not_scaled and decision.desired == decision.current:
                 self._idle.appendleft(_activity(decision, now))
-        if decision.desired != decision.current:
-            log.info("%s: %d -> %d: %s%s", *_said(decision), f" ({outcome})" if outcome else "")
+            if decision.desired != decision.current:
+                log.info("%s: %d -> %d: %s%s", *_said(decision), f" ({outcome})" if outcome else "")
 
     def entries(self, resource: Resource) -> list[dict[str, Any]]:
         """Those of a target that told something new, newest first."""

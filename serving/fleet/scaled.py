@@ -20,7 +20,8 @@ KINDS = frozenset({scaling_records.TARGET, scaling_records.POLICY, scaling_recor
 class Scaled:
     """A target. ``endpoint``, ``name``: as the routing table and metrics call it; ``tag``: of the record that holds its
     capacity; ``count``: that capacity, None = none that could be scaled; ``refusal``: why it cannot be set now.
-    ``acting``: it is being changed at this moment."""
+    ``acting``: it is being changed at this moment. ``failures``: changes in a row that have failed; after them no more
+    is asked for until ``held_until``."""
 
     target: Target
     policies: tuple[Policy, ...]
@@ -31,6 +32,8 @@ class Scaled:
     refusal: str
     state: State = field(default_factory=State)
     acting: bool = False
+    held_until: float = 0.0
+    failures: int = 0
 
     def following(self, before: Scaled | None) -> Scaled:
         """This, newly read, with what ``before`` remembers: itself, so that nobody holds on to an older one."""
