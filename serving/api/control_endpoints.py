@@ -196,6 +196,9 @@ def describe(call: ControlCall) -> Outcome:
     live, body = call.live(record.name), record.body
     serving, pending = body.get("Serving"), body.get("Pending")
     status, reason = record.status, body.get("FailureReason")
+    beside = live.get("green") if live is not None else None
+    if live is not None and pending is not None and serving is not None and live["generation"] == pending["Generation"]:
+        live, beside = None, live  # it answers alone already; what served is on its way out
     if live is not None and serving is not None and status == "InService":
         status = table.status({**live, "status": status})
         reason = "; ".join(table.failures(live)) or live["reason"] or reason
@@ -220,7 +223,7 @@ def describe(call: ControlCall) -> Outcome:
         answer["PendingDeploymentSummary"] = {
             "EndpointConfigName": pending["EndpointConfigName"],
             "StartTime": pending["StartTime"],
-            **_variants(pending, live.get("green") if live is not None else None, _of_pending(record)),
+            **_variants(pending, beside, _of_pending(record)),
         }
     return Outcome({member: value for member, value in answer.items() if value is not None})
 
