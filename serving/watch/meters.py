@@ -47,6 +47,8 @@ _CALLS, _IN_FLIGHT, _EXPLAINED = (
     "sagemaker_explanations_total",
 )
 _WORKERS, _READY = "sagemaker_workers", "READY"
+#: What is looked at several times in a sixth of a period: their most is asked for.
+_GAUGES = (_IN_FLIGHT, _WORKERS)
 #: A share of a processor that the looks may take when much changes between them.
 _SHARE = 0.005
 _SLOWEST = 1.0
@@ -70,13 +72,14 @@ class Meters:
         """``period``: the scaling period; ``memory``: bytes of the machine's, for its utilisation; ``clock``: epoch
         seconds."""
         self.tick = min(max(period / 18, 0.05), 1.0)
+        self._looks = max(1, int(period / 6 / self.tick + 1e-6))
         self._grid = Grid(period, self.tick, max(2.5 * period, 10.0), _KEPT)
         self._memory = memory
         self._clock = clock
         self._tail = Tail(folder, lambda name: name.startswith("worker-"))
         self._every = min(5.0, max(1.0, period))
         self._all_at = 0.0
-        self._began = self._last = clock()
+        self._last = self._full = clock()
         self._tracks: dict[Key, Track] = {}
         self._each: dict[Key, Total | Level] = {}
         self._subjects: dict[Dimensions, Subject] = {}
@@ -107,29 +110,33 @@ class Meters:
         while not self._closing.wait(pause):
             begun = time.thread_time()
             try:
-                self.sample()
+                self.sample(whole=False)
             except Exception:
                 log.exception("the meters could not be read")
             step = min(max(self.tick, (time.thread_time() - begun) / _SHARE), max(self.tick, _SLOWEST))
             now = self._clock()
             pause = max(self.tick / 4, ceil((now + step / 2) / self.tick) * self.tick - now)
 
-    def sample(self) -> None:
-        """Read the meters now."""
+    def sample(self, whole: bool = True) -> None:
+        """Read the meters now. Unless ``whole``, counters are read only at multiples of a sixth of the period."""
         with self._lock:
             now = self._clock()
             late = now % self.tick
             if late < self.tick / 4:
                 now -= late  # this look is of the multiple of the tick that has just gone by
-            if now <= self._last:
+            if now <= self._full or (now <= self._last and not whole):
                 return
-            everything = now >= self._all_at
-            changes = self._tail.changed(everything)
+            now = max(now, self._last)
+            whole = whole or round(now / self.tick) % self._looks == 0 or now - self._full > self._looks * self.tick
+            everything = whole and now >= self._all_at
+            changes = self._tail.changed(everything, () if whole else _GAUGES)
             if changes is None:
                 return
             if everything:
                 self._all_at = now + self._every - self.tick / 2
             self._last = now
+            if whole:
+                self._full = now
             for key, cells in changes.items():
                 self._put(now, key, cells)
             self._divide(now, changes)
@@ -166,7 +173,7 @@ class Meters:
                 before = track.values[-2] if len(track.values) > 1 else 0.0
                 added = track.values[-1] - before if track.values[-1] >= before else track.values[-1]
                 each.put(now, each.at(now) + added / max(1.0, self._ready(subject)), self._grid)
-        for labels in {key[1:3] for key in changes if key[0] in (_IN_FLIGHT, _WORKERS)}:
+        for labels in {key[1:3] for key in changes if key[0] in _GAUGES}:
             subject = self._whose.get(labels)
             level = self._tracks.get((_IN_FLIGHT, *subject.labels)) if subject else None
             if subject is None or not isinstance(level, Level):
@@ -248,13 +255,13 @@ class Meters:
         """As ``Readings`` has it: the whole periods that are over and were looked at to their end."""
         with self._lock:
             now = self._clock()
-            if now - self._last >= self.tick / 4 and end > self._last:
+            if now - self._full >= self.tick / 4 and end > self._full:
                 self.sample()  # periods end at the moment somebody asks for them
-            start = max(start, self._last - _KEPT)
+            start = max(start, self._full - _KEPT)
             first = ceil(round(start / period, 6))
             count = ceil(round(end / period, 6)) - first
             ends = [((first + at) * period, (first + at + 1) * period) for at in range(max(0, count))]
-            found = self._values(stat, [(a, b) for a, b in ends if b <= self._last + 1e-6])
+            found = self._values(stat, [(a, b) for a, b in ends if b <= self._full + 1e-6])
         scale = 60.0 / period if stat.per_minute else 1.0
         return [(at, value * scale) for at, value in found]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,9 +134,10 @@ class Tail:
         self._looked = 0
         self._left: set[Key] = set()
 
-    def changed(self, everything: bool) -> Mapping[Key, Cells | None] | None:
-        """The series that may have changed since, summed over all processes; None = that one is gone. Nothing at all
-        while a dead process's numbers are being moved: they come with the next read."""
+    def changed(self, everything: bool, families: Collection[str] = ()) -> Mapping[Key, Cells | None] | None:
+        """The series that may have changed since, summed over all processes; None = that one is gone. With
+        ``families`` those of these metrics alone, the others come when they are asked for. Nothing at all while a dead
+        process's numbers are being moved: they come with the next read."""
         before = folds(self._folder)
         touched = self._left | self._look()
         for name, file in list(self._files.items()):
@@ -145,8 +146,9 @@ class Tail:
         if before % 2 or before != folds(self._folder):
             self._left = touched
             return None
-        self._left = set()
-        return {key: self._total(key) for key in touched}
+        wanted = {key for key in touched if key[0] in families} if families else touched
+        self._left = touched - wanted
+        return {key: self._total(key) for key in wanted}
 
     def _look(self) -> set[Key]:
         """Open the files that have come, close those that have gone."""
@@ -192,10 +194,11 @@ class Tail:
             del self._holding[key]
 
     def _total(self, key: Key) -> Cells | None:
-        parts = [part for file in self._holding.get(key, ()) if (part := file.value(key)) is not None]
-        if len(parts) < 2:
-            return parts[0].copy() if parts else None
-        total: Cells = np.sum(parts, axis=0, dtype=np.float64)
+        total: Cells | None = None
+        for file in self._holding.get(key, ()):
+            part = file.value(key)
+            if part is not None:
+                total = part if total is None else total + part
         return total
 
     def close(self) -> None:

@@ -149,13 +149,14 @@ class Level:
     def put(self, now: float, value: float, grid: Grid) -> None:
         """It is ``value`` from now on."""
         integral, known = self._until(len(self.times) - 1, now)
-        for column, one in zip(self._columns(), (now, value, value, value, integral, known), strict=True):
-            column.append(one)
+        self.times.append(now)
+        self.values.append(value)
+        self.leasts.append(value)
+        self.mosts.append(value)
+        self.integrals.append(integral)
+        self.known.append(known)
         if len(self.times) >= self._thin_at:
             self._thin(now, grid)
-
-    def _columns(self) -> tuple[array[float], ...]:
-        return self.times, self.values, self.leasts, self.mosts, self.integrals, self.known
 
     def _until(self, at: int, time: float) -> tuple[float, float]:
         """The integral, and the seconds in which there was a level, up to ``time``, which entry ``at`` is the last
@@ -175,7 +176,8 @@ class Level:
             self.mosts[at] = _most(self.mosts[begin : at + 1])
             begin = at + 1
         self.times, self.values, self.leasts, self.mosts, self.integrals, self.known = (
-            array("d", [column[at] for at in stay]) for column in self._columns()
+            array("d", [column[at] for at in stay])
+            for column in (self.times, self.values, self.leasts, self.mosts, self.integrals, self.known)
         )
         self._thin_at = max(_THIN_AT, len(stay) * 3 // 2)
 
