@@ -21,18 +21,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import NamedTuple
 
 import orjson
 
 from serving.errors import ServingError
 from serving.fleet import alarm_records
 from serving.fleet.alarm_records import ALARM
+from serving.fleet.alarm_values import AlarmValues
 from serving.fleet.endpoints import retry_pause
 from serving.fleet.scaling_records import alarm_of
 from serving.fleet.store import Record, Session, Stale, StoreThread
 from serving.scaling.alarming import evaluate, periods
-from serving.scaling.values import Alarm, AlarmReading, Query, Readings, Stat
+from serving.scaling.values import Alarm, AlarmReading, Readings
 
 OnChange = Callable[[str, AlarmReading], None]
 
@@ -54,15 +54,6 @@ class _Kept:
     due: float = 0.0
 
 
-class _Window(NamedTuple):
-    """What several alarms may look at: the same metric over the same periods."""
-
-    queries: tuple[Query, ...]
-    period: float
-    length: int
-    end: float
-
-
 class Alarms:
     """All alarms. Not for other threads, but for ``reading``, ``specs`` and ``all_readings``."""
 
@@ -77,7 +68,7 @@ class Alarms:
         """``lag``: seconds after a period's end in which its values are still coming in. ``on_evaluated``: a round is
         over; told too when alarms have come, changed or gone. ``clock``: epoch seconds."""
         self._thread = thread
-        self._readings = readings
+        self._values = AlarmValues(readings)
         self._lag = lag
         self._clock = clock
         self._on_evaluated = on_evaluated
@@ -148,20 +139,19 @@ class Alarms:
     def evaluate_due(self, now: float) -> int:
         """Evaluate those whose period has ended; how many there were."""
         due = [(name, kept) for name, kept in self._kept.items() if kept.due <= now]
-        seen: dict[_Window, tuple[float | None, ...]] = {}
         for name, kept in due:
-            self._evaluate(name, kept, seen, now)
+            end = math.floor((now - self._lag) / kept.alarm.period) * kept.alarm.period
+            kept.due = end + kept.alarm.period + self._lag
+            self._come_to(name, kept, evaluate(kept.alarm, self._values_of(kept.alarm, end), kept.reading, now))
         return len(due)
 
-    def _evaluate(self, name: str, kept: _Kept, seen: dict[_Window, tuple[float | None, ...]], now: float) -> None:
-        alarm = kept.alarm
-        end = math.floor((now - self._lag) / alarm.period) * alarm.period
-        kept.due = end + alarm.period + self._lag
-        window = _Window(alarm.queries, alarm.period, periods(alarm), end)
-        values = seen.get(window)
-        if values is None:
-            values = seen[window] = self._values(name, window)
-        self._come_to(name, kept, evaluate(alarm, values, kept.reading, now))
+    def _values_of(self, alarm: Alarm, end: float) -> tuple[float | None, ...]:
+        """Nothing where an expression fails."""
+        try:
+            return self._values.of(alarm.queries, alarm.period, periods(alarm), end)
+        except ServingError as error:
+            log.info("alarm %s: %s", alarm.name, error.message)
+            return (None,) * periods(alarm)
 
     def _come_to(self, name: str, kept: _Kept, reading: AlarmReading) -> None:
         before, kept.reading = kept.reading, reading
@@ -175,26 +165,6 @@ class Alarms:
         for listener in self._listeners:
             listener(name, reading)
 
-    def _values(self, name: str, window: _Window) -> tuple[float | None, ...]:
-        """What was measured in each of the window's periods, oldest first; nothing where an expression fails."""
-        start = window.end - window.length * window.period
-
-        from serving.scaling import maths
-
-        def fetch(stat: Stat) -> Iterable[tuple[float, float]]:
-            return self._readings.series(stat, window.period, start, window.end)
-
-        only = window.queries[0]
-        try:
-            series = (
-                fetch(only.stat) if only.stat and len(window.queries) == 1 else maths.evaluate(window.queries, fetch)
-            )
-        except ServingError as error:
-            log.info("alarm %s: %s", name, error.message)
-            series = ()
-        found = {round((at - start) / window.period): value for at, value in series}
-        return tuple(found.get(at) for at in range(window.length))
-
     # -- the store ------------------------------------------------------------------------------------------------
 
     async def _read_again(self) -> bool:
@@ -204,6 +174,7 @@ class Alarms:
             self._touched.clear()
             records = await self._thread.read(lambda session: session.every(ALARM))
             self._reread = now + _REREAD_SECONDS
+            self._values.forget(now)
             gone = {kept.record for kept in self._kept.values()} - {record.name for record in records}
             return self._take_in(records, gone)
         if not self._touched:
