@@ -260,7 +260,7 @@ def _variants(deployment: Body, live: Body | None, state: Body | None) -> dict[s
 
 def _variant(variant: Body, deployment: Body, row: Body | None, runs: bool, state: Body | None) -> dict[str, Any]:
     wanted, model_name = resolve.wanted(variant, deployment), variant.get("ModelName")
-    serverless = wanted.get("Serverless") or variant.get("ServerlessConfig")
+    serverless = resolve.serverless(variant, deployment)
     current = wanted["Count"] if runs and not model_name else table.instances(row) if row is not None else 0
     described: dict[str, Any] = {
         "VariantName": variant["VariantName"],

@@ -81,6 +81,7 @@ class OnDemand:
         self._supervisor = supervisor
         self._variants: dict[FleetKey, _Variant] = {}
         self._task: asyncio.Task[None] | None = None
+        self._due = False
 
     def start(self) -> None:
         """Begin."""
@@ -94,9 +95,13 @@ class OnDemand:
     def demand(self, event: Mapping[str, Any]) -> None:
         """A child has so many calls at a time: ``{"endpoint", "generation", "name", "pending", "child"}``."""
         key = FleetKey(event["endpoint"], event["generation"], event["name"])
-        variant = self._variants.setdefault(key, _Variant())
+        variant, fleet = self._variants.setdefault(key, _Variant()), self._supervisor.fleets.get(key)
         variant.calls[event["child"]] = event["pending"]
-        self._look()
+        calls = sum(variant.calls.values())
+        variant.last = used(variant.last, calls, time.monotonic())
+        if fleet is not None and calls > fleet.desired and not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._look)
 
     def gone(self, child: int) -> None:
         """A child has ended, and its calls with it."""
@@ -113,7 +118,7 @@ class OnDemand:
 
     def _look(self) -> None:
         """Bring every serverless variant to what its calls need now."""
-        now, fleets = time.monotonic(), self._supervisor.fleets
+        self._due, now, fleets = False, time.monotonic(), self._supervisor.fleets
         here = {key: fleet for key, fleet in fleets.items() if fleet.spec.serverless is not None}
         self._variants = {key: self._variants.get(key) or _Variant() for key in here}
         wishes = {key: self._wish(fleet, self._variants[key], now) for key, fleet in here.items()}
@@ -133,8 +138,8 @@ class OnDemand:
                 variant.last, variant.refused_at = (), 0.0
                 return 0, 0
             return 0, fleet.desired
-        calls = min(sum(variant.calls.values()), spec.most)
+        calls = sum(variant.calls.values())
         if not variant.last or any(worker.state == STARTING for worker in fleet.workers.values()):
             calls = max(calls, fleet.desired)
         variant.last = used(variant.last, calls, now)
-        return spec.provisioned, wanted(spec, variant.last, now, self._idle)
+        return min(spec.provisioned, spec.most), wanted(spec, variant.last, now, self._idle)

@@ -80,7 +80,16 @@ def initial(variant: Body) -> dict[str, Any]:
     workers that are provisioned for it, at least one."""
     serverless = variant.get("ServerlessConfig") or {}
     count = variant.get("InitialInstanceCount", serverless.get("ProvisionedConcurrency", 1))
-    return {"Weight": float(variant.get("InitialVariantWeight", 1.0)), "Count": int(count)}
+    made = {"Weight": float(variant.get("InitialVariantWeight", 1.0)), "Count": int(count)}
+    return made | ({"Serverless": dict(serverless)} if serverless else {})
+
+
+def serverless(variant: Body, deployed: Body) -> Body | None:
+    """The ServerlessConfig that a variant of a deployment should have now, None for one that has instances."""
+    if "ServerlessConfig" not in variant:
+        return None
+    found = {**variant["ServerlessConfig"], **wanted(variant, deployed).get("Serverless", {})}
+    return {member: value for member, value in found.items() if value}  # nothing provisioned: it is left out
 
 
 def deployment(
@@ -167,15 +176,15 @@ def _variant(variant: Body, deployed: Body) -> VariantSpec:
     name, model_name = variant["VariantName"], variant.get("ModelName")
     model = deployed["Models"][model_name] if model_name else {}
     now = wanted(variant, deployed)
-    serverless = _serverless(now.get("Serverless") or variant.get("ServerlessConfig"))
+    on_demand = _serverless(serverless(variant, deployed))
     return VariantSpec(
         name=name,
         containers=containers(model_name, model) if model_name else (),
         weight=now["Weight"],
-        instance_count=max(1, serverless.provisioned) if serverless else now["Count"],
+        instance_count=max(1, on_demand.provisioned) if on_demand else now["Count"],
         routing=_STRATEGIES[variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM")],
         direct=model.get("InferenceExecutionConfig", {}).get("Mode") == "Direct",
-        serverless=serverless,
+        serverless=on_demand,
     )
 
 

@@ -6,7 +6,8 @@
       {"name": "default", "config": "default", "status": "InService", "reason": "", "up": true, "generation": 1,
        "asynchronous": false, "async": null, "holds_components": false, "capture": null, "explainer": null,
        "since": 1789000000.0,
-       "variants": [{"name": "AllTraffic", "weight": 1.0, "direct": false, "count": 1, "pools": [POOL]}],
+       "variants": [{"name": "AllTraffic", "weight": 1.0, "direct": false, "count": 1,
+                     "serverless": null, "pools": [POOL]}],
        "shadows": [as variants: those that get copies],
        "components": [POOL],
        "green": {"config": "next", "generation": 2, "share": 0.1, "variants": [as above]}}]}
@@ -20,6 +21,7 @@
 
     "elastic": does it scale? "hold": seconds that calls wait for a worker where there is to be none; "report": control
             wants to hear how hard calls press on its workers
+    "serverless" of a serverless variant = {"concurrency": 5, "provisioned": 0}; its "count" follows its calls
     "most": calls at a time of a serverless variant, whose calls bring its workers; 0 = it is none
     "async" of an asynchronous endpoint = {"output": "s3://bucket/out", "failure": "", "concurrency": 4,
             "success_topic": "", "error_topic": "", "include": [], "since": 1789000000.0}
@@ -130,11 +132,13 @@ def _variant_row(
     variant: VariantSpec, spec: EndpointSpec, fleets: Mapping[FleetKey, Fleet], now: float, scaling: Scaling
 ) -> dict[str, Any]:
     keys = [FleetKey(spec.name, spec.generation, variant.name, model.hostname) for model in variant.containers]
+    on_demand, count = variant.serverless, variant.instance_count
     return {
         "name": variant.name,
         "weight": variant.weight,
         "direct": variant.direct,
-        "count": variant.instance_count,
+        "count": max((fleets[key].desired for key in keys if key in fleets), default=0) if on_demand else count,
+        "serverless": {"concurrency": on_demand.most, "provisioned": on_demand.provisioned} if on_demand else None,
         "pools": [pool_row(fleets[key], now, scaling) for key in keys if key in fleets],
     }
 
