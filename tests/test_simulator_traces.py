@@ -133,7 +133,7 @@ def test_departures_are_counted_by_the_minute_in_which_they_were() -> None:
         for day, at in [("2", "5"), ("2", "1759.0"), ("2", "2400"), ("2", ""), ("2", "NA"), ("3", "5")]
     ]
     found = scaling_day.counted(rows, "2013-12-02")
-    assert {1: 1, 215: 1, 287: 1} == found
+    assert {0: 1, 71: 1, 95: 1} == found
     again = traces.parse(scaling_day.trace(found, "2013-12-02").splitlines())
     assert isinstance(again, Rates)
     assert 3 == pytest.approx((again.rates * np.diff(again.times)).sum())
