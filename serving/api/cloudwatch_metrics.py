@@ -27,9 +27,8 @@ from serving.scaling.values import Metric, Stat
 _MOST_STATISTICS = 1_440
 #: Metrics on a page of ListMetrics.
 _PAGE = 500
-#: PutMetricData: data in one call, values of one datum, and how far from now they may be.
-_MOST_DATA, _MOST_VALUES = 1_000, 150
-_OLDEST_SECONDS, _NEWEST_SECONDS = 14 * 86_400.0, 2 * 3_600.0
+#: Data of one PutMetricData.
+_MOST_DATA = 1_000
 #: Page tokens are sealed against accidents only: they lead to nothing that their holder may not see.
 PAGES = b"CloudWatch"
 
@@ -138,32 +137,26 @@ def put_data(call: ControlCall) -> Outcome:
     if len(data) > _MOST_DATA:
         raise InvalidParameterValue(f"The collection MetricData must not have a size greater than {_MOST_DATA}.")
     for at, datum in enumerate(data, start=1):
-        _check_datum(datum, f"MetricData.member.{at}", call.now)
-    meters_of(call).put(namespace, data)
+        _check_datum(datum, f"MetricData.member.{at}")
+    try:
+        meters_of(call).put(namespace, data)
+    except ValidationError as error:
+        raise InvalidParameterValue(error.message) from None
     return Outcome({})
 
 
-def _check_datum(datum: Mapping[str, Any], path: str, now: float) -> None:
+def _check_datum(datum: Mapping[str, Any], path: str) -> None:
+    """Which members go together; their values are for the meters to check."""
     given = [name for name in ("Value", "StatisticValues", "Values") if name in datum]
     if not given:
         raise MissingParameter(f"At least one of the parameters {path}.Value, Values and StatisticValues is required.")
     if len(given) > 1:
         raise InvalidParameterCombination(f"The parameters {path}.{given[0]} and {given[1]} are mutually exclusive.")
-    values, counts = datum.get("Values", ()), datum.get("Counts")
-    if "Values" in datum and not 0 < len(values) <= _MOST_VALUES:
-        raise InvalidParameterValue(f"The parameter {path}.Values must have 1 to {_MOST_VALUES} values.")
-    if counts is not None and len(counts) != len(values):
-        raise InvalidParameterValue(f"The parameters {path}.Values and {path}.Counts must have the same length.")
-    if any(count <= 0 for count in counts or ()):
-        raise InvalidParameterValue(f"The parameter {path}.Counts must hold positive numbers.")
+    if "Counts" in datum and "Values" not in datum:
+        raise InvalidParameterCombination(f"The parameter {path}.Counts needs {path}.Values.")
     summed = datum.get("StatisticValues")
     if summed and (summed["SampleCount"] <= 0 or summed["Minimum"] > summed["Maximum"]):
         raise InvalidParameterValue(f"The parameter {path}.StatisticValues cannot be those of any samples.")
     check_dimensions(datum)
-    when = datum.get("Timestamp", now)
-    if not now - _OLDEST_SECONDS <= when <= now + _NEWEST_SECONDS:
-        raise InvalidParameterValue(
-            f"The parameter {path}.Timestamp must specify a time within the past two weeks, or two hours ahead at most."
-        )
     if datum.get("StorageResolution", 60) not in (1, 60):
-        raise ValidationError(f"The parameter {path}.StorageResolution must be 1 or 60.")
+        raise InvalidParameterValue(f"The parameter {path}.StorageResolution must be 1 or 60.")

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +33,9 @@ from serving.fleet.endpoints import retry_pause
 from serving.fleet.scaling_records import alarm_of
 from serving.fleet.store import Record, Session, Stale, StoreThread
 from serving.scaling.alarming import evaluate, periods
-from serving.scaling.values import Alarm, AlarmReading, Readings
+from serving.scaling.values import ALARM as ALARM_STATE
+from serving.scaling.values import NO_DATA, OK, Alarm, AlarmReading, Readings
+from serving.watch.metrics import Registry
 
 OnChange = Callable[[str, AlarmReading], None]
 
@@ -61,17 +64,17 @@ class Alarms:
         self,
         thread: StoreThread,
         readings: Readings,
-        lag: float = 0.0,
         clock: Callable[[], float] = time.time,
         on_evaluated: Callable[[], None] = lambda: None,
+        registry: Registry | None = None,
     ) -> None:
-        """``lag``: seconds after a period's end in which its values are still coming in. ``on_evaluated``: a round is
-        over; told too when alarms have come, changed or gone. ``clock``: epoch seconds."""
+        """``on_evaluated``: a round is over; told too when alarms have come, changed or gone. ``clock``: epoch seconds; ``registry`` gets the count of
+        alarms by state."""
         self._thread = thread
         self._values = AlarmValues(readings)
-        self._lag = lag
         self._clock = clock
         self._on_evaluated = on_evaluated
+        self._registry = registry
         self._listeners: list[OnChange] = []
         self._kept: dict[str, _Kept] = {}
         self._touched: set[str] = set()
@@ -123,6 +126,7 @@ class Alarms:
                 evaluated = self.evaluate_due(self._clock())
                 if changed or evaluated:
                     self._on_evaluated()
+                    self._count()
                 pause, failures = self._pause(), 0
             except Exception as error:
                 if not isinstance(error, ServingError):
@@ -132,6 +136,12 @@ class Alarms:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._again.wait(), pause)
 
+    def _count(self) -> None:
+        if self._registry is not None:
+            states = Counter(kept.reading.state for kept in self._kept.values())
+            for state in (OK, ALARM_STATE, NO_DATA):
+                self._registry.counter("sagemaker_alarms", state).set(float(states[state]))
+
     def _pause(self) -> float:
         due = min((kept.due for kept in self._kept.values()), default=math.inf)
         return max(min(due, self._reread) - self._clock(), 0.0)
@@ -140,8 +150,8 @@ class Alarms:
         """Evaluate those whose period has ended; how many there were."""
         due = [(name, kept) for name, kept in self._kept.items() if kept.due <= now]
         for name, kept in due:
-            end = math.floor((now - self._lag) / kept.alarm.period) * kept.alarm.period
-            kept.due = end + kept.alarm.period + self._lag
+            end = math.floor(now / kept.alarm.period) * kept.alarm.period
+            kept.due = end + kept.alarm.period
             self._come_to(name, kept, evaluate(kept.alarm, self._values_of(kept.alarm, end), kept.reading, now))
         return len(due)
 
