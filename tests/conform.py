@@ -24,12 +24,14 @@ def service_model(service: str = "sagemaker") -> ServiceModel:
     return ServiceModel(Loader().load_service_model(service, "service-2"), service)
 
 
-def assert_conforms(operation: str, body: bytes | str | Mapping[str, Any], sent_empty: Container[str] = ()) -> Any:
+def assert_conforms(
+    operation: str, body: bytes | str | Mapping[str, Any], sent_empty: Container[str] = (), service: str = "sagemaker"
+) -> Any:
     """A 200 answer as an unmodified client reads it: botocore's own parser takes it, every required member is there,
     every member is modelled, none is null, and no structure is empty but those the client sent so (``sent_empty``:
     paths such as ``AsyncInferenceConfig.OutputConfig.NotificationConfig``). Returns what the client sees."""
     raw = body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else orjson.dumps(body)
-    shape = service_model().operation_model(operation).output_shape
+    shape = service_model(service).operation_model(operation).output_shape
     if shape is None:
         assert b"" == raw, f"{operation} answers with an empty body"
         return {}

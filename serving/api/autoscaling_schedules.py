@@ -60,9 +60,6 @@ def _check(body: Mapping[str, Any], resource: Resource, least: int) -> None:
     if "Schedule" not in body:
         raise ValidationError("Schedule is required for a new scheduled action")
     timetable.parse(body["Schedule"], body.get("Timezone", "UTC"), body.get("StartTime"), body.get("EndTime"))
-    start, end = body.get("StartTime"), body.get("EndTime")
-    if start is not None and end is not None and start >= end:
-        raise ValidationError("StartTime must be earlier than EndTime")
     limits = body.get("ScalableTargetAction", {})
     if not limits:
         raise ValidationError("ScalableTargetAction must have MinCapacity, MaxCapacity or both")
