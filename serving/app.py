@@ -215,6 +215,7 @@ class _Control:
         await apply(document, self._declare, log.info)
         await self._thread.write(_forget_orphans)
         await self._thread.write(lambda session: tidy(session, self._settings.scaling_period_seconds, time.time()))
+        await self._autoscaling.load()
         await self._transforms.start()
         await self._endpoints.start(self._settings.load_timeout_seconds)
         await self._refuse_failed(declared)

@@ -81,6 +81,10 @@ class Autoscaling:
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[Resource, float] = {}
 
+    async def load(self) -> None:
+        """Know what scales, before fronts hear of what there is: they would refuse calls that they are to hold."""
+        self._elastic = self._how_elastic(await self._thread.read(scaled.read))
+
     def start(self) -> None:
         """Begin: load what is stored, go on with what a former server left open."""
         self._in_background(self._loop())
@@ -220,10 +224,14 @@ class Autoscaling:
         self._timetable.take_in(actions)
         self._log.keep(self._scaled.keys())
         self._told = {one: at for one, at in self._told.items() if one in self._scaled}
-        elastic = {key: one.elastic(self._settings.hold_on_zero_seconds) for key, one in self._by_name.items()}
+        elastic = self._how_elastic(records)
         if elastic != self._elastic:
             self._elastic = elastic
             self._on_change()
+
+    def _how_elastic(self, records: Iterable[Scaled]) -> dict[tuple[str, str], dict[str, Any]]:
+        hold = self._settings.hold_on_zero_seconds
+        return {(one.endpoint, one.name): one.elastic(hold) for one in records}
 
     async def _decide(self) -> None:
         """Look at every target once."""
