@@ -65,10 +65,10 @@ def save(chart: Chart, path: Path) -> None:
 def ceiling(values: Sequence[float]) -> float:
     """A round number not below any of them: 1, 2 or 5 times a power of ten, or four fifths of one."""
     largest = max(values, default=0.0)
-    if not math.isfinite(largest) or largest <= 0:
+    if not 1e-9 < largest < math.inf:
         return 1.0
     power = 10.0 ** math.floor(math.log10(largest))
-    return next(power * step for step in (1, 1.5, 2, 3, 4, 5, 8, 10) if power * step >= largest * (1 - 1e-9))
+    return next((power * step for step in (1, 1.5, 2, 3, 4, 5, 8) if power * step >= largest), power * 10)
 
 
 def clock(seconds: float, whole: float) -> str:
