@@ -15,7 +15,7 @@ from serving.workers.channel import Call
 #: Looks that make a window of one second (``pool.SWEEP_SECONDS`` apart).
 _LOOKS = 5
 #: Control is told again so soon of calls that are still held: it may have had no room before.
-_AGAIN_SECONDS = 1.0
+_AGAIN_SECONDS = 0.25
 
 
 class Event(NamedTuple):
