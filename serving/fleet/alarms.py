@@ -48,12 +48,14 @@ log = logging.getLogger("serving.fleet")
 
 @dataclass(slots=True)
 class _Kept:
-    """An alarm as it is evaluated. ``record``: its record's name; ``due``: epoch seconds."""
+    """An alarm as it is evaluated. ``record``: its record's name; ``stamp``: when the state that its record holds was
+    found, as far as it is known here; ``due``: epoch seconds."""
 
     record: str
     alarm: Alarm
     configured: float
     reading: AlarmReading
+    stamp: float
     due: float = 0.0
 
 
@@ -68,8 +70,8 @@ class Alarms:
         on_evaluated: Callable[[], None] = lambda: None,
         registry: Registry | None = None,
     ) -> None:
-        """``on_evaluated``: a round is over; told too when alarms have come, changed or gone. ``clock``: epoch seconds; ``registry`` gets the count of
-        alarms by state."""
+        """``on_evaluated``: a round is over; told too when alarms have come, changed or gone. ``clock``: epoch
+        seconds; ``registry`` gets the count of alarms by state."""
         self._thread = thread
         self._values = AlarmValues(readings)
         self._clock = clock
@@ -122,12 +124,7 @@ class Alarms:
         while True:
             self._again.clear()
             try:
-                changed = await self._read_again()
-                evaluated = self.evaluate_due(self._clock())
-                if changed or evaluated:
-                    self._on_evaluated()
-                    self._count()
-                pause, failures = self._pause(), 0
+                pause, failures = await self.look(), 0
             except Exception as error:
                 if not isinstance(error, ServingError):
                     log.exception("alarms could not be evaluated")
@@ -136,19 +133,26 @@ class Alarms:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._again.wait(), pause)
 
+    async def look(self) -> float:
+        """Do all there is to do now; the seconds until there is more. Raises ``ServiceUnavailable``."""
+        changed = await self._read_again()
+        evaluated = self._evaluate_due(self._clock())
+        if changed or evaluated:
+            self._on_evaluated()
+            self._count()
+        due = min((kept.due for kept in self._kept.values()), default=math.inf)
+        return max(min(due, self._reread) - self._clock(), 0.0)
+
     def _count(self) -> None:
         if self._registry is not None:
             states = Counter(kept.reading.state for kept in self._kept.values())
             for state in (OK, ALARM_STATE, NO_DATA):
                 self._registry.counter("sagemaker_alarms", state).set(float(states[state]))
 
-    def _pause(self) -> float:
-        due = min((kept.due for kept in self._kept.values()), default=math.inf)
-        return max(min(due, self._reread) - self._clock(), 0.0)
-
-    def evaluate_due(self, now: float) -> int:
+    def _evaluate_due(self, now: float) -> int:
         """Evaluate those whose period has ended; how many there were."""
-        due = [(name, kept) for name, kept in self._kept.items() if kept.due <= now]
+        kept_all = self._kept.items()
+        due = [(name, kept) for name, kept in kept_all if not now < kept.due <= now + kept.alarm.period]
         for name, kept in due:
             end = math.floor(now / kept.alarm.period) * kept.alarm.period
             kept.due = end + kept.alarm.period
@@ -180,7 +184,7 @@ class Alarms:
     async def _read_again(self) -> bool:
         """Take in what has changed in the store; did anything?"""
         now = self._clock()
-        if now >= self._reread:
+        if not now < self._reread <= now + _REREAD_SECONDS:
             self._touched.clear()
             records = await self._thread.read(lambda session: session.every(ALARM))
             self._reread = now + _REREAD_SECONDS
@@ -206,7 +210,8 @@ class Alarms:
         name, body = record.body["AlarmName"], record.body
         kept, stored = self._kept.get(name), alarm_records.stored_reading(record)
         configured = body.get("AlarmConfigurationUpdatedTimestamp", record.created)
-        if kept is None or kept.configured != configured:
+        changed = kept is None or kept.configured != configured
+        if changed:
             try:
                 alarm = alarm_of(body)
             except ServingError as error:
@@ -214,34 +219,50 @@ class Alarms:
                 self._kept.pop(name, None)
                 return False
             if kept is None:
-                self._kept[name] = _Kept(record.name, alarm, configured, stored)
+                self._kept[name] = _Kept(record.name, alarm, configured, stored, stored.at)
                 return True
             kept.alarm, kept.configured, kept.due = alarm, configured, 0.0
-            return True
-        if stored.at <= kept.reading.at or stored.state == kept.reading.state:
+        assert kept is not None
+        return self._adopt(name, kept, stored) or changed
+
+    def _adopt(self, name: str, kept: _Kept, stored: AlarmReading) -> bool:
+        """SetAlarmState: it counts until the next evaluation says otherwise."""
+        if stored.at == kept.stamp:
+            return False
+        kept.stamp = stored.at
+        if stored.state == kept.reading.state:
             return False
         self._unwritten.pop(name, None)
-        kept.reading = stored  # SetAlarmState: until the next evaluation says otherwise
+        kept.reading = stored
         self._tell(name, stored)
         return True
 
     async def _write_forever(self) -> None:
-        """Write down the states that alarms have come to, all of a round at once."""
         failures = 0
         while True:
             await self._to_write.wait()
             self._to_write.clear()
-            batch, self._unwritten = self._unwritten, {}
-            specs = {name: self._kept[name].alarm for name in batch if name in self._kept}
             try:
-                await self._thread.write(partial(_write, batch, specs))
+                await self.write()
                 failures = 0
             except (ServingError, Stale) as error:
                 log.warning("states of alarms could not be written: %s", error)
-                self._unwritten = batch | self._unwritten
                 self._to_write.set()
                 await asyncio.sleep(retry_pause(failures))  # the store may come back
                 failures += 1
+
+    async def write(self) -> None:
+        """Write down the states that alarms have come to, all at once. Raises ``ServiceUnavailable``, ``Stale``."""
+        batch, self._unwritten = self._unwritten, {}
+        specs = {name: self._kept[name].alarm for name in batch if name in self._kept}
+        try:
+            await self._thread.write(partial(_write, batch, specs))
+        except (ServingError, Stale):
+            self._unwritten = batch | self._unwritten
+            raise
+        for name, reading in batch.items():
+            if name in self._kept:
+                self._kept[name].stamp = reading.at
 
 
 def _write(batch: Mapping[str, AlarmReading], specs: Mapping[str, Alarm], session: Session) -> None:
