@@ -10,8 +10,12 @@
 A cooldown starts when its change is fulfilled. A scale-out's lets larger ones through, with what was added counted as
 present (2 were added, the alarm now asks for 3: 1 more), and a scale-out ends the cooldown of a scale-in.
 
-Against flapping, beyond ``tracking``'s: a scale-in that had to be taken back within ten minutes was a mistake, and the
-next one waits for twice the time of low load, up to ten minutes.
+Against flapping, beyond ``tracking``'s, where it is not known what is chance:
+
+- a scale-in that had to be taken back within ten minutes was a mistake, and the next one waits for twice the time of
+  low load, up to ten minutes;
+- a scale-out is not taken back for ten minutes, unless the load is gone (a tenth of what it was made for): AWS's own
+  fifteen minutes of low load are as long, but do not end when a load does. A metric of counted calls need not wait.
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ from serving.scaling.values import (
 REGRET = 600.0
 #: Times that the wait for low load is doubled at most, and the bound of both in times of the low alarm's own.
 _DOUBLINGS = 3
+#: The load is gone where it is below this part of what the last scale-out was made for.
+GONE = 0.1
 #: Seconds after which a change that was never told fulfilled holds nothing back any more.
 GIVEN_UP = 600.0
 #: Seconds of capacity that are remembered, for the periods that alarms evaluate.
@@ -71,6 +77,13 @@ class ScaledIn(NamedTuple):
     until: float
 
 
+class ScaledOut(NamedTuple):
+    """The last scale-out, and what it was made for, in workers."""
+
+    at: float
+    load: float
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What is remembered of a target between two looks at it. ``history``: capacity that was ready, oldest first;
@@ -84,6 +97,7 @@ class State:
     in_until: float = -math.inf
     acted: tuple[tuple[str, float], ...] = ()
     last_in: ScaledIn | None = None
+    last_out: ScaledOut | None = None
     doubled: int = 0
 
 
@@ -215,11 +229,15 @@ def _in(
     if now < state.in_until:
         return _held(idle, f"the cooldown of scaling in runs for {state.in_until - now:.0f} s"), state
     low = voice.policy.low if isinstance(voice.policy, TargetTracking) else None
-    if low is not None and now - readings[low.name].since < _extra(low, state.doubled):
+    if low is not None and (
+        now - readings[low.name].since < _extra(low, state.doubled) or _too_soon(state, voice.ask, low, now)
+    ):
         return replace(idle, not_scaled=(NotScaled(FLAPPING, current=current),)), state
     decision = _triggered(idle, voice, desired)
     cooldown = voice.policy.in_cooldown if isinstance(voice.policy, TargetTracking) else voice.policy.cooldown
-    state = replace(state, last_in=ScaledIn(float(desired), now + (REGRET if low is None else _longest(low))))
+    state = replace(
+        state, last_in=ScaledIn(float(desired), now + (REGRET if low is None else _longest(low) * 2.0**state.doubled))
+    )
     return decision, _changed(state, decision, cooldown, now)
 
 
@@ -291,9 +309,11 @@ def _changed(state: State, decision: Decision, cooldown: float, now: float) -> S
     before, after = decision.current, decision.desired
     base = _base(state, now)
     history = state.history or (Capacity(-math.inf, before),)
-    change = Change(now, before, after, cooldown, before if base is None or after < before else base)
-    in_until = -math.inf if after > before else state.in_until
-    return replace(state, history=history, change=change, in_until=in_until)
+    if after < before:
+        return replace(state, history=history, change=Change(now, before, after, cooldown, before))
+    change = Change(now, before, after, cooldown, before if base is None else base)
+    last = ScaledOut(now, float(after))
+    return replace(state, history=history, change=change, in_until=-math.inf, last_out=last)
 
 
 def _cooling(state: State, change: Change, now: float) -> State:
@@ -322,6 +342,14 @@ def _regretted(state: State, asked: float, now: float) -> State:
     if math.isfinite(asked) and asked > 2 * max(1.0, last.load):
         return state
     return replace(state, last_in=None, doubled=min(_DOUBLINGS, state.doubled + 1))
+
+
+def _too_soon(state: State, less: Ask, low: Alarm, now: float) -> bool:
+    """Was the last scale-out a moment ago, for a load that is still there, as far as can be told?"""
+    last = state.last_out
+    if last is None or less.load is None or now - last.at >= _longest(low) * 2.0**state.doubled:
+        return False
+    return less.load > GONE * last.load
 
 
 def _extra(low: Alarm, doubled: int) -> float:

@@ -40,12 +40,14 @@ class Capacity(NamedTuple):
 
 class Ask(NamedTuple):
     """What a policy asks for: a capacity, None = none other than there is. ``alarm``: whose state said so; ``words``:
-    what was seen; ``flapping``: less would do on the mean, but would soon be too little."""
+    what was seen; ``flapping``: less would do on the mean, but would soon be too little. ``load``: the mean demand that
+    less is asked for; None: it was counted, and is no chance."""
 
     desired: int | None
     alarm: str = ""
     words: str = ""
     flapping: bool = False
+    load: float | None = None
 
 
 class Present(NamedTuple):
@@ -127,26 +129,29 @@ def _more(policy: TargetTracking, high: AlarmReading, low: AlarmReading | None, 
     found = demands(policy.high, high, policy.value, present, careful=False)
     if not found:
         return None
-    demand = found[-1]
-    if counts_calls(policy.high):
-        each = _calls(policy, policy.high)
-        if policy.low is not None and not _believed(policy, found, low, present):
-            return None
-        mean = sum(found) / len(found)
-        if demand > mean and at_least(demand * each, mean * each) > CHANCE:
-            demand = mean
-    desired = whole(demand)
+    desired = whole(found[-1])
+    if counts_calls(policy.high) and policy.low is not None:
+        desired = _believed(policy, policy.low, found, low, present)
     return desired if desired > present.current else None
 
 
-def _believed(policy: TargetTracking, found: Sequence[float], low: AlarmReading | None, present: Present) -> bool:
-    """Could the calls of the evaluated periods, or of the low alarm's longer stretch, hardly have come to workers at
-    their target? A policy that never scales in cannot flap: it need not ask."""
-    windows = [(sum(found), len(found), _calls(policy, policy.high))]
-    if low is not None and policy.low is not None and counts_calls(policy.low):
-        longer = demands(policy.low, low, policy.value, present, careful=False)
-        windows.append((sum(longer), len(longer), _calls(policy, policy.low)))
-    return any(at_least(total * each, count * present.current * each) < CHANCE for total, count, each in windows)
+def _believed(
+    policy: TargetTracking, alarm: Alarm, found: Sequence[float], low: AlarmReading | None, present: Present
+) -> int:
+    """The capacity that counted calls speak for. Some stretch (the low ``alarm``'s, the evaluated periods, the latest)
+    has calls that could hardly have come to what is there at its target; the demand is the mean of the longest, but for
+    a shorter one that is above it by more than chance. A policy that never scales in cannot flap, and need not ask."""
+    each = _calls(policy, policy.high)
+    windows = [(found, each), (found[-1:], each)]
+    if low is not None and counts_calls(alarm):
+        windows.insert(0, (demands(alarm, low, policy.value, present, careful=False), _calls(policy, alarm)))
+    demand, believed = 0.0, False
+    for window, calls in windows:
+        total, length = sum(window) * calls, len(window) * calls
+        believed = believed or at_least(total, length * present.current) < CHANCE
+        if at_least(total, length * demand) < CHANCE:
+            demand = sum(window) / len(window)
+    return max(whole(demand), present.current + 1) if believed else present.current
 
 
 def _less(policy: TargetTracking, alarm: Alarm, low: AlarmReading, present: Present) -> Ask:
@@ -159,7 +164,7 @@ def _less(policy: TargetTracking, alarm: Alarm, low: AlarmReading, present: Pres
         return Ask(None)
     for fewer in range(desired, current):
         if _enough(policy, alarm, found, fewer):
-            return Ask(fewer, alarm.name)
+            return Ask(fewer, alarm.name, load=None if counts_calls(alarm) else sum(found) / len(found))
     return Ask(None, flapping=True)
 
 

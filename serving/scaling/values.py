@@ -78,13 +78,15 @@ class Alarm:
 
 class AlarmReading(NamedTuple):
     """An alarm at its last evaluation. ``values``: those of its evaluation periods, oldest first, None = no data;
-    ``since``: when it came to this state; ``at``: when it was evaluated."""
+    ``since``: when it came to this state; ``at``: when it was evaluated; ``end``: the end of the latest of those
+    periods, None = of the last whole one at ``at`` (no metric comes late)."""
 
     state: AlarmState
     reason: str
     values: tuple[float | None, ...]
     since: float
     at: float
+    end: float | None = None
 
 
 # --- what is scaled ---------------------------------------------------------------------------------------------------
