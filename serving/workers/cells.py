@@ -180,7 +180,9 @@ def overdue(
 def _decode(data: bytes) -> Reading:
     if len(data) < _SIZE:
         return Reading([])
-    slots = (_SLOT.unpack_from(data, at) for at in range(0, _BEAT_AT, _SLOT.size))
-    busy = [Busy(state, *rest) for *rest, state in slots if state in (LOADING, RUNNING)]
+    busy = []
+    if any(data[_STATE_AT : _BEAT_AT : _SLOT.size]):
+        slots = (_SLOT.unpack_from(data, at) for at in range(0, _BEAT_AT, _SLOT.size))
+        busy = [Busy(state, *rest) for *rest, state in slots if state in (LOADING, RUNNING)]
     (beat,) = _BEAT.unpack_from(data, _BEAT_AT)
     return Reading(busy, beat, data[_SIZE:].decode("utf-8", "replace"))

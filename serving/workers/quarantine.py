@@ -46,6 +46,11 @@ class Quarantine:
         self._until[model] = until
         return until
 
+    @property
+    def empty(self) -> bool:
+        """Is nothing held against any model?"""
+        return not (self._deaths or self._until)
+
     def refused(self, now: float) -> dict[int, float]:
         """Models refused now, and until when. Forgets those that have behaved for a whole window since."""
         for model in [m for m, until in self._until.items() if now > until + WINDOW]:

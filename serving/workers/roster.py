@@ -27,7 +27,8 @@ _MOST_STALLED = 2
 @dataclass(eq=False, slots=True)
 class WorkerHandle:
     """One worker as the supervisor sees it. ``condemned``: the models it is ended for; ``leaving``: it goes when its
-    successor is ready; ``stalled``: a model holds its interpreter lock; ``dismissed``: we have ended it."""
+    successor is ready; ``stalled``: a model holds its interpreter lock; ``dismissed``: we have ended it;
+    ``idle_until``: what it may have begun since it was last looked at cannot be overdue before."""
 
     plan: WorkerPlan
     state: str = STARTING
@@ -44,6 +45,19 @@ class WorkerHandle:
     ended: bool = False
     engine: str = ""
     bytes: int = 0
+    idle_until: float = 0.0
+    cell: cells.Reader | None = None
+
+    def reading(self) -> cells.Reading:
+        """Its cell as it stands; empty before it has made one."""
+        if self.cell is None and self.plan.cell.exists():
+            self.cell = cells.Reader(self.plan.cell)
+        return self.cell.read() if self.cell is not None else cells.Reading([])
+
+    def forget_cell(self) -> None:
+        """It is read no more."""
+        if self.cell is not None:
+            self.cell.close()
 
     def order(self, **message: object) -> None:
         """Send it one order; a dead worker does not mind."""
@@ -78,6 +92,12 @@ class Fleet:
         """Live workers, oldest first, without those that leave as soon as they are replaced and those that stand
         still: another stands in for such a one, and goes again when it turns on."""
         return [worker for worker in self.live() if not (worker.leaving or worker.stalled)]
+
+    def settled(self) -> bool:
+        """Has it just the workers it should have, all of them fit?"""
+        if len(self.workers) != self.desired:
+            return False
+        return all(one.state == READY and not (one.leaving or one.stalled) for one in self.workers.values())
 
     def may_stall(self) -> bool:
         """May one more worker be taken for stalled, and be replaced?"""

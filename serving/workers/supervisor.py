@@ -32,12 +32,15 @@ from serving.workers import cells, roster
 from serving.workers.plan import WorkerPlan
 from serving.workers.roster import DRAINING, GONE, READY, STARTING, Fleet, WorkerHandle
 from serving.workers.spawner import Spawner
+from serving.workers.usage import UsageMetrics
 
 _TICK = 0.1
 _OVERDUE_GRACE = 0.5
 #: A worker that does not even say hello, or whose control channel has ended, is ended so long after.
 _START_GRACE, _GONE_GRACE = 10.0, 0.3
 _STALLED_SECONDS = 1.0
+#: Ticks between looks at what changes slowly.
+_SELDOM = 10
 _FAREWELL_SECONDS = 2.0
 
 log = logging.getLogger("serving.supervisor")
@@ -63,6 +66,9 @@ class Supervisor:
         self._seen_version = 0
         self._threads = 0
         self._counted: Collection[tuple[str, ...]] = ()
+        self._usage = UsageMetrics(registry)
+        self._ticks = self._shows = 0
+        self._stood: list[object] = []
         self._journal = Journal(settings.data_dir / "evictions.jsonl")
 
     # -- what there should be -------------------------------------------------------------------------------------
@@ -318,6 +324,7 @@ class Supervisor:
         worker.ended = True
         fleet.workers.pop(worker.plan.worker_id, None)
         self._by_id.pop(worker.plan.worker_id, None)
+        worker.forget_cell()
         if worker.writer is not None:
             worker.writer.close()
         for path in (worker.plan.socket, worker.plan.cell):
@@ -360,24 +367,43 @@ class Supervisor:
                 log.exception("supervision tick failed")
 
     def _tick(self, now: float) -> None:
+        self._ticks += 1
         for fleet, worker in list(self._by_id.values()):
-            if worker.pid:
+            if worker.pid and (now >= worker.idle_until or worker.state != READY or worker.stalled or worker.gone_at):
                 self._look_at(fleet, worker, now)
         changed = False
         for fleet in list(self.fleets.values()):
-            before = fleet.quarantine.refused(now)
-            changed |= before != fleet.quarantine.refused(now + _TICK)
-            self._reconcile(fleet, now)
-        self._count(now)
+            if not fleet.quarantine.empty:
+                before = fleet.quarantine.refused(now)
+                changed |= before != fleet.quarantine.refused(now + _TICK)
+            if not fleet.settled():
+                self._reconcile(fleet, now)
+        if self._standing() != self._stood or self._ticks % _SELDOM == 0:
+            self._count(now)
+        if self._ticks % _SELDOM == 0:
+            live = [(fleet.spec.key.labels, worker.pid) for fleet, worker in self._by_id.values() if worker.pid]
+            self._usage.look(live, now)
         self._journal.flush()
         if changed:
             self._on_change()
+
+    def _standing(self) -> list[object]:
+        """What is counted: as long as it is the same, so are the counts."""
+        return [
+            *(worker.state for _, worker in self._by_id.values()),
+            *self._by_id,
+            *self.fleets,
+            *(fleet.desired for fleet in self.fleets.values()),
+            any(not fleet.quarantine.empty for fleet in self.fleets.values()) and self._ticks,
+            self._shows,
+        ]
 
     def _look_at(self, fleet: Fleet, worker: WorkerHandle, now: float) -> None:
         """End a worker that is stuck in a model, does not start, or cannot be told anything; see whether a stalled one
         turns again."""
         settings, plan = self.settings, worker.plan
-        reading = cells.read(plan.cell)
+        reading = worker.reading()
+        worker.idle_until = now if reading.busy else now + _OVERDUE_GRACE
         longest = self._longest_call(fleet) + _OVERDUE_GRACE, settings.load_timeout_seconds + _OVERDUE_GRACE
         late = cells.overdue(reading.busy, now, *longest, grace=_OVERDUE_GRACE)
         if late and not worker.condemned:
@@ -400,23 +426,27 @@ class Supervisor:
     def _count(self, now: float) -> None:
         """Gauges by metric labels: the deployments of one variant count together, and one that has gone as nothing
         until its series go too."""
+        self._stood = self._standing()
         counts: dict[tuple[str, ...], int] = dict.fromkeys(self._counted, 0)
         for fleet, worker in self._by_id.values():
             state = ("sagemaker_workers", *fleet.spec.key.labels, worker.state)
             counts[state] = counts.get(state, 0) + 1
         for fleet in self.fleets.values():
-            refused = ("sagemaker_quarantined_models", *fleet.spec.key.labels)
+            labels = fleet.spec.key.labels
+            refused, desired = ("sagemaker_quarantined_models", *labels), ("sagemaker_desired_workers", *labels)
             counts[refused] = counts.get(refused, 0) + len(fleet.quarantine.refused(now))
+            counts[desired] = counts.get(desired, 0) + fleet.desired
             for one in (STARTING, READY, DRAINING, GONE):
-                counts.setdefault(("sagemaker_workers", *fleet.spec.key.labels, one), 0)
-        for (name, *labels), count in counts.items():
-            self._registry.counter(name, *labels).set(count)
+                counts.setdefault(("sagemaker_workers", *labels, one), 0)
+        for (name, *labels_of), count in counts.items():
+            self._registry.counter(name, *labels_of).set(count)
         fleets = {*self.fleets.values(), *(fleet for fleet, _ in self._by_id.values())}
         held = self._registry.keep({fleet.spec.key.labels for fleet in fleets})
         self._counted = [one for one in counts if one[1:3] in held]
 
     def show(self, table: dict[str, object]) -> None:
         """Metrics are of what this routing table names, which fronts are about to hear of."""
+        self._shows += 1
         self._registry.show(holders(table))
 
     def _on_change(self) -> None:
