@@ -36,7 +36,7 @@ class AlarmValues:
         """The values of ``length`` periods of ``period`` seconds before ``end``, oldest first. Raises
         ``ValidationError`` for an expression that has none."""
         kept = self._kept.get((queries, period))
-        if kept is None or len(kept.values) < length or not _all_own(queries):
+        if kept is None or len(kept.values) < length or end < kept.end or not _all_own(queries):
             kept = self._kept[queries, period] = _Kept(end, self._fetch(queries, period, length, end))
         elif kept.end < end:
             wanted = min(round((end - kept.end) / period) + _trailing(kept.values), len(kept.values))

@@ -53,7 +53,6 @@ class _Kept:
 
     record: str
     alarm: Alarm
-    configured: float
     reading: AlarmReading
     stamp: float
     due: float = 0.0
@@ -207,22 +206,20 @@ class Alarms:
         return bool(gone) or any(changed)
 
     def _take(self, record: Record) -> bool:
-        name, body = record.body["AlarmName"], record.body
-        kept, stored = self._kept.get(name), alarm_records.stored_reading(record)
-        configured = body.get("AlarmConfigurationUpdatedTimestamp", record.created)
-        changed = kept is None or kept.configured != configured
+        name, stored = record.body["AlarmName"], alarm_records.stored_reading(record)
+        kept = self._kept.get(name)
+        try:
+            alarm = alarm_of(record.body)
+        except ServingError as error:
+            log.warning("alarm %s is not evaluated: %s", name, error.message)
+            self._kept.pop(name, None)
+            return False
+        if kept is None:
+            self._kept[name] = _Kept(record.name, alarm, stored, stored.at)
+            return True
+        changed = kept.alarm != alarm
         if changed:
-            try:
-                alarm = alarm_of(body)
-            except ServingError as error:
-                log.warning("alarm %s is not evaluated: %s", name, error.message)
-                self._kept.pop(name, None)
-                return False
-            if kept is None:
-                self._kept[name] = _Kept(record.name, alarm, configured, stored, stored.at)
-                return True
-            kept.alarm, kept.configured, kept.due = alarm, configured, 0.0
-        assert kept is not None
+            kept.alarm, kept.due = alarm, 0.0
         return self._adopt(name, kept, stored) or changed
 
     def _adopt(self, name: str, kept: _Kept, stored: AlarmReading) -> bool:
