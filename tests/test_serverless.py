@@ -114,6 +114,25 @@ def test_provisioned_workers_stay_and_follow_their_number(server: Server, sagema
         server.eventually(lambda count=count: count == ready(server, "stays"))  # type: ignore[misc]
 
 
+def test_what_is_provisioned_is_scaled(server: Server, sagemaker: Any) -> None:
+    """A scheduled action, or a minimum, sets ProvisionedConcurrency; workers follow."""
+    deploy(sagemaker, "scaled", answers(server, "scaled"), most=3)
+    scaling = client(server, "application-autoscaling")
+    target = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": "endpoint/scaled/variant/AllTraffic",
+        "ScalableDimension": "sagemaker:variant:DesiredProvisionedConcurrency",
+    }
+    scaling.register_scalable_target(**target, MinCapacity=2, MaxCapacity=3)
+    server.eventually(lambda: 2 == ready(server, "scaled"))
+    described = settled(sagemaker, "scaled")["ProductionVariants"][0]
+    assert {"MemorySizeInMB": 1024, "MaxConcurrency": 3, "ProvisionedConcurrency": 2} == described[
+        "CurrentServerlessConfig"
+    ]
+    scaling.register_scalable_target(**target, MinCapacity=1, MaxCapacity=1)
+    server.eventually(lambda: 1 == ready(server, "scaled"))
+
+
 def test_a_body_above_four_megabytes_is_refused(server: Server, sagemaker: Any, runtime: Any) -> None:
     """Though other endpoints take six."""
     deploy(sagemaker, "small", answers(server, "small"))
