@@ -1,7 +1,7 @@
-"""The table of the control API's operations: ``python -m docs.operations > docs/operations.md``.
+"""The tables of the control APIs' operations: ``python -m docs.operations > docs/operations.md``.
 
-Which operations there are is said by the server's own table (``ACTIONS``), what a request must have by AWS's service
-model; only the last column is written here. A test compares the file with what this prints.
+Which operations there are is said by the server's own tables (``OPERATIONS``), what a request must have by AWS's
+service models; only the last column is written here. A test compares the file with what this prints.
 """
 
 from __future__ import annotations
@@ -9,29 +9,41 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from serving.api import shapes
-from serving.api.control_actions import ACTIONS
-from serving.api.control_api import READERS
-from serving.api.schema import Schema
+from serving.api.control_actions import OPERATIONS
+from serving.api.control_api import load_schema
+from serving.api.services import AUTOSCALING, CLOUDWATCH, SAGEMAKER, only_reads
 
-HEAD = """# Operations of the control API
+HEAD = """# Operations of the control APIs
 
-`POST /` with `X-Amz-Target: SageMaker.OPERATION`, AWS JSON 1.1. Every member of AWS's model is accepted, checked and,
-where Describe has it, returned; *needs* names those that a request cannot do without. *permission* is what a key must
+`POST /` with `X-Amz-Target: PREFIX.OPERATION`. Every member of AWS's model is accepted, checked and, where Describe has
+it, returned; *needs* names those that a request cannot do without. *permission* is what a key must
 have where keys are configured. An operation of AWS that is not here is answered by `UnknownOperationException`.
 
-This file is what `python -m docs.operations` prints; a test compares the two.
+This file is what `python -m docs.operations` prints; a test compares the two."""
+
+TABLE = """
+## {name}
+
+Prefix `{prefix}`, {wire}.
 
 | operation | permission | needs | here |
 |---|---|---|---|"""
 
-_KEPT_GUARDRAILS = "a DeploymentConfig is checked, kept and returned; the switch is always whole"
+#: Service -> its name, and how it is spoken to.
+SERVICES: Mapping[str, tuple[str, str]] = {
+    SAGEMAKER: ("SageMaker", "AWS JSON 1.1"),
+    AUTOSCALING: ("Application Auto Scaling", "AWS JSON 1.1"),
+    CLOUDWATCH: ("CloudWatch", "AWS JSON 1.0, or form-encoded with answers in XML"),
+}
+
+_KEPT_GUARDRAILS = "a DeploymentConfig is checked, kept and returned"
 _SNAPSHOT = "endpoints that use it keep their snapshot"
 _LABELS = "immutable; image, role, network and resources are labels"
 _COPIES = "schedules that use it keep their copy"
 _PAGES = "pages, sorting, filters and windows of time as in the model"
 
 #: What AWS's own documentation would not tell.
-NOTES: Mapping[str, str] = {
+_SAGEMAKER: Mapping[str, str] = {
     "CreateModel": "Image, role and VPC are labels: the artifact is what runs. 1-15 containers, one may be MultiModel",
     "DescribeModel": "the request as it was sent",
     "ListModels": _PAGES,
@@ -43,7 +55,8 @@ NOTES: Mapping[str, str] = {
     "CreateEndpoint": f"copies the config and its models; {_KEPT_GUARDRAILS}",
     "DescribeEndpoint": "what runs at this moment; while an update comes up, PendingDeploymentSummary",
     "ListEndpoints": _PAGES,
-    "UpdateEndpoint": f"the new fleet beside the old, rolled back when it cannot come up; {_KEPT_GUARDRAILS}",
+    "UpdateEndpoint": "the new fleet beside the old, rolled back when it cannot come up; step by step where a "
+    "DeploymentConfig says so",
     "UpdateEndpointWeightsAndCapacities": "in place, all or nothing; variants left out stay",
     "DeleteEndpoint": "accepted calls are finished first; components must have gone",
     "CreateInferenceComponent": "a copy is a worker process; compute requirements are labels; no adapters",
@@ -104,19 +117,53 @@ NOTES: Mapping[str, str] = {
 }
 
 
-def rows() -> Iterator[str]:
-    """One line of Markdown for each operation, in the order of the table."""
-    schema = Schema.load(offered=ACTIONS)
-    for name in ACTIONS:
+_SCALING: Mapping[str, str] = {
+    "RegisterScalableTarget": "variants (instances, or provisioned concurrency of a serverless one) and inference "
+    "components (copies); MinCapacity 0 for asynchronous endpoints and components, for real-time variants with "
+    "`SERVING_SCALE_TO_ZERO`",
+    "DescribeScalableTargets": "",
+    "DeregisterScalableTarget": "with its policies, their alarms and its scheduled actions; so does the deletion of "
+    "the endpoint or component",
+    "DescribeScalingActivities": "six weeks of them; those that came to nothing are in memory",
+    "PutScalingPolicy": "target tracking and step scaling; a metric may be metric maths. Periods and cooldowns that "
+    "are not said follow `SERVING_SCALING_PERIOD_SECONDS`",
+    "DescribeScalingPolicies": "",
+    "DeleteScalingPolicy": "a target tracking policy with its alarms",
+    "PutScheduledAction": "at, rate and cron, in any time zone",
+    "DescribeScheduledActions": "",
+    "DeleteScheduledAction": "",
+    "TagResource": "scalable targets, by their ARN",
+    "UntagResource": "",
+    "ListTagsForResource": "",
+}
+
+_WATCHING: Mapping[str, str] = {
+    "PutMetricAlarm": "a metric or metric maths; a scaling policy's ARN as an action is what steps are taken by",
+    "SetAlarmState": "until the next evaluation",
+    "GetMetricData": "metrics and metric maths",
+    "PutMetricData": "kept in memory",
+    "ListMetrics": "what there is now",
+}
+
+NOTES: Mapping[str, Mapping[str, str]] = {SAGEMAKER: _SAGEMAKER, AUTOSCALING: _SCALING, CLOUDWATCH: _WATCHING}
+
+
+def rows(prefix: str) -> Iterator[str]:
+    """One line of Markdown for each operation of a service, in the order of its table."""
+    schema = load_schema(prefix)
+    for name in OPERATIONS[prefix]:
         node = schema.input(name)
         needs = [f"`{member}`" for member in sorted(node.required)] if isinstance(node, shapes.Structure) else []
-        permission = "read" if name.startswith(READERS) else "manage"
-        yield f"| `{name}` | {permission} | {', '.join(needs)} | {NOTES[name]} |"
+        permission = "read" if only_reads(f"{prefix}.{name}") else "manage"
+        yield f"| `{name}` | {permission} | {', '.join(needs)} | {NOTES[prefix].get(name, '')} |"
 
 
 def page() -> str:
     """The whole file."""
-    return "\n".join([HEAD, *rows(), ""])
+    lines = [HEAD]
+    for prefix, (name, wire) in SERVICES.items():
+        lines += [TABLE.format(name=name, prefix=prefix, wire=wire), *rows(prefix)]
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":
