@@ -48,9 +48,9 @@ def watched(alarm: str) -> dict[str, Any]:
 
 
 class Place:
-    """A server with three models, one of which fails, and configs of two workers of each."""
+    """A server with models, one of which fails and one of which cannot load, and configs of ``count`` of each."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, count: int = 2) -> None:
         self.server = server
         self.made: list[str] = []
         self.sagemaker = client(server)
@@ -61,7 +61,7 @@ class Place:
         make_model(self.sagemaker, "bad", container(put_script(server, "bad", FAILS)))
         make_model(self.sagemaker, "broken", container(put_script(server, "broken", BROKEN)))
         for name in ("one", "two", "bad", "broken"):
-            make_config(self.sagemaker, name, production(name, count=2))
+            make_config(self.sagemaker, name, production(name, count=count))
 
     def endpoint(self, name: str) -> str:
         """A new one, which serves ``one``."""
@@ -285,6 +285,31 @@ def test_a_rolling_update_comes_back_to_its_old_size(place: Place) -> None:
     )
 
 
+def test_a_rollback_that_fails_leaves_both_serving_until_the_old_can_start(place: Place) -> None:
+    """UpdateRollbackFailed; the artifact of the old has gone. When it is there again, the old comes back whole."""
+    alarm, name = place.alarm("fails"), place.endpoint("fails")
+    make_model(place.sagemaker, "moved", container(answers(place.server, "moved")))
+    make_config(place.sagemaker, "moved", production("moved", count=2))
+    place.update(name, "moved", blue_green("ALL_AT_ONCE"))
+    assert "moved" == settled(place.sagemaker, name)["EndpointConfigName"]
+    folder = place.server.data_dir / "s3" / "models" / "moved"
+    with place.load(name) as load:
+        place.update(name, "two", rolling(wait=1, alarm=alarm))
+        place.server.eventually(lambda: "full capacity" in str(place.green(name).get("VariantStatus")))
+        folder.rename(folder.with_name("elsewhere"))
+        place.set(alarm, "ALARM")
+        described = settled(place.sagemaker, name)
+        assert ("UpdateRollbackFailed", "moved") == (described["EndpointStatus"], described["EndpointConfigName"])
+        assert "The rollback failed: " in described["FailureReason"]
+        load.wait(20)
+        folder.with_name("elsewhere").rename(folder)
+        again = [{"VariantName": "AllTraffic", "DesiredInstanceCount": 2}]
+        place.sagemaker.update_endpoint_weights_and_capacities(EndpointName=name, DesiredWeightsAndCapacities=again)
+        assert "InService" == settled(place.sagemaker, name)["EndpointStatus"]
+        assert b"moved:x" == load.began_after_now().body
+    assert [] == load.failures
+
+
 def test_an_alarm_that_is_already_raised_lets_no_call_through(place: Place) -> None:
     """It is rolled back before anything is shifted (``behaviour/08``)."""
     alarm, name = place.alarm("already", "ALARM"), place.endpoint("already")
@@ -357,7 +382,7 @@ def test_a_killed_server_goes_on_with_its_update(tmp_path: Path) -> None:
     """kill -9 in the middle of a bake: old and new share the calls again; an alarm still takes it back. And a bake
     that ends is followed by the rest."""
     with serve(tmp_path, "--allow-code", environment=ENVIRONMENT) as server:
-        place = Place(server)
+        place = Place(server, count=1)
         alarm = place.alarm("after")
         for name in ("back", "on"):
             place.endpoint(name)

@@ -25,7 +25,7 @@ from serving.config import Settings
 from serving.errors import ServiceUnavailable, ServingError
 from serving.fleet import on_demand, rollout
 from serving.fleet.deployed import Deployed, deployed
-from serving.fleet.guarded import Guarded, Means, rolled_back, serving, succeeded, without
+from serving.fleet.guarded import ROLLBACK_FAILED, Guarded, Means, rolled_back, serving, succeeded, without
 from serving.fleet.names import ModelNames
 from serving.fleet.placing import place
 from serving.fleet.store import Record, Session, Stale, StoreThread
@@ -364,7 +364,7 @@ class Endpoints:
         self._running[one] = replace(before, fleets=made.fleets, spec=made.spec) if before and mixed else made
         for fleet in made.fleets:
             known = self._supervisor.fleets.get(fleet.key)
-            if known is not None and known.desired != (count := on_demand.adjusted(known, fleet)):
+            if known is not None and (known.desired != (count := on_demand.adjusted(known, fleet)) or mixed):
                 self._supervisor.resize(fleet.key, count)
         self._on_change()
         try:
@@ -377,7 +377,8 @@ class Endpoints:
         await self._known()
         if mixed and not reason:
             self._let_go(record, set(made.keys), made)
-        await self._commit(record, lambda kept: _adjusted(kept, reason) if _same(kept, record) else _as_is(kept))
+        done = "InService" if not (mixed and reason) else ROLLBACK_FAILED
+        await self._commit(record, lambda kept: _adjusted(kept, reason, done) if _same(kept, record) else _as_is(kept))
 
     async def _withdraw(self, one: str) -> None:
         """Nothing of this runs any more when it returns."""
@@ -420,8 +421,8 @@ def _rolling_back(record: Record, reason: str) -> tuple[str, Mapping[str, Any]]:
     return "RollingBack", {**record.body, "FailureReason": reason}
 
 
-def _adjusted(record: Record, reason: str) -> tuple[str, Mapping[str, Any]]:
-    return "InService", without(record.body, "FailureReason") | ({"FailureReason": reason} if reason else {})
+def _adjusted(record: Record, reason: str, status: str = "InService") -> tuple[str, Mapping[str, Any]]:
+    return status, without(record.body, "FailureReason") | ({"FailureReason": reason} if reason else {})
 
 
 def _same(record: Record, before: Record) -> bool:
