@@ -53,9 +53,16 @@ def breaching(alarm: Alarm, value: float) -> bool:
     return _BREACHES[alarm.comparison](value, alarm.threshold)
 
 
-def evaluate(alarm: Alarm, values: Sequence[float | None], before: AlarmReading | None, now: float) -> AlarmReading:
-    """``values``: of the latest whole periods at ``now``, oldest first, None (or NaN) = no data; ``periods(alarm)`` of
-    them are looked at. The reading's own values are the N that were used; its reason stays that of the change."""
+def evaluate(
+    alarm: Alarm,
+    values: Sequence[float | None],
+    before: AlarmReading | None,
+    now: float,
+    end: float | None = None,
+) -> AlarmReading:
+    """``values``: of the latest whole periods before ``end`` (None = at ``now``), oldest first, None (or NaN) = no
+    data; ``periods(alarm)`` of them are looked at. The reading's own values are the N that were used; its reason stays
+    that of the change."""
     seen = [None if value is None or math.isnan(value) else value for value in values[-periods(alarm) :]]
     known = [value for value in seen if value is not None][-alarm.evaluations :]
     state = _state(alarm, seen, known)
@@ -63,9 +70,10 @@ def evaluate(alarm: Alarm, values: Sequence[float | None], before: AlarmReading 
         state = NO_DATA if before is None else before.state
     used = (None,) * (alarm.evaluations - len(known)) + tuple(known)
     if before is not None and before.state == state:
-        return AlarmReading(state, before.reason, used, before.since, now)
+        return AlarmReading(state, before.reason, used, before.since, now, end)
     was: AlarmState = NO_DATA if before is None else before.state
-    return AlarmReading(state, _reason(alarm, seen, was, state, now), used, now, now)
+    last = math.floor(now / alarm.period) * alarm.period if end is None else end
+    return AlarmReading(state, _reason(alarm, seen, was, state, last), used, now, now, end)
 
 
 def _state(alarm: Alarm, seen: Sequence[float | None], known: Sequence[float]) -> AlarmState | None:
@@ -86,12 +94,10 @@ def _state(alarm: Alarm, seen: Sequence[float | None], known: Sequence[float]) -
     return ALARM if oldest >= alarm.datapoints else NO_DATA
 
 
-def _reason(alarm: Alarm, seen: Sequence[float | None], was: AlarmState, state: AlarmState, now: float) -> str:
+def _reason(alarm: Alarm, seen: Sequence[float | None], was: AlarmState, state: AlarmState, end: float) -> str:
     """CloudWatch's sentence about a change of state."""
-    last = math.floor(now / alarm.period)
-    known = [
-        (value, (last - len(seen) + index) * alarm.period) for index, value in enumerate(seen) if value is not None
-    ]
+    begin = end - len(seen) * alarm.period
+    known = [(value, begin + index * alarm.period) for index, value in enumerate(seen) if value is not None]
     known = known[-alarm.evaluations :]
     lacking = alarm.evaluations - len(known)
     if state == NO_DATA:

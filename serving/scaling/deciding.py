@@ -10,24 +10,20 @@
 A cooldown starts when its change is fulfilled. A scale-out's lets larger ones through, with what was added counted as
 present (2 were added, the alarm now asks for 3: 1 more), and a scale-out ends the cooldown of a scale-in.
 
-Against flapping, beyond ``tracking``'s, where it is not known what is chance:
-
-- a scale-in that had to be taken back within ten minutes was a mistake, and the next one waits for twice the time of
-  low load, up to ten minutes;
-- a scale-out is not taken back for ten minutes, unless the load is gone (a tenth of what it was made for): AWS's own
-  fifteen minutes of low load are as long, but do not end when a load does. A metric of counted calls need not wait.
+What is not done because it would soon be undone: ``tracking`` (chance) and ``remembering`` (mistakes).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
-from serving.scaling import bursting, stepping, tracking
+from serving.scaling import bursting, remembering, stepping, tracking
 from serving.scaling.bursting import Pressure
-from serving.scaling.tracking import Ask, Capacity, Present
+from serving.scaling.remembering import State, dropped, fulfilled
+from serving.scaling.tracking import Ask, Present
 from serving.scaling.values import (
     ALARM,
     Alarm,
@@ -35,70 +31,19 @@ from serving.scaling.values import (
     Decision,
     NotScaled,
     Policy,
+    Step,
     StepScaling,
     Target,
     TargetTracking,
 )
 
-#: Seconds in which a scale-out says that the scale-in before it was a mistake; also the longest low load waited for.
-REGRET = 600.0
-#: Times that the wait for low load is doubled at most, and the bound of both in times of the low alarm's own.
-_DOUBLINGS = 3
-#: The load is gone where it is below this part of what the last scale-out was made for.
-GONE = 0.1
-#: Seconds after which a change that was never told fulfilled holds nothing back any more.
-GIVEN_UP = 600.0
-#: Seconds of capacity that are remembered, for the periods that alarms evaluate.
-_MEMORY = 3600.0
+#: What others need of deciding, with what is told of its decisions (``remembering``).
+__all__ = ["State", "burst", "decide", "dropped", "fulfilled", "wake"]
 
 FLAPPING = "AutoScalingAnticipatedFlapping"
 AT_MOST, AT_LEAST = "AlreadyAtMaxCapacity", "AlreadyAtMinCapacity"
-AT_DESIRED = "AlreadyAtDesiredCapacity"
 
 NOBODY: Mapping[str, Sequence[Alarm]] = {}
-
-
-class Change(NamedTuple):
-    """A change that was decided at ``at`` and is not fulfilled. ``base``: the capacity before the first scale-out of
-    the cooldown that it belongs to."""
-
-    at: float
-    before: int
-    after: int
-    cooldown: float
-    base: int
-
-
-class ScaledIn(NamedTuple):
-    """The last scale-in. ``load``: what it was meant for, in workers; ``until``: a scale-out before then, for not much
-    more than that, says it was a mistake."""
-
-    load: float
-    until: float
-
-
-class ScaledOut(NamedTuple):
-    """The last scale-out, and what it was made for, in workers."""
-
-    at: float
-    load: float
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What is remembered of a target between two looks at it. ``history``: capacity that was ready, oldest first;
-    ``acted``: step alarm -> the evaluation that was last acted upon; ``doubled``: how often the time of low load was
-    doubled."""
-
-    history: tuple[Capacity, ...] = ()
-    change: Change | None = None
-    out_until: float = -math.inf
-    out_base: int = 0
-    in_until: float = -math.inf
-    acted: tuple[tuple[str, float], ...] = ()
-    last_in: ScaledIn | None = None
-    last_out: ScaledOut | None = None
-    doubled: int = 0
 
 
 class _Voice(NamedTuple):
@@ -122,11 +67,11 @@ def decide(
     ``watchers``: ARN of a step policy -> the alarms that name it as an action (those whose actions are enabled).
     ``current``: the capacity that is recorded, ready or not. What is decided is taken for done unless ``current`` says
     otherwise at the next look; tell ``fulfilled`` when it is served."""
-    state = _noticed(state, current, now)
+    state = remembering.noticed(state, current, now)
     bounded = _bounded(target, current)
     if bounded is not None:
-        return bounded, _changed(state, bounded, 0.0, now)
-    present = Present(current, state.history, _base(state, now))
+        return bounded, remembering.changed(state, bounded, 0.0, now)
+    present = Present(current, state.history, remembering.base(state, now))
     voices = []
     for policy in policies:
         if isinstance(policy, TargetTracking):
@@ -171,8 +116,8 @@ def burst(
         policy=policy.name,
         measured=((policy.name, words),),
     )
-    state = _regretted(_noticed(state, current, now), math.inf, now)
-    return decision, _changed(state, decision, policy.out_cooldown, now)
+    state = remembering.regretted(remembering.noticed(state, current, now), math.inf, now)
+    return decision, remembering.changed(state, decision, policy.out_cooldown, now)
 
 
 def wake(target: Target, current: int, state: State, now: float) -> tuple[Decision, State]:
@@ -182,21 +127,7 @@ def wake(target: Target, current: int, state: State, now: float) -> tuple[Decisi
     if desired is None or current >= desired:
         return idle, state
     decision = replace(idle, desired=desired, cause="a call waited for capacity")
-    return decision, _changed(_noticed(state, current, now), decision, 0.0, now)
-
-
-def fulfilled(state: State, before: int, after: int, now: float) -> State:
-    """The capacity ``after`` is served from ``now`` on, ``before`` was until then: by a decision, whose cooldown
-    starts, or by anything else that changes capacity."""
-    history = state.history or (Capacity(-math.inf, before),)
-    state = replace(state, history=_recent((*history, Capacity(now, after)), now))
-    change = state.change
-    return state if change is None or change.after != after else _cooling(state, change, now)
-
-
-def dropped(state: State) -> State:
-    """What was decided does not come: nothing waits for it."""
-    return replace(state, change=None)
+    return decision, remembering.changed(remembering.noticed(state, current, now), decision, 0.0, now)
 
 
 # --- more, less -------------------------------------------------------------------------------------------------------
@@ -212,7 +143,7 @@ def _out(target: Target, voice: _Voice, idle: Decision, state: State, now: float
         return replace(idle, not_scaled=kept), state
     decision = replace(_triggered(idle, voice, desired), not_scaled=kept)
     cooldown = voice.policy.out_cooldown if isinstance(voice.policy, TargetTracking) else voice.policy.cooldown
-    return decision, _changed(_regretted(state, float(asked), now), decision, cooldown, now)
+    return decision, remembering.changed(remembering.regretted(state, float(asked), now), decision, cooldown, now)
 
 
 def _in(
@@ -229,16 +160,12 @@ def _in(
     if now < state.in_until:
         return _held(idle, f"the cooldown of scaling in runs for {state.in_until - now:.0f} s"), state
     low = voice.policy.low if isinstance(voice.policy, TargetTracking) else None
-    if low is not None and (
-        now - readings[low.name].since < _extra(low, state.doubled) or _too_soon(state, voice.ask, low, now)
-    ):
+    if low is not None and remembering.premature(state, voice.ask, low, readings[low.name].since, now):
         return replace(idle, not_scaled=(NotScaled(FLAPPING, current=current),)), state
     decision = _triggered(idle, voice, desired)
     cooldown = voice.policy.in_cooldown if isinstance(voice.policy, TargetTracking) else voice.policy.cooldown
-    state = replace(
-        state, last_in=ScaledIn(float(desired), now + (REGRET if low is None else _longest(low) * 2.0**state.doubled))
-    )
-    return decision, _changed(state, decision, cooldown, now)
+    state = remembering.scaled_in(state, float(desired), low, now)
+    return decision, remembering.changed(state, decision, cooldown, now)
 
 
 def _kept(target: Target, policies: Sequence[Policy], readings: Mapping[str, AlarmReading], idle: Decision) -> Decision:
@@ -273,99 +200,18 @@ def _stepped(
             best = best if best.words else best._replace(words=words)
             continue
         acted[alarm.name] = evaluation
-        grows = step.adjustment > 0 and present.base is not None
-        desired = stepping.changed(
-            policy, step, present.base if grows and present.base is not None else present.current
-        )
-        if grows and desired <= present.current:
-            desired = present.current
+        desired = _after_step(policy, step, present)
         if best.desired is None or desired > best.desired:
             best = Ask(desired, alarm.name, words)
     return best, replace(state, acted=tuple(acted.items()))
 
 
-# --- what is remembered -----------------------------------------------------------------------------------------------
-
-
-def _noticed(state: State, current: int, now: float) -> State:
-    """Compare what is remembered with what there is: a change that was not made, only in part, or by somebody else."""
-    change = state.change
-    served = state.history[-1].workers if state.history else current
-    if change is None:
-        if served == current:
-            return state
-        return replace(state, history=_recent((*state.history, Capacity(now, current)), now))
-    if current == change.before or now - change.at > GIVEN_UP:
-        return dropped(state)
-    if current != change.after:
-        change = change._replace(after=current)
-        if served == current:
-            return _cooling(state, change, state.history[-1].since)
-    return replace(state, change=change)
-
-
-def _changed(state: State, decision: Decision, cooldown: float, now: float) -> State:
-    """A decision is on its way."""
-    before, after = decision.current, decision.desired
-    base = _base(state, now)
-    history = state.history or (Capacity(-math.inf, before),)
-    if after < before:
-        return replace(state, history=history, change=Change(now, before, after, cooldown, before))
-    change = Change(now, before, after, cooldown, before if base is None else base)
-    last = ScaledOut(now, float(after))
-    return replace(state, history=history, change=change, in_until=-math.inf, last_out=last)
-
-
-def _cooling(state: State, change: Change, now: float) -> State:
-    """The change is made: its cooldown begins."""
-    if change.after > change.before:
-        return replace(state, change=None, out_until=now + change.cooldown, out_base=change.base)
-    return replace(state, change=None, in_until=now + change.cooldown)
-
-
-def _base(state: State, now: float) -> int | None:
-    """The capacity before the scale-out that is on its way or whose cooldown runs; None: there is none."""
-    change = state.change
-    if change is not None and change.after > change.before:
-        return change.base
-    return state.out_base if now < state.out_until else None
-
-
-def _regretted(state: State, asked: float, now: float) -> State:
-    """More capacity is asked for, soon after some was taken away: was that a mistake? Load that went away and came back
-    is none; a burst (``asked`` = infinity) always is."""
-    last = state.last_in
-    if last is None:
-        return state
-    if now > last.until:
-        return replace(state, last_in=None, doubled=max(0, state.doubled - 1))
-    if math.isfinite(asked) and asked > 2 * max(1.0, last.load):
-        return state
-    return replace(state, last_in=None, doubled=min(_DOUBLINGS, state.doubled + 1))
-
-
-def _too_soon(state: State, less: Ask, low: Alarm, now: float) -> bool:
-    """Was the last scale-out a moment ago, for a load that is still there, as far as can be told?"""
-    last = state.last_out
-    if last is None or less.load is None or now - last.at >= _longest(low) * 2.0**state.doubled:
-        return False
-    return less.load > GONE * last.load
-
-
-def _extra(low: Alarm, doubled: int) -> float:
-    """Seconds that the low alarm must have been in ALARM before less is given."""
-    own = low.period * low.evaluations
-    return min(own * 2.0**doubled, max(own, REGRET)) - own
-
-
-def _longest(low: Alarm) -> float:
-    return min(REGRET, low.period * low.evaluations * 2.0**_DOUBLINGS)
-
-
-def _recent(history: tuple[Capacity, ...], now: float) -> tuple[Capacity, ...]:
-    """Without what no alarm looks at any more; the last one before that stays."""
-    first = max((index for index, each in enumerate(history) if each.since <= now - _MEMORY), default=0)
-    return history[first:]
+def _after_step(policy: StepScaling, step: Step, present: Present) -> int:
+    """The capacity after a step; a growing one counts from before the scale-out whose cooldown runs, and takes nothing
+    back of what that gave."""
+    if policy.kind == "ExactCapacity" or step.adjustment <= 0 or present.base is None:
+        return stepping.changed(policy, step, present.current)
+    return max(present.current, stepping.changed(policy, step, present.base))
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

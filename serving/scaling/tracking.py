@@ -110,13 +110,13 @@ def ask(policy: TargetTracking, readings: Mapping[str, AlarmReading], present: P
 def demands(alarm: Alarm, reading: AlarmReading, target: float, present: Present, careful: bool) -> list[float]:
     """The demand of each evaluated period that has data, oldest first. ``careful``: of a period that saw two capacities
     the larger one is taken, so that too little is not taken for enough; otherwise the smaller."""
-    last = math.floor(reading.at / alarm.period)
+    last = math.floor(reading.at / alarm.period) * alarm.period if reading.end is None else reading.end
     choose = max if careful else min
     found = []
     for back, value in enumerate(reversed(reading.values)):
         if value is None:
             continue
-        start = (last - back - 1) * alarm.period
+        start = last - (back + 1) * alarm.period
         if present.base is not None and not shared(alarm):
             workers = present.base
         else:
