@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -30,7 +31,7 @@ from serving.fleet.decision_log import DecisionLog
 from serving.fleet.endpoints import Endpoints, retry_pause
 from serving.fleet.scaled import Scaled
 from serving.fleet.store import StoreThread
-from serving.scaling import deciding, machine
+from serving.scaling import deciding, machine, remembering
 from serving.scaling.bursting import Pressure
 from serving.scaling.values import Decision, Resource
 from serving.watch.history import History
@@ -38,6 +39,8 @@ from serving.workers.supervisor import Supervisor
 
 #: The clock is looked at so often at least: it may be set, and a machine may sleep.
 _LONGEST_SLEEP = 30.0
+#: A clock that is set by less is only kept right.
+_CLOCK_SLACK = 1.0
 #: That the machine has no room is told again so late.
 _TOLD_AGAIN_SECONDS = 600.0
 #: So long no more workers are asked for after their start has failed; longer each time.
@@ -78,6 +81,7 @@ class Autoscaling:
         self._stale, self._due = True, False
         self._news = asyncio.Event()
         self._acting = asyncio.Lock()
+        self._ahead = clock() - time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[Resource, float] = {}
 
@@ -116,7 +120,7 @@ class Autoscaling:
         component's."""
         one = self._by_name.get((report["endpoint"], report["name"]))
         now = self._clock()
-        if one is None or one.count is None or one.refusal or one.acting or now < one.held_until:
+        if one is None or one.count is None or one.refusal or one.acting or one.is_held():
             return
         numbers = (report[name] for name in ("window", "calls", "pending_least", "pending", "ready"))
         pressure = Pressure(one.target.resource, now, *numbers)
@@ -128,7 +132,7 @@ class Autoscaling:
         """A call has come for ``{"endpoint", "name"}``, which has no workers and is to have none."""
         one = self._by_name.get((report["endpoint"], report["name"]))
         now = self._clock()
-        if one is None or one.count is None or one.refusal or one.acting or now < one.held_until:
+        if one is None or one.count is None or one.refusal or one.acting or one.is_held():
             return
         decision, one.state = deciding.wake(one.target, one.count, one.state, now)
         if decision.desired > decision.current:
@@ -189,8 +193,18 @@ class Autoscaling:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), pause)
 
+    def _watch_clock(self) -> None:
+        """Cooldowns end when they should, and what has been read is right, though the clock is set."""
+        ahead = self._clock() - time.monotonic()
+        jump, self._ahead = ahead - self._ahead, ahead
+        if abs(jump) > _CLOCK_SLACK:
+            for one in self._scaled.values():
+                one.state = scaled.shifted(one.state, jump)
+            self._stale = True
+
     async def _look(self) -> float:
         """Do all there is to do; how long there is nothing then."""
+        self._watch_clock()
         if self._refused:
             self._stale = self._due = True  # it may have come to rest
         if self._stale:
@@ -215,7 +229,9 @@ class Autoscaling:
         """Take in what the store has now."""
         self._stale = False
         try:
-            records, actions = await self._thread.read(lambda session: (scaled.read(session), timing.read(session)))
+            records, actions = await self._thread.read(
+                lambda session: (scaled.read(session), timing.read(session, self._clock()))
+            )
         except Exception:
             self._stale = True
             raise
@@ -243,8 +259,8 @@ class Autoscaling:
                 continue
             decision, state = deciding.decide(one.target, one.policies, readings, one.count, one.state, now, watchers)
             one.state = state
-            if decision.desired > decision.current and now < one.held_until:
-                one.state = deciding.dropped(one.state)
+            if decision.desired > decision.current and one.is_held():
+                one.state = remembering.dropped(one.state)
                 self._log.add(decision, now, _HELD)
             elif decision.desired != decision.current:
                 decisions.append(decision)
@@ -301,7 +317,7 @@ class Autoscaling:
         if one is None:
             return
         if change is None or made.refusal:
-            one.state = deciding.dropped(one.state)
+            one.state = remembering.dropped(one.state)
             if change is not None and not change.shortage:
                 one.refusal, self._stale = made.refusal, True
             return
@@ -330,12 +346,12 @@ class Autoscaling:
             if gets != one.current or not self._told_lately(one.resource):
                 changes.append(Change(one.resource, gets, one.cause, one.desired, short))
             if short:
-                self._told[one.resource] = self._clock()
+                self._told[one.resource] = time.monotonic()
         return changes
 
     def _told_lately(self, resource: Resource) -> bool:
         """Has an activity said of late that the machine has no room for more?"""
-        return self._clock() - self._told.get(resource, -_TOLD_AGAIN_SECONDS) < _TOLD_AGAIN_SECONDS
+        return time.monotonic() - self._told.get(resource, -math.inf) < _TOLD_AGAIN_SECONDS
 
     def _bytes(self, resource: Resource) -> int:
         """What one more worker takes: as much as the largest there is."""
@@ -347,10 +363,10 @@ class Autoscaling:
         one, now = self._scaled.get(resource), self._clock()
         if one is None:
             return
-        one.state = deciding.fulfilled(one.state, before, after, now)
+        one.state = remembering.fulfilled(one.state, before, after, now)
         one.held_until, one.failures = 0.0, 0 if not failure else one.failures + 1
         if failure:
-            one.state, one.held_until = deciding.dropped(one.state), now + _held_seconds(one.failures)
+            one.state, one.held_until = remembering.dropped(one.state), time.monotonic() + _held_seconds(one.failures)
             one.count = after
             self._note(resource, f"capacity could not be changed: {failure}")
 

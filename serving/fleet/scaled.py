@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from serving.fleet import capacity, scaling_records
 from serving.fleet.endpoints import COMPONENT, tag
 from serving.fleet.records import Record, Session
 from serving.scaling import bursting
-from serving.scaling.deciding import State
+from serving.scaling.remembering import State
 from serving.scaling.values import Policy, Resource, StepScaling, Target, TargetTracking
 
 #: Kinds of records whose change is a change here.
@@ -21,7 +22,7 @@ class Scaled:
     """A target. ``endpoint``, ``name``: as the routing table and metrics call it; ``tag``: of the record that holds its
     capacity; ``count``: that capacity, None = none that could be scaled; ``refusal``: why it cannot be set now.
     ``acting``: it is being changed at this moment. ``failures``: changes in a row that have failed; after them no more
-    is asked for until ``held_until``."""
+    is asked for until ``held_until`` (``time.monotonic``)."""
 
     target: Target
     policies: tuple[Policy, ...]
@@ -49,6 +50,10 @@ class Scaled:
         """The ARNs of its step scaling policies."""
         return [policy.arn for policy in self.policies if isinstance(policy, StepScaling)]
 
+    def is_held(self) -> bool:
+        """Is no more asked for, as it has failed of late?"""
+        return time.monotonic() < self.held_until
+
     def elastic(self, hold: float) -> dict[str, Any]:
         """What fronts do for it (``Autoscaling.elastic``). ``hold``: seconds that calls wait where there is nothing."""
         tracked = any(isinstance(policy, TargetTracking) for policy in self.policies)
@@ -56,6 +61,20 @@ class Scaled:
             "hold": hold if bursting.wake(self.target) is not None else 0.0,
             "report": tracked and not self.target.suspended_out,
         }
+
+
+def shifted(state: State, seconds: float) -> State:
+    """What is remembered, by a clock that has been set forward by so many seconds: cooldowns last as long as ever."""
+    change, last_in, last_out = state.change, state.last_in, state.last_out
+    return replace(
+        state,
+        history=tuple(one._replace(since=one.since + seconds) for one in state.history),
+        change=change and change._replace(at=change.at + seconds),
+        out_until=state.out_until + seconds,
+        in_until=state.in_until + seconds,
+        last_in=last_in and last_in._replace(until=last_in.until + seconds),
+        last_out=last_out and last_out._replace(at=last_out.at + seconds),
+    )
 
 
 def read(session: Session) -> list[Scaled]:

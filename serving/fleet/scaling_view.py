@@ -9,7 +9,7 @@ from typing import Any
 from serving.fleet import activities as records
 from serving.fleet.scaled import Scaled
 from serving.fleet.store import Session
-from serving.scaling.deciding import State
+from serving.scaling.remembering import State
 from serving.scaling.values import Alarm, AlarmReading, Policy, Resource, TargetTracking
 
 #: Activities that are shown.

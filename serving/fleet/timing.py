@@ -96,20 +96,20 @@ def last(one: Timed, now: float) -> float | None:
 # --- transactions -----------------------------------------------------------------------------------------------------
 
 
-def read(session: Session) -> list[Timed]:
-    """All scheduled actions."""
-    found = (_timed(record) for record in session.every(scaling_records.ACTION))
+def read(session: Session, now: float) -> list[Timed]:
+    """All scheduled actions. One that is ahead of the clock, which has been put back, goes on from now."""
+    found = (_timed(record, now) for record in session.every(scaling_records.ACTION))
     return [one for one in found if one is not None]
 
 
-def _timed(record: Record) -> Timed | None:
+def _timed(record: Record, now: float) -> Timed | None:
     action = scaling_records.scheduled_of(record.body)
     try:
         table = timetable.parse(action.schedule, action.timezone, action.start, action.end, record.created)
     except ServingError as error:
         log.warning("scheduled action %s is not run: %s", action.name, error.message)
         return None
-    since = max(record.modified, record.body.get("Since", 0.0))
+    since = min(max(record.modified, record.body.get("Since", 0.0)), now)
     one = Timed(action, record.name, table, since, None)
     return one._replace(due=one.table.next(since))
 
