@@ -15,6 +15,10 @@ DEMOS = {
         "loadtests.demo_ab:main",
         "two variants, one truly better: traffic, labels, the verdict; and two equal ones",
     ),
+    "scaling": (
+        "loadtests.demo_scaling:main",
+        "a ramp of Locust: workers that follow the load, a burst, to zero and back, and a chart of it",
+    ),
     "drift": (
         "loadtests.demo_drift:main",
         "captured calls as in training pass, later ones have their changed columns named",
