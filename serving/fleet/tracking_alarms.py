@@ -1,7 +1,8 @@
 """The two alarms of a target tracking policy, as PutMetricAlarm would make them (``behaviour/07``, target tracking).
 
 Their periods follow the server's (``SERVING_SCALING_PERIOD_SECONDS``): 3 of 3 above the target, 15 of 15 below 0.9 of
-it. High-resolution metrics come every sixth of a period; scaling in is as slow as for the others.
+it. High-resolution metrics come every sixth of a period; scaling in is as slow as for the others. Where the period is
+shorter than AWS's, every predefined metric comes that often: whoever chose it wants to be followed in seconds.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from serving.scaling.values import COPIES, INSTANCES, PROVISIONED, Resource
+from serving.scaling.values import COPIES, INSTANCES, MINUTE, PROVISIONED, Resource
 from serving.watch import catalogue
 
 Body = Mapping[str, Any]
@@ -35,7 +36,8 @@ def alarm_bodies(resource: Resource, policy: Body, period: float) -> tuple[dict[
     """The high and the low alarm of a policy's record body (``scaling_records.py``); no low one with DisableScaleIn.
     ``period``: seconds."""
     config = policy["TargetTrackingScalingPolicyConfiguration"]
-    fast = _predefined(config).endswith("HighResolution")
+    predefined = _predefined(config)
+    fast = predefined.endswith("HighResolution") or (bool(predefined) and period < MINUTE)
 
     def alarm(which: str, comparison: str, threshold: float, periods: int, seconds: float) -> dict[str, Any]:
         return {
