@@ -25,6 +25,7 @@ from serving.declared import (
 )
 from serving.deploying import Call, Step, apply, settled
 from serving.errors import ConfigError
+from serving.guardrails import progress
 
 #: ``VARIANT=WEIGHT``, ``VARIANT:COUNT``, or both: neither sign can be part of a variant's name.
 _CHANGE = re.compile(r"([a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62})(?:=(\d+\.?\d*|\.\d+))?(?::(\d{1,9}))?", re.ASCII)
@@ -145,7 +146,7 @@ def facts(endpoint: Body) -> list[tuple[str, str]]:
         ("status", endpoint["EndpointStatus"]),
         ("reason", endpoint.get("FailureReason", "")),
         ("config", endpoint.get("EndpointConfigName", "")),
-        ("pending", pending.get("EndpointConfigName", "")),
+        ("pending", progress(endpoint) or pending.get("EndpointConfigName", "")),
         ("created", _moment(endpoint["CreationTime"])),
         ("changed", _moment(endpoint["LastModifiedTime"])),
     ]

@@ -13,6 +13,7 @@ from tests.cloud import answers, client, container, make_config, make_model, pro
 from tests.load import Load
 from tests.processes import kill_all
 from tests.server import Server, serve
+from tests.test_cli import serving
 
 FAILS = "def transform_fn(model, body, content_type, accept):\n    raise RuntimeError('bad')\n"
 BROKEN = "raise RuntimeError('cannot be loaded')\n"
@@ -376,6 +377,16 @@ def test_alarms_and_sizes_that_cannot_be_are_refused_at_once(place: Place) -> No
         described["EndpointConfigName"],
         "LastDeploymentConfig" in described,
     )
+
+
+def test_the_terminal_rolls_out_and_tells_how_far_it_is(place: Place) -> None:
+    """``serving deploy --canary``: what is being watched now, and what became of it."""
+    name = place.endpoint("terminal")
+    options = ("--canary", "50%", "--bake", "1", "--rollback-on", place.alarm("terminal"), "--url", place.server.url)
+    done = serving("deploy", "s3://models/two", "--endpoint", name, *options)
+    assert 0 == done.returncode, done.stderr
+    assert b"(WaitIntervalInSeconds) with traffic enabled on" in done.stderr
+    assert "two:x" == said(place.runtime, name)
 
 
 def test_a_killed_server_goes_on_with_its_update(tmp_path: Path) -> None:

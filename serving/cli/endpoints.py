@@ -30,13 +30,20 @@ def deploy(
     ],
     endpoint: Annotated[str | None, typer.Option(help="Endpoint of the artifact; default: 'default'.")] = None,
     instances: Annotated[int, typer.Option(min=1, max=256, help="Workers of the artifact's endpoint.")] = 1,
+    canary: Annotated[str | None, typer.Option(metavar="SIZE", help="First a part of the calls: 10%, or 2.")] = None,
+    linear: Annotated[str | None, typer.Option(metavar="SIZE", help="In equal steps of this size.")] = None,
+    rolling: Annotated[str | None, typer.Option(metavar="SIZE", help="Worker by worker, in batches.")] = None,
+    bake: Annotated[int, typer.Option(min=0, max=3600, help="Seconds to watch each of these steps.")] = 60,
+    rollback_on: Annotated[list[str] | None, typer.Option(metavar="ALARM", help="Go back when this is raised.")] = None,
     wait: Wait = True,
     url: Url = None,
     settings_file: SettingsFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a running server have what a file declares, or serve an artifact: only what differs is changed."""
-    from serving import remote
+    from dataclasses import replace
+
+    from serving import guardrails, remote
 
     settings = load_settings({"settings_file": settings_file})
     server = server_at(url, settings_file)
@@ -44,10 +51,17 @@ def deploy(
     if not is_artifact and (endpoint or instances != 1):
         raise ConfigError("--endpoint and --instances are for an ARTIFACT; a file says them itself.")
     document = remote.document_at(what, endpoint or settings.default_endpoint, instances)
+    sizes = {"canary": canary, "linear": linear, "rolling": rolling}
+    guarded = guardrails.deployment_config(sizes, bake, rollback_on or ())
+    if guarded:
+        bodies = tuple({**body, "DeploymentConfig": guarded} for body in document.endpoints)
+        document = replace(document, endpoints=bodies)
     steps = remote.deploy(server, document, tell, settings.load_timeout_seconds, again=is_artifact)
     if not steps:
         tell("nothing differs")
     names = [body["EndpointName"] for body in document.endpoints]
+    if guarded and wait:
+        _after(guardrails.follow(server, names, guardrails.LONGEST_UPDATE, tell), as_json)
     _after(remote.look(server, names, settings.load_timeout_seconds if wait else 0.0), as_json)
 
 
