@@ -59,7 +59,8 @@ def progress(endpoint: Body) -> str:
 def follow(server: Server, names: Sequence[str], patience: float, log: Callable[[str], None]) -> list[Body]:
     """The endpoints once none of them is in the middle of an update; ``log`` hears how far each is. Raises
     ``ServiceUnavailable`` when that takes longer than ``patience`` seconds."""
-    until, found = time.monotonic() + patience, []
+    found: list[Body] = []
+    until = time.monotonic() + patience
     for name in names:
         told = ""
         while (there := server.call("DescribeEndpoint", {"EndpointName": name}))["EndpointStatus"] in IN_PROGRESS:
