@@ -19,9 +19,9 @@ from __future__ import annotations
 import calendar
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -111,7 +111,7 @@ def parse(
     if (found := _RATE.fullmatch(schedule)) is not None and int(found[1]) > 0:
         every = int(found[1]) * _UNITS[found[2]]
         return Timetable(zone, every=every, start=start, end=end, anchor=created if start is None else start)
-    if (found := _CRON.fullmatch(schedule)) is not None:
+    if schedule.isascii() and (found := _CRON.fullmatch(schedule)) is not None:
         return Timetable(zone, cron=_cron(schedule, tuple(found[1].split())), start=start, end=end)
     raise ValidationError(
         f"Schedule {schedule[:256]!r} is none of at(yyyy-mm-ddThh:mm:ss), rate(VALUE UNIT) with minutes, hours "
@@ -183,7 +183,7 @@ def _items(field: str, bounds: tuple[int, int], names: dict[str, int], special: 
     """As ``_numbers``, with items that depend on the month (``special``, a pattern)."""
     found: list[str | int] = []
     for part in field.split(","):
-        if re.fullmatch(special, part) is None:
+        if re.fullmatch(special, part, re.ASCII) is None:
             found += _part(part, bounds, names)
             continue
         for name, number in names.items():
@@ -260,21 +260,23 @@ def _following(cron: Cron, zone: tzinfo, after: float) -> float | None:
     """The first run of a cron after ``after``."""
     try:
         today = datetime.fromtimestamp(after, zone).date()
+        times = (at for day in cron.dates(today) for at in _day(cron, zone, day))
+        return next((at for at in times if at > after), None)
     except (ValueError, OverflowError, OSError):
-        return None
-    for day in cron.dates(today - timedelta(days=1)):
-        times = sorted(
-            time for hour in cron.hours for minute in cron.minutes for time in _times(cron, zone, day, hour, minute)
-        )
-        for time in times:
-            if time > after:
-                return time
-    return None
+        return None  # beyond the years that there are
+
+
+def _day(cron: Cron, zone: tzinfo, day: date) -> Iterable[float]:
+    """The runs of a day, in order."""
+    begin = datetime.combine(day, time.min, zone).timestamp()
+    if datetime.combine(day + timedelta(days=1), time.min, zone).timestamp() - begin == _UNITS["day"]:
+        return (begin + 3600 * hour + 60 * minute for hour in cron.hours for minute in cron.minutes)
+    return sorted(at for hour in cron.hours for minute in cron.minutes for at in _times(cron, zone, day, hour, minute))
 
 
 def _times(cron: Cron, zone: tzinfo, day: date, hour: int, minute: int) -> list[float]:
     """When a local time is: never, where clocks skip it; twice, where they repeat it and every hour is meant."""
-    local = datetime(day.year, day.month, day.day, hour, minute, tzinfo=zone)
+    local = datetime.combine(day, time(hour, minute), zone)
     first, second = local.timestamp(), local.replace(fold=1).timestamp()
     if datetime.fromtimestamp(first, zone).replace(tzinfo=None) != local.replace(tzinfo=None):
         return []
