@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from serving.api import cloudwatch_alarms, cloudwatch_metrics, cloudwatch_tags
+from serving.api import cloudwatch_alarms, cloudwatch_data, cloudwatch_metrics, cloudwatch_tags
 from serving.api.control_call import Action
 
 CLOUDWATCH_ACTIONS: Mapping[str, Action] = {
@@ -16,6 +16,7 @@ CLOUDWATCH_ACTIONS: Mapping[str, Action] = {
     "SetAlarmState": cloudwatch_alarms.set_state,
     "EnableAlarmActions": cloudwatch_alarms.switch_actions(True),
     "DisableAlarmActions": cloudwatch_alarms.switch_actions(False),
+    "GetMetricData": cloudwatch_data.get_data,
     "GetMetricStatistics": cloudwatch_metrics.get_statistics,
     "ListMetrics": cloudwatch_metrics.list_metrics,
     "PutMetricData": cloudwatch_metrics.put_data,

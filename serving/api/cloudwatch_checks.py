@@ -13,6 +13,7 @@ from serving.errors import (
     MissingParameter,
     ValidationError,
 )
+from serving.scaling import maths
 from serving.scaling.values import Metric, Query, Stat
 
 Body = Mapping[str, Any]
@@ -87,6 +88,7 @@ def _period_of_queries(params: Body) -> int:
     periods = {one["MetricStat"]["Period"] for one in params["Metrics"] if "MetricStat" in one}
     if len(periods) != 1:
         raise ValidationError("All metrics of an alarm have the same period.")
+    maths.evaluate(queries, lambda stat: ())  # what cannot be computed of nothing cannot be computed
     return int(periods.pop())
 
 

@@ -55,7 +55,7 @@ def get_statistics(call: ControlCall) -> Outcome:
     check_span(params)
     check_period(params["Period"])
     check_dimensions(params)
-    check_count(params["StartTime"], params["EndTime"], params["Period"], _MOST_STATISTICS)
+    _check_count(params["StartTime"], params["EndTime"], params["Period"], _MOST_STATISTICS)
     points: dict[float, dict[str, Any]] = {}
     for name in wanted:
         check_statistic(name)
@@ -80,8 +80,7 @@ def check_span(params: Mapping[str, Any]) -> None:
         raise InvalidParameterCombination("The parameter StartTime must be less than the parameter EndTime.")
 
 
-def check_count(start: float, end: float, period: int, most: int) -> None:
-    """Raises ``InvalidParameterCombination`` for more periods than ``most``."""
+def _check_count(start: float, end: float, period: int, most: int) -> None:
     count = math.ceil((end - start) / period)
     if count > most:
         raise InvalidParameterCombination(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from serving.scaling import maths
 from serving.scaling.values import Query, Readings, Stat
 
 #: Namespaces of what this server measures itself.
@@ -57,12 +58,8 @@ class AlarmValues:
             return self._readings.series(stat, period, start, end)
 
         only = queries[0].stat if len(queries) == 1 else None
-        if only:
-            found = series(only)
-        else:
-            from serving.scaling import maths
-
-            found = maths.evaluate(queries, series)
+        times = [start + at * period for at in range(length)]
+        found = series(only) if only else maths.evaluate(queries, series, times)
         by_period = {round((at - start) / period): value for at, value in found}
         return tuple(by_period.get(at) for at in range(length))
 

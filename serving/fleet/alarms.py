@@ -155,7 +155,7 @@ class Alarms:
         for name, kept in due:
             end = math.floor(now / kept.alarm.period) * kept.alarm.period
             kept.due = end + kept.alarm.period
-            self._come_to(name, kept, evaluate(kept.alarm, self._values_of(kept.alarm, end), kept.reading, now))
+            self._come_to(name, kept, evaluate(kept.alarm, self._values_of(kept.alarm, end), kept.reading, now, end))
         return len(due)
 
     def _values_of(self, alarm: Alarm, end: float) -> tuple[float | None, ...]:
