@@ -37,6 +37,7 @@ from serving.config import Settings, usable_memory
 from serving.declared import Body, Document, named_paths
 from serving.deploying import apply
 from serving.errors import ConfigError, ServiceUnavailable, ServingError, ValidationError
+from serving.fleet import scaling_records
 from serving.fleet.alarms import Alarms
 from serving.fleet.autoscaling import Autoscaling
 from serving.fleet.driving import Drivers
@@ -44,7 +45,6 @@ from serving.fleet.endpoints import COMPONENT, ENDPOINT, Endpoints
 from serving.fleet.monitoring import Monitoring
 from serving.fleet.on_demand import OnDemand
 from serving.fleet.pressures import Pressures
-from serving.fleet.scaling_records import tidy
 from serving.fleet.store import Record, Session, Store, StoreThread
 from serving.fleet.table import failures
 from serving.fleet.transforms import Transforms
@@ -212,9 +212,12 @@ class _Control:
         declared cannot."""
         declared = {body["EndpointName"].lower() for body in document.endpoints}
         await self._thread.write(lambda session: _forget_undeclared(session, declared))
+        scaling = _scaling_names(document)
+        await self._thread.write(lambda session: scaling_records.forget_undeclared(session, scaling, time.time()))
         await apply(document, self._declare, log.info)
         await self._thread.write(_forget_orphans)
-        await self._thread.write(lambda session: tidy(session, self._settings.scaling_period_seconds, time.time()))
+        period = self._settings.scaling_period_seconds
+        await self._thread.write(lambda session: scaling_records.tidy(session, period, time.time()))
         await self._autoscaling.load()
         await self._transforms.start()
         await self._endpoints.start(self._settings.load_timeout_seconds)
@@ -370,6 +373,15 @@ def _taken_out(session: Session, name: str) -> list[Body]:
     tags: list[Body] = [{"Key": key, "Value": value} for key, value in session.tags(ENDPOINT, name)]
     session.remove(ENDPOINT, name)
     return tags
+
+
+def _scaling_names(document: Document) -> frozenset[str]:
+    """The names of the records of how it scales, in lower case."""
+    declared = [(section.names, body) for section, body in document.scaling if section.is_scaling]
+    return frozenset(
+        scaling_records.key(scaling_records.resource_of(body), *(body[name] for name in names[2:])).lower()
+        for names, body in declared
+    )
 
 
 def _forget_undeclared(session: Session, declared: set[str]) -> None:

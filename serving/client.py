@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, quote, urlsplit
 
 from serving.api.auth import AccessKey, Action, Request, key_for, load_keys, sign
+from serving.api.services import SAGEMAKER, only_reads, service
 from serving.config import Settings, client_keys, load_settings
 from serving.errors import ConfigError, RequestRefused, ServiceUnavailable
 
@@ -115,10 +116,11 @@ class Server:
             connection.close()
 
     def call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """One operation of the control API; the answer is empty for those that have none. Raises ``Refused``, and
-        ``ServiceUnavailable`` when nobody answers."""
-        headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": f"SageMaker.{operation}"}
-        action: Action = "read" if operation.startswith(("Describe", "List")) else "manage"
+        """One operation of a control API, behind its prefix and a dot where it is not SageMaker's; the answer is empty
+        for those that have none. Raises ``Refused``, and ``ServiceUnavailable`` when nobody answers."""
+        target = operation if "." in operation else f"{SAGEMAKER}.{operation}"
+        headers = {"Content-Type": service(target).dress.content_type, "X-Amz-Target": target}
+        action: Action = "read" if only_reads(target) else "manage"
         return self.told(self.send("POST", "/", action, json.dumps(params).encode(), headers))
 
     def told(self, answer: Answer) -> dict[str, Any]:

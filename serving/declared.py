@@ -1,8 +1,9 @@
 """What an operator declares: a file of SageMaker request bodies, or just a path to models.
 
 The file is one YAML, TOML or JSON mapping ``Models:``, ``EndpointConfigs:``, ``Endpoints:``, each a list of the very
-bodies that CreateModel, CreateEndpointConfig and CreateEndpoint take. They go the way of any client's calls: checked
-by AWS's own service model, kept in the same store (``deploying.apply``).
+bodies that CreateModel, CreateEndpointConfig and CreateEndpoint take; further sections say how they scale
+(``sections.py``). They go the way of any client's calls: checked by AWS's own service models, kept in the same store
+(``deploying.apply``).
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
+from serving.api.services import SERVICES
 from serving.config import did_you_mean, read_document
 from serving.errors import ConfigError, ValidationError
+from serving.sections import SECTIONS, Section
 
 if TYPE_CHECKING:
     from serving.api.schema import Schema
@@ -53,9 +56,6 @@ VARIANT_LISTS = ("ProductionVariants", "ShadowProductionVariants")
 #: A label here, but AWS's API wants one.
 USUAL_INSTANCE = "ml.m5.large"
 
-#: Sections that a later version will have.
-_NOT_YET = frozenset({"ScalableTargets", "ScalingPolicies"})
-
 #: Fields that the API stores and returns, but that change nothing yet, and what they would have meant.
 _NO_EFFECT_YET: Mapping[str, str] = {
     "CoreDumpConfig": "no core dumps are written",
@@ -68,15 +68,22 @@ _NO_EFFECT_YET: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The bodies of CreateModel, CreateEndpointConfig and CreateEndpoint that there should be, as they are sent."""
+    """The bodies of CreateModel, CreateEndpointConfig and CreateEndpoint that there should be, as they are sent.
+    ``scaling``: those of how they scale, in the order in which they are made."""
 
     models: tuple[Body, ...] = ()
     configs: tuple[Body, ...] = ()
     endpoints: tuple[Body, ...] = ()
+    scaling: tuple[tuple[Section, Body], ...] = ()
 
     def __add__(self, other: Document) -> Document:
         """Both. Raises ``ConfigError`` when they give one name twice."""
-        both = Document(self.models + other.models, self.configs + other.configs, self.endpoints + other.endpoints)
+        both = Document(
+            self.models + other.models,
+            self.configs + other.configs,
+            self.endpoints + other.endpoints,
+            self.scaling + other.scaling,
+        )
         both.check_names()
         return both
 
@@ -99,6 +106,12 @@ class Document:
             if (kind.noun, name.lower()) in seen:
                 raise ConfigError(f"There are two {kind.noun}s named {name!r}.")
             seen.add((kind.noun, name.lower()))
+        made: set[tuple[str, ...]] = set()
+        for section, body in self.scaling:
+            key = (section.section, *section.key(body))
+            if key in made:
+                raise ConfigError(f"There are two of {section.spelt(body)}.")
+            made.add(key)
 
 
 def load_document(path: Path) -> Document:
@@ -111,19 +124,26 @@ def load_document(path: Path) -> Document:
 
     raw = read_document(path)
     for section in raw:
-        if section in _NOT_YET:
-            raise ConfigError(f"The file has {section}, but this version does not offer scaling policies.")
-        if section not in (known := [kind.section for kind in KINDS]):
+        if section not in (known := [kind.section for kind in (*KINDS, *SECTIONS)]):
             raise ConfigError(f"The file has no field {section!r}{did_you_mean(section, known)}.")
     schema = Schema.load(offered=[kind.create for kind in KINDS])
     models, configs, endpoints = (tuple(_checked(schema, kind, raw.get(kind.section))) for kind in KINDS)
     folder = path.absolute().parent
-    document = Document(tuple(_absolute(model, folder) for model in models), configs, endpoints)
+    scaling = tuple((one, body) for one in SECTIONS if one.section in raw for body in _scaling(one, raw[one.section]))
+    document = Document(tuple(_absolute(model, folder) for model in models), configs, endpoints, scaling)
     document.check_names()
     return document
 
 
-def _checked(schema: Schema, kind: Kind, raw: object) -> Iterator[Body]:
+def _scaling(section: Section, raw: object) -> Iterator[Body]:
+    """The bodies of a section about scaling."""
+    from serving.api.schema import Schema
+
+    bodies = [section.filled(body) for body in raw] if isinstance(raw, list) else raw
+    yield from _checked(Schema.load(SERVICES[section.prefix].model, [section.create]), section, bodies)
+
+
+def _checked(schema: Schema, kind: Kind | Section, raw: object) -> Iterator[Body]:
     """The bodies of a section, each as AWS's model has it. Raises ``ConfigError``."""
     if not isinstance(raw, list | None):
         raise ConfigError(f"{kind.section} is {raw!r}; expected a list.")

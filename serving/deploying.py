@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,8 +27,10 @@ from serving.declared import (
     without_effect,
 )
 from serving.errors import ConfigError, ServiceUnavailable, ServingError
+from serving.sections import POLICIES, TARGETS, Section
 
-#: Makes one call of the control API: (operation, parameters) -> answer. Raises ``ServingError``.
+#: Makes one call of a control API: (operation, parameters) -> answer; an operation of another service than SageMaker
+#: stands behind its prefix (``api/services.py``) and a dot. Raises ``ServingError``.
 Call = Callable[[str, Body], Awaitable[Body]]
 
 
@@ -219,7 +221,62 @@ async def apply(
     for step in steps:
         log(step.why)
         await _made(step, call, until)
-    return steps
+    return (*steps, *await scaled(document.scaling, call, log))
+
+
+async def scaled(wanted: Sequence[tuple[Section, Body]], call: Call, log: Callable[[str], None]) -> tuple[Step, ...]:
+    """Make what scales as it is wanted; returns the calls that were made. All of it is put, not created, and
+    endpoints need not have settled."""
+    steps = []
+    for section, body in wanted:
+        params = await _with_arns(body, wanted, call) if "AlarmActions" in body else body
+        there = await _found(section, params, call)
+        if there is None or not _covers(there, params):
+            step = Step(section.operation, params, f"{section.spelt(body)} {'is new' if there is None else 'differs'}")
+            log(step.why)
+            await call(step.operation, step.params)
+            steps.append(step)
+    return tuple(steps)
+
+
+async def _found(section: Section, body: Body, call: Call) -> Body | None:
+    """What the server has of this key; None when there is no such thing."""
+    asked: dict[str, Any] = {section.filter: [body[section.names[-1]]]} if section.filter else {}
+    if section.is_scaling:
+        asked |= {name: body[name] for name in ("ServiceNamespace", "ResourceId", "ScalableDimension")}
+    if section is TARGETS:
+        asked["ResourceIds"] = [asked.pop("ResourceId")]
+    answer = await call(f"{section.prefix}.{section.describe}", asked)
+    return next((one for one in answer.get(section.found, ()) if section.key(one) == section.key(body)), None)
+
+
+def _covers(there: Body, wanted: Body) -> bool:
+    """Does everything that is wanted stand there? What is there besides was given by others, or goes without
+    saying. Tags are for new things."""
+    return all(
+        name in there and _same(there[name], value)
+        for name, value in wanted.items()
+        if name not in ("Tags", "ResourceId")
+    )
+
+
+def _same(there: object, wanted: object) -> bool:
+    if isinstance(wanted, Mapping) and isinstance(there, Mapping):
+        return _covers(there, wanted)
+    if isinstance(wanted, list | tuple) and isinstance(there, list | tuple):
+        return len(there) == len(wanted) and all(map(_same, there, wanted))
+    return there == wanted
+
+
+async def _with_arns(alarm: Body, wanted: Sequence[tuple[Section, Body]], call: Call) -> Body:
+    """An alarm with the ARNs of the policies that its actions name."""
+    named = {body["PolicyName"]: body for section, body in wanted if section is POLICIES}
+
+    async def arn(action: str) -> str:
+        policy = await _found(POLICIES, named[action], call) if action in named else None
+        return str(policy["PolicyARN"]) if policy else action
+
+    return {**alarm, "AlarmActions": [await arn(action) for action in alarm["AlarmActions"]]}
 
 
 async def describe(document: Document, call: Call, until: float) -> Described:

@@ -149,8 +149,11 @@ WRONG: list[tuple[str, object, str]] = [
     ("EndpointConfigs.0.DataCaptureConfig", {"Sampling": 1}, r"EndpointConfigs\[0\]\.DataCaptureConfig has no field"),
     ("Endpoints.0.EndpointName", "", "Endpoints"),
     ("Endpoint", [], "The file has no field 'Endpoint'; did you mean 'Endpoints'"),
-    ("ScalableTargets", [], "does not offer scaling policies"),
-    ("ScalingPolicies", [], "does not offer scaling policies"),
+    ("ScalableTargets", [{"ResourceId": "e", "MinCapacity": "one"}], r"ScalableTargets\[0\]\.MinCapacity"),
+    ("ScalingPolicies", [{"ResourceId": "e"}], r"ScalingPolicies\[0\]\.PolicyName is missing"),
+    ("ScheduledActions", {}, "ScheduledActions is {}; expected a list"),
+    ("Alarms", [{"AlarmName": "a", "Treshold": 1}], "has no field 'Treshold'; did you mean 'Threshold'"),
+    ("ScalableTargets", [{"ResourceId": "e"}, {"ResourceId": "E"}], "two of scalable target of E"),
 ]
 
 

@@ -68,6 +68,7 @@ def _new(call: ControlCall, resource: Resource) -> dict[str, Any]:
         "PolicyType": call.params.get("PolicyType", "StepScaling"),
         "ResourceId": resource.id,
         "ScalableDimension": resource.dimension,
+        "Origin": "declared" if call.trusted else "api",
     }
 
 

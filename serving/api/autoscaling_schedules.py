@@ -53,6 +53,7 @@ def _new(call: ControlCall, resource: Resource) -> dict[str, Any]:
         "ScheduledActionName": name,
         "ResourceId": resource.id,
         "ScalableDimension": resource.dimension,
+        "Origin": "declared" if call.trusted else "api",
     }
 
 

@@ -110,11 +110,11 @@ class ControlApi:
         finally:
             self._calls -= 1
 
-    async def call(
-        self, operation: str, params: Mapping[str, Any], trusted: bool = True, prefix: str = SAGEMAKER
-    ) -> dict[str, Any]:
-        """The same without the wire: what the operator declares. Raises ``ServingError``."""
-        return await self._answer(f"{prefix}.{operation}", dict(params), self._settings.region, trusted) or {}
+    async def call(self, operation: str, params: Mapping[str, Any], trusted: bool = True) -> dict[str, Any]:
+        """The same without the wire: what the operator declares. An operation of another service than SageMaker stands
+        behind its prefix and a dot. Raises ``ServingError``."""
+        target = operation if "." in operation else f"{SAGEMAKER}.{operation}"
+        return await self._answer(target, dict(params), self._settings.region, trusted) or {}
 
     def _begin(self, prefix: str) -> asyncio.Future[Schema]:
         if prefix not in self._schemas:

@@ -2,10 +2,10 @@
 
 Kinds ``scalable-target``, ``scaling-policy``, ``scheduled-action`` (parent: the ResourceId; facet: the
 ScalableDimension); a name says which resource it is of, and for the latter two a digest of their own names, in which
-case counts. Bodies are as their operations were given, and ours::
+case counts. Bodies are as their operations were given, and ours, each with "Origin": "api" | "declared"::
 
     target   {"ResourceId", "ScalableDimension", "MinCapacity", "MaxCapacity", "RoleARN", "SuspendedState": {…},
-              "ScalableTargetARN", "Origin": "api" | "declared"}
+              "ScalableTargetARN"}
     policy   {"PolicyARN", "PolicyName", "PolicyType", "ResourceId", "ScalableDimension", "Period": 5.0,
               "StepScalingPolicyConfiguration" or "TargetTrackingScalingPolicyConfiguration" and
               "AlarmId": {"High": uuid, "Low": uuid}}
@@ -19,7 +19,7 @@ of a step scaling policy are whoever's name its ARN as an action.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from serving.errors import ValidationError
@@ -295,10 +295,34 @@ def tidy(session: Session, period: float, now: float) -> None:
     """At the start of a server: forget what scales something that is no more, and let policies follow the server's
     period, in seconds."""
     for record in session.every(TARGET):
-        if resource_record(session, resource_of(record.body)) is None:
+        if not _is_there(session, resource_of(record.body)):
             remove_target(session, record, now)
     for record in session.every(POLICY):
         if record.body["Period"] != period:
             changed = session.change(record, now=now, body={**record.body, "Period": period})
             if "AlarmId" in changed.body:
                 put_alarms(session, changed.body, now)
+
+
+def _is_there(session: Session, resource: Resource) -> bool:
+    """Has its endpoint the variant, now or soon? Is there the component?"""
+    record = resource_record(session, resource)
+    if record is None or resource.dimension == COPIES:
+        return record is not None
+    deployments = (record.body[name] for name in ("Serving", "Pending") if name in record.body)
+    return any(resource.id.split("/")[3] in deployment["Variants"] for deployment in deployments)
+
+
+def forget_undeclared(session: Session, declared: Collection[str], now: float) -> None:
+    """What an operator once declared lives as long as it is declared. ``declared``: the records' names (``key``), in
+    lower case."""
+    for kind in (TARGET, POLICY, ACTION):
+        for record in session.every(kind):
+            if record.body.get("Origin") != "declared" or record.name.lower() in declared:
+                continue
+            if kind == TARGET:
+                remove_target(session, record, now)
+            elif kind == POLICY:
+                remove_policy(session, record, now)
+            else:
+                session.remove(kind, record.name)
