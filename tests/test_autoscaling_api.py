@@ -200,7 +200,7 @@ def test_policies_follow_the_servers_period(scaling: Scaling) -> None:
     with scaling.store.write() as session:
         scaling_records.tidy(session, 60.0, 1.0)
     (after,) = scaling.of(scaling_records.policies)[RESOURCE]
-    assert (5.0, 25.0, 60.0, 300.0) == (
+    assert (5.0 / 6, 25.0, 60.0, 300.0) == (
         before.high.period,
         before.out_cooldown,
         after.high.period,
@@ -310,7 +310,7 @@ def test_a_target_tracking_policy_comes_with_two_alarms(scaling: Scaling) -> Non
         below.threshold,
         below.comparison,
     )
-    assert 5.0 == above.period
+    assert (5.0 / 6, 5.0) == (above.period, below.period)
     dimensions = (("EndpointName", "E"), ("VariantName", "V"))
     assert Stat(Metric("AWS/SageMaker", "InvocationsPerInstance", dimensions), "Sum", True) == above.queries[0].stat
     assert (answer["PolicyARN"],) == above.actions
