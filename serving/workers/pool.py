@@ -405,6 +405,7 @@ class Pool:
             metrics.overhead.none()
         else:
             metrics.overhead.observe(call.sent - call.started)
+        metrics.queue.observe(answer.queue / 1e6)
         if self.multi_model:
             self._note_warm(channel, call)
         if answer.load:
@@ -429,6 +430,7 @@ class Pool:
         assert done is not None  # it was pending
         metrics.first_part.observe(now - call.sent)
         metrics.overhead.observe(call.sent - call.started)
+        metrics.queue.observe(answer.queue / 1e6)
         if answer.load:
             metrics.load_wait.observe(answer.load / 1e6)
         if self.multi_model:

@@ -20,6 +20,7 @@ class VariantMetrics:
         self.retried = registry.counter("sagemaker_retried_invocations_total", *labels)
         self.model_latency = registry.histogram("sagemaker_model_latency_seconds", *labels)
         self.overhead = registry.histogram("sagemaker_overhead_latency_seconds", *labels)
+        self.queue = registry.histogram("sagemaker_queue_seconds", *labels)
         self.concurrent = registry.counter("sagemaker_concurrent_requests", *labels)
         self.first_part = registry.histogram("sagemaker_first_chunk_latency_seconds", *labels)
         self.broken = registry.counter("sagemaker_mid_stream_errors_total", *labels)
