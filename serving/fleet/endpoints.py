@@ -311,7 +311,7 @@ class Endpoints:
             made = replace(deployed(record, pending), status=record.status)
             coming = made.keys
             if before != made or "Serving" not in record.body:  # else it serves; only to write that down has failed
-                await self._raise_up(made.fleets)
+                await self._raise_up(on_demand.proving(made.fleets))
                 if before is None:
                     self._serve(one, made)  # nobody is served yet: calls may wait for it
                 await self._supervisor.settled(coming, self._patience)

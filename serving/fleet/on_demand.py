@@ -5,7 +5,7 @@
     fronts: so many calls at a time ──► workers for them, at once      at most MaxConcurrency
     a worker that no call has needed for serverless_idle_seconds ──► goes      at least ProvisionedConcurrency
 
-Nothing of it is written down: after a restart a variant comes up with what is provisioned, or with one.
+Nothing of it is written down: after a restart a variant has what is provisioned, until calls come.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from serving.config import Settings, usable_cores
@@ -29,6 +29,12 @@ _TICK_SECONDS = 0.25
 _RETRY_SECONDS = 30.0
 
 log = logging.getLogger("serving.scaling")
+
+
+def proving(fleets: Iterable[FleetSpec]) -> list[FleetSpec]:
+    """These fleets as they come up for the first time: each with a worker at least, which shows that its model loads;
+    one that calls do not need goes again."""
+    return [replace(one, count=max(1, one.count)) if one.serverless else one for one in fleets]
 
 
 def adjusted(fleet: Fleet, spec: FleetSpec) -> int:

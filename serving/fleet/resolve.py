@@ -181,7 +181,7 @@ def _variant(variant: Body, deployed: Body) -> VariantSpec:
         name=name,
         containers=containers(model_name, model) if model_name else (),
         weight=now["Weight"],
-        instance_count=max(1, on_demand.provisioned) if on_demand else now["Count"],
+        instance_count=on_demand.provisioned if on_demand else now["Count"],
         routing=_STRATEGIES[variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM")],
         direct=model.get("InferenceExecutionConfig", {}).get("Mode") == "Direct",
         serverless=on_demand,
@@ -189,7 +189,6 @@ def _variant(variant: Body, deployed: Body) -> VariantSpec:
 
 
 def _serverless(config: Body | None) -> ServerlessSpec | None:
-    """It comes up with one worker at least: so much is known then of its model as of any other."""
     if config is None:
         return None
     return ServerlessSpec(
