@@ -255,6 +255,7 @@ ROUTES = {
     ("POST", "/endpoints/alpha/ground-truth"): "invoke",
     ("GET", "/endpoints/alpha/captures"): "manage",
     ("GET", "/endpoints/alpha/verdict"): "read",
+    ("GET", "/endpoints/alpha/scaling"): "read",
     ("POST", "/endpoints/alpha/drift"): "read",
     ("POST", "/endpoints/alpha/drift?documents=true"): "manage",
     ("GET", "/endpoints/alpha/shadow-report"): "read",

@@ -18,6 +18,7 @@ from serving.api import (
     async_routes,
     auth,
     captures,
+    cbor_refusal,
     console_routes,
     control_wires,
     drift,
@@ -25,6 +26,7 @@ from serving.api import (
     failures,
     ground_truth,
     invocations,
+    scaling,
     services,
     streams,
     verdicts,
@@ -57,6 +59,8 @@ def build(front: Front) -> Starlette:
 
     async def no_route(request: Request, _: Exception) -> Response:
         request.state.request_id = front.next_request_id()
+        if request.scope["path"].startswith(cbor_refusal.PATH):
+            return Response(cbor_refusal.body(), cbor_refusal.STATUS, cbor_refusal.HEADERS)
         return _failure(front, request, UnknownOperation(f"There is no {request.method} on this path."))
 
     app = Starlette(routes=routes, exception_handlers={404: no_route, 405: no_route})
@@ -394,6 +398,7 @@ ROUTES: tuple[tuple[str, str, Permission | None, Handler], ...] = (
     ("POST", "/endpoints/{name}/ground-truth", "invoke", ground_truth.post_labels),
     ("GET", "/endpoints/{name}/captures", "manage", captures.get_captures),
     ("GET", "/endpoints/{name}/verdict", "read", verdicts.verdict),
+    ("GET", "/endpoints/{name}/scaling", "read", scaling.scaling),
     ("POST", "/endpoints/{name}/drift", drift.permission, drift.drift),
     ("GET", "/endpoints/{name}/shadow-report", verdicts.report_permission, verdicts.shadow_report),
     ("GET", "/", "read", console_routes.root),
