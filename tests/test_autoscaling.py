@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -236,18 +237,12 @@ def test_a_scheduled_action_sets_limits_and_capacity(server: Server, busy: str) 
         **scaling.key,
         ScheduledActionName="soon",
         Schedule="rate(1 day)",
-        StartTime=_soon(server),
+        StartTime=time.time() + 1.0,
         ScalableTargetAction={"MinCapacity": 2, "MaxCapacity": 3},
     )
     scaling.reaches(2)
     causes = [one["Cause"] for one in scaling.ended(2)]
     assert ["minimum capacity was set to 2", "scheduled action name soon was triggered"] == causes
-
-
-def _soon(server: Server) -> float:
-    import time
-
-    return time.time() + 1.0
 
 
 def test_workers_that_do_not_start_are_given_up(server: Server, tmp_path: Path) -> None:
