@@ -78,12 +78,12 @@ def test_what_is_granted_is_wished_and_fits(wishes: dict[FleetKey, tuple[int, in
 
 
 def test_pressure_is_told_while_more_calls_are_here_than_workers() -> None:
-    """Over the last second; a moment without calls in it is not forgotten before it has passed."""
+    """Over the last moments; one without calls in them is not forgotten before it has passed."""
     gauge, told = Gauge(), []
     for look, pending in enumerate([0, 3, 4, 5, 6, 2, 1]):
         told.append(gauge.look(look * 0.25, look * 10.0, pending, 1, 1))
-    assert [None, 0, 0, 0, 0, 2, None] == [one and one["pending_least"] for one in told]
-    assert {"window": 1.0, "calls": 40, "pending_least": 2, "pending": 2, "ready": 1} == told[5]
+    assert [None, 0, 0, 0, 3, 2, None] == [one and one["pending_least"] for one in told]
+    assert {"window": 0.75, "calls": 30, "pending_least": 2, "pending": 2, "ready": 1} == told[5]
 
 
 def test_a_front_has_its_share_of_the_workers() -> None:

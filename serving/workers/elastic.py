@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from serving.types import FleetKey
 from serving.workers.channel import Call
 
-#: Looks that make a window of one second (``pool.SWEEP_SECONDS`` apart).
-_LOOKS = 5
+#: Looks that make a window of three quarters of a second (``pool.SWEEP_SECONDS`` apart): with the start of a worker
+#: what waits is answered within one and a half.
+_LOOKS = 4
 #: Control is told again so soon of calls that are still held: it may have had no room before.
 _AGAIN_SECONDS = 0.25
 
@@ -81,7 +82,7 @@ class _Look(NamedTuple):
 
 
 class Gauge:
-    """How hard calls press on a pool: looks of the last second, four times a second."""
+    """How hard calls press on a pool: the last few looks, of four in a second."""
 
     def __init__(self) -> None:
         self._looks: deque[_Look] = deque(maxlen=_LOOKS)
