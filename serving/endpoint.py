@@ -27,7 +27,7 @@ from serving.workers.channel import Address, Done
 from serving.workers.elastic import Event
 from serving.workers.pool import SWEEP_SECONDS, Pool
 from serving.workers.serverless import ServerlessPool
-from serving.workers.sides import Side, Sides, Target, blended, fleet_of, whole
+from serving.workers.sides import CountedSide, Side, Sides, Target, blended, fleet_of, whole
 
 
 class Invocable(Protocol):
@@ -68,7 +68,7 @@ class Endpoint:
         self._dice = dice
         self._targets: dict[str, Target] = {}
         self._weights: dict[str, float] = {}
-        self._components: dict[str, Pool] = {}
+        self._components: dict[str, Target] = {}
         self._usable: list[Target] = []
         self._usable_weights: list[float] = []
         self._split = Split(())
@@ -109,7 +109,7 @@ class Endpoint:
         """Does every call have to name a model?"""
         return any(target.multi_model for target in self._targets.values())
 
-    def set_targets(self, targets: dict[str, Target], weights: dict[str, float], components: dict[str, Pool]) -> None:
+    def set_targets(self, targets: dict[str, Target], weights: dict[str, float], components: dict[str, Target]) -> None:
         """Work by these variants, their weights, and these components from now on; calls in flight stay where they
         are."""
         self._targets, self._weights, self._components = targets, weights, components
@@ -182,7 +182,7 @@ class Endpoint:
             )
         return target
 
-    def _component(self, name: str) -> Pool:
+    def _component(self, name: str) -> Target:
         if not self.holds_components:
             raise ValidationError(
                 "Inference Component Name header is not allowed for endpoints to which you dont plan to deploy "
@@ -196,7 +196,7 @@ class Endpoint:
         pool = self._components.get(name)
         if pool is None:
             raise ValidationError(f"Inference Component {name} of endpoint {self.name} not found.")
-        if not pool.desired and not pool.ready and not pool.hold:
+        if isinstance(pool, Pool) and not (pool.desired or pool.ready or pool.hold):
             raise pool.no_capacity()
         return pool
 
@@ -297,7 +297,13 @@ class Directory:
         endpoint.green_share = green["share"] if green else 0.0
         if green:
             targets, weights = self._shared(row, endpoint, fleets, before)
-        components = {one["key"][-1]: self._pool(one, before, endpoint.pools) for one in row["components"]}
+        components: dict[str, Target] = {
+            one["key"][-1]: self._pool(one, before, endpoint.pools) for one in row["components"]
+        }
+        for one in row.get("green_components", ()):
+            coming = self._pool(one["pool"], before, endpoint.pools)
+            name, sides = coming.key.component, [Side(old) for old in whole(components.get(coming.key.component))]
+            components[name] = Sides(coming.variant, sides[0] if sides else None, Side(coming), one["share"])
         endpoint.set_targets(targets, weights, components)
         self._shadow(row.get("shadows", ()), endpoint, production)
         for key, pool in before.items():
@@ -313,8 +319,8 @@ class Directory:
             one["name"]: self._target(endpoint, one, endpoint.target(one["name"]), before, endpoint.pools)
             for one in green["variants"]
         }
-        old = {name: Side(one, row["config"], registry) for name, one in blue.items()}
-        new = {name: Side(one, green["config"], registry) for name, one in coming.items()}
+        old = {name: CountedSide(one, row["config"], registry) for name, one in blue.items()}
+        new = {name: CountedSide(one, green["config"], registry) for name, one in coming.items()}
         old_weights, new_weights = ({one["name"]: one["weight"] for one in side["variants"]} for side in (row, green))
         weights, shares = blended(old_weights, new_weights, green["share"])
         return {name: Sides(name, old.get(name), new.get(name), shares[name]) for name in weights}, weights

@@ -17,11 +17,12 @@ from typing import Any
 
 from serving.api.control_call import ControlCall, Outcome
 from serving.api.control_changing import find, refuse_in_progress, settled
+from serving.api.control_deployments import check_alarms, check_deployment_config
 from serving.api.control_endpoints import MOST_INSTANCES
 from serving.api.control_models import find_model, unpacked
 from serving.api.control_tags import keep
 from serving.errors import ResourceLimitExceeded, ValidationError
-from serving.fleet import resolve, scaling_records
+from serving.fleet import resolve, rollout, scaling_records
 from serving.fleet.endpoints import COMPONENT, ENDPOINT, tag
 from serving.fleet.store import Record
 
@@ -78,7 +79,10 @@ def update(call: ControlCall) -> Outcome:
         return _recount(call, record, count)
     pending = _deployment(call, _specification(params), record.facet, count)
     if "DeploymentConfig" in params:
-        pending["DeploymentConfig"] = params["DeploymentConfig"]
+        pending["DeploymentConfig"] = guardrails = params["DeploymentConfig"]
+        check_deployment_config(guardrails)
+        check_alarms(call, guardrails)
+        rollout.of(serving, pending)  # its sizes must suit this number of copies
     kept = {member: value for member, value in body.items() if member != "FailureReason"}
     call.session.change(record, now=call.now, body={**kept, "Pending": pending}, status="Updating")
     return _touched(call, record.name)

@@ -29,7 +29,7 @@ from serving.fleet.guarded import ROLLBACK_FAILED, Guarded, Means, rolled_back, 
 from serving.fleet.names import ModelNames
 from serving.fleet.placing import place
 from serving.fleet.store import Record, Session, Stale, StoreThread
-from serving.fleet.table import RIGID, Elastic, Scaling, endpoint_row, green_row
+from serving.fleet.table import RIGID, Elastic, Scaling, endpoint_row, green_row, pool_row
 from serving.scaling.values import AlarmReading
 from serving.storage import ArtifactStore
 from serving.types import FleetKey, FleetSpec
@@ -185,17 +185,21 @@ class Endpoints:
         now, fleets = time.monotonic(), self._supervisor.fleets
         scaling = Scaling(self.elastic, self._settings.hold_on_zero_seconds)
         components: dict[str, list[Fleet]] = {}
+        coming: dict[str, list[dict[str, Any]]] = {}
         for one in self._running.values():
             if one.spec is None:
                 components.setdefault(one.endpoint, []).extend(fleets[key] for key in one.keys if key in fleets)
+            if one.spec is None and one.green is not None:
+                pools = [pool_row(fleets[key], now, scaling) for key in one.green.keys if key in fleets]
+                coming.setdefault(one.endpoint, []).extend({"share": one.share, "pool": pool} for pool in pools)
         rows = []
         for one in self._running.values():
             if one.spec is not None:
                 status = (one.status, one.reason, one.up)
                 row = endpoint_row(one.spec, fleets, components.get(one.endpoint, ()), status, now, scaling)
                 green = one.green.spec if one.green is not None else None
-                beside = {"green": green_row(green, one.share, fleets, now, scaling)} if green is not None else {}
-                rows.append(row | beside)
+                beside = _unless_empty("green", green and green_row(green, one.share, fleets, now, scaling))
+                rows.append(row | beside | _unless_empty("green_components", coming.get(one.endpoint)))
         self._rows = {row["name"]: row for row in rows}
         own = [job["row"] for job in transforms if job["row"] is not None]
         self._supervisor.show({"endpoints": [*rows, *own], "schedules": schedules})
@@ -408,6 +412,11 @@ class Endpoints:
         written = await self._thread.write(write)
         if written is not None:
             self._note(written)
+
+
+def _unless_empty(member: str, value: object) -> dict[str, Any]:
+    """A member, if there is anything to say in it."""
+    return {member: value} if value else {}
 
 
 # --- what a step leaves in the record: pure ---------------------------------------------------------------------------

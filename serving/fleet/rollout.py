@@ -82,14 +82,18 @@ def progress(pending: Body) -> Progress | None:
 
 
 def counts(deployment: Body) -> dict[str, int]:
-    """Instances of a deployment's production variants."""
+    """Instances of a deployment's production variants; copies of an inference component's, which has no name here."""
+    if "Config" not in deployment:
+        return {"": deployment["Count"]}
     names = [one["VariantName"] for one in deployment["Config"]["ProductionVariants"]]
     return {name: deployment["Variants"][name]["Count"] for name in names}
 
 
 def is_guarded(pending: Body) -> bool:
-    """Is this deployment to be rolled out step by step? Inference components' endpoints have no fleets of their own,
-    and serverless variants no instances: they are switched at once."""
+    """Is this deployment to be rolled out step by step? Inference components are; their endpoints have no fleets of
+    their own, and serverless variants no instances: they are switched at once."""
+    if "Config" not in pending:
+        return "DeploymentConfig" in pending
     variants = pending.get("Config", {}).get("ProductionVariants", ())
     plain = all("ModelName" in one and "ServerlessConfig" not in one for one in variants)
     return "DeploymentConfig" in pending and bool(variants) and plain
@@ -212,7 +216,9 @@ def following(plan: Plan, at: Progress, now: float) -> Progress | None:
 
 
 def with_counts(deployment: Body, counts: Counts) -> dict[str, Any]:
-    """A deployment with other numbers of instances."""
+    """A deployment with other numbers of instances, or copies."""
+    if "Config" not in deployment:
+        return {**deployment, "Count": counts[""]}
     variants = {
         name: {**values, "Count": counts.get(name, values["Count"])} for name, values in deployment["Variants"].items()
     }

@@ -10,9 +10,11 @@
                      "serverless": null, "pools": [POOL]}],
        "shadows": [as variants: those that get copies],
        "components": [POOL],
-       "green": {"config": "next", "generation": 2, "share": 0.1, "variants": [as above]}}]}
+       "green": {"config": "next", "generation": 2, "share": 0.1, "variants": [as above]},
+       "green_components": [{"share": 0.5, "pool": POOL}]}]}
 
-    "green", during a guarded update only: those who get ``share`` of the calls in place of "variants"
+    "green", during a guarded update only: those who get ``share`` of the calls in place of "variants";
+    "green_components": of inference components in such an update, the same
     POOL = {"key": ["default", 1, "AllTraffic", "", ""], "multi_model": false, "routing": "RANDOM",
             "desired": 1, "expected": true, "failure": "", "elastic": false, "hold": 0.0, "report": false,
             "most": 0,

@@ -41,11 +41,22 @@ def blended(
 
 
 class Side:
-    """One of the two: who answers, and what is counted of its calls, by the endpoint config it runs by."""
+    """One of the two: who answers."""
+
+    def __init__(self, target: Pool | Chain) -> None:
+        self.target = target
+
+    def submit(self, invocation: Invocation, done: Done) -> Ticket:
+        """Accept a call, as ``Pool.submit`` does."""
+        return self.target.submit(invocation, done)
+
+
+class CountedSide(Side):
+    """One whose calls are counted, by the endpoint config it runs by."""
 
     def __init__(self, target: Pool | Chain, config: str, registry: Registry) -> None:
+        super().__init__(target)
         labels = (target.endpoint, target.variant, config)
-        self.target = target
         self._invocations = registry.counter("sagemaker_deployment_invocations_total", *labels)
         self._errors = {
             one: registry.counter("sagemaker_deployment_invocation_errors_total", *labels, one)
