@@ -282,6 +282,55 @@ def view(server: Server, endpoint: str) -> dict[str, Any]:
     return found
 
 
+def test_copies_of_a_component_scale(server: Server, busy: str) -> None:
+    """An inference component has copies in place of instances, and activities say so."""
+    sagemaker, scaling = client(server), client(server, "application-autoscaling")
+    holder = {"VariantName": "AllTraffic", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    make_config(sagemaker, "holder", holder, ExecutionRoleArn="arn:aws:iam::123456789012:role/any")
+    sagemaker.create_endpoint(EndpointName="holder", EndpointConfigName="holder")
+    settled(sagemaker, "holder")
+    needs = {"MinMemoryRequiredInMb": 128, "NumberOfCpuCoresRequired": 1.0}
+    sagemaker.create_inference_component(
+        InferenceComponentName="held",
+        EndpointName="holder",
+        VariantName="AllTraffic",
+        Specification={"Container": {"Image": "any", "ArtifactUrl": busy}, "ComputeResourceRequirements": needs},
+        RuntimeConfig={"CopyCount": 1},
+    )
+
+    def copies() -> tuple[str, int]:
+        described = sagemaker.describe_inference_component(InferenceComponentName="held")
+        return described["InferenceComponentStatus"], described["RuntimeConfig"]["CurrentCopyCount"]
+
+    server.eventually(lambda: ("InService", 1) == copies())
+    key = {"ServiceNamespace": "sagemaker", "ResourceId": "inference-component/held", "ScalableDimension": COPIES}
+    scaling.register_scalable_target(**key, MinCapacity=2, MaxCapacity=2)
+    server.eventually(lambda: ("InService", 2) == copies())
+    activity = scaling.describe_scaling_activities(**key)["ScalingActivities"][0]
+    assert "Setting desired copy count to 2." == activity["Description"]
+
+
+def test_provisioned_concurrency_scales(server: Server, busy: str) -> None:
+    """A serverless variant keeps as many workers warm as its target says."""
+    sagemaker = client(server)
+    make_model(sagemaker, "warm", container(busy))
+    serverless = {"MemorySizeInMB": 1024, "MaxConcurrency": 4, "ProvisionedConcurrency": 1}
+    make_config(sagemaker, "warm", {"VariantName": "AllTraffic", "ModelName": "warm", "ServerlessConfig": serverless})
+    sagemaker.create_endpoint(EndpointName="warm", EndpointConfigName="warm")
+    settled(sagemaker, "warm")
+    scaling = Scaling(server, "warm")
+    scaling.key["ScalableDimension"] = "sagemaker:variant:DesiredProvisionedConcurrency"
+    scaling.limits(2, 3)
+    activity = scaling.ended()[0]
+    assert ("Setting desired provisioned concurrency to 2.", "Successful") == (
+        activity["Description"],
+        activity["StatusCode"],
+    )
+    variant = sagemaker.describe_endpoint(EndpointName="warm")["ProductionVariants"][0]
+    assert 2 == variant["CurrentServerlessConfig"]["ProvisionedConcurrency"]
+    server.eventually(lambda: 2 == sum(one["State"] == "READY" for one in server.workers("warm")))
+
+
 def test_a_deleted_endpoint_scales_no_more(server: Server, busy: str) -> None:
     """Its target goes with it; the name can be used again, and what scaled it before does not come back."""
     scaling = scaled(server, "gone", busy)

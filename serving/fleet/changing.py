@@ -146,14 +146,17 @@ class Changes:
         task.add_done_callback(done)
 
     async def _to_its_end(self, change: Change, made: Made) -> None:
-        failure = ""
+        failure, patience = "", self._supervisor.settings.load_timeout_seconds
+        where = capacity.place(change.resource)
         try:
-            await self._supervisor.settled(self.keys(change.resource), self._supervisor.settings.load_timeout_seconds)
+            if change.resource.dimension == PROVISIONED:
+                await self._endpoints.settled([tag(where.kind, where.name)], patience)  # it says how many shall run
+            await self._supervisor.settled(self.keys(change.resource), patience)
         except ServiceUnavailable as error:
             failure = error.message
         if not self.keys(change.resource):
             failure = "It has gone."
-        left = change.desired if not failure else max(min(made.before, change.desired), self.ready(change.resource))
+        left = change.desired if not failure else min(change.desired, max(made.before, self.ready(change.resource)))
         self._on_end(change.resource, made.before, left, failure)
         for attempt in range(_MOST_ATTEMPTS):
             try:
