@@ -379,6 +379,50 @@ def test_alarms_and_sizes_that_cannot_be_are_refused_at_once(place: Place) -> No
     )
 
 
+@pytest.mark.parametrize("raised", [False, True], ids=["on", "back"])
+def test_copies_of_a_component_are_replaced_in_batches(place: Place, raised: bool) -> None:
+    """RollingUpdatePolicy of UpdateInferenceComponent: no call fails, and an alarm brings the old copies back."""
+    endpoint, name = f"parts-{raised}", f"part-{raised}"
+    bare = {"VariantName": "AllTraffic", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    make_config(place.sagemaker, endpoint, bare, ExecutionRoleArn="arn:aws:iam::123456789012:role/any")
+    place.sagemaker.create_endpoint(EndpointName=endpoint, EndpointConfigName=endpoint)
+    settled(place.sagemaker, endpoint)
+    needs = {"MinMemoryRequiredInMb": 128}
+    old, new = ({"ModelName": word, "ComputeResourceRequirements": needs} for word in ("one", "two"))
+    place.sagemaker.create_inference_component(
+        InferenceComponentName=name, EndpointName=endpoint, Specification=old, RuntimeConfig={"CopyCount": 2}
+    )
+
+    def described() -> dict[str, Any]:
+        found: dict[str, Any] = place.sagemaker.describe_inference_component(InferenceComponentName=name)
+        return found
+
+    place.server.eventually(lambda: "InService" == described()["InferenceComponentStatus"])
+    alarm = place.alarm(f"parts {raised}")
+    policy = {
+        "RollingUpdatePolicy": {
+            "MaximumBatchSize": {"Type": "COPY_COUNT", "Value": 1},
+            "WaitIntervalInSeconds": HOUR if raised else 0,
+        },
+        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": alarm}]},
+    }
+    place.sagemaker.update_inference_component(InferenceComponentName=name, Specification=new, DeploymentConfig=policy)
+    words: list[str] = []
+
+    def said_to_part() -> str:
+        words.append(said(place.runtime, endpoint, InferenceComponentName=name))
+        return words[-1]
+
+    if raised:
+        place.server.eventually(lambda: "two:x" == said_to_part())
+        place.set(alarm, "ALARM")
+    place.server.eventually(lambda: bool(said_to_part()) and "InService" == described()["InferenceComponentStatus"])
+    after = described()
+    assert ("one:x" if raised else "two:x") == said_to_part()
+    assert (raised, 2) == ("FailureReason" in after, after["RuntimeConfig"]["CurrentCopyCount"])
+    assert set(words) <= {"one:x", "two:x"}
+
+
 def test_the_terminal_rolls_out_and_tells_how_far_it_is(place: Place) -> None:
     """``serving deploy --canary``: what is being watched now, and what became of it."""
     name = place.endpoint("terminal")

@@ -33,7 +33,7 @@ from serving.workers.supervisor import Supervisor
 
 ROLLBACK_FAILED = "UpdateRollbackFailed"
 #: While it bakes, alarms are looked at so often: they are in memory.
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.25
 _LONGEST_REASON = 1024
 
 #: What is written of a record: its status and body.
