@@ -19,6 +19,10 @@ DEMOS = {
         "loadtests.demo_scaling:main",
         "a ramp of Locust: workers that follow the load, a burst, to zero and back, and a chart of it",
     ),
+    "rollout": (
+        "loadtests.demo_rollout:main",
+        "a canary with a bad model is rolled back by its alarm, a good one goes through",
+    ),
     "drift": (
         "loadtests.demo_drift:main",
         "captured calls as in training pass, later ones have their changed columns named",

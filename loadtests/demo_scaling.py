@@ -37,6 +37,8 @@ PER_USER = 2.0
 #: Calls in flight for each worker: one that runs, and three that wait their 50 ms.
 TARGET, MOST = 4.0, 8
 _LOOK_SECONDS = 0.1
+#: A high-resolution metric's, at the server's default of 5 s.
+_PERIOD_SECONDS = 5 / 6
 _MODEL = f"""\
 import time
 
@@ -195,8 +197,13 @@ def drive(server: Running, plan: Plan, folder: Path) -> list[Call]:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=limit, check=False)
     if done.returncode:
         raise RuntimeError(f"locust ended: {done.stderr.decode(errors='replace')[-2000:]}")
-    rows = (line.split(",") for line in calls.read_text().splitlines())
-    return sorted(Call(float(sent), float(took) / 1000, int(status)) for sent, took, status in rows)
+    return read_calls(calls)
+
+
+def read_calls(path: Path) -> list[Call]:
+    """What ``ramp_traffic.py`` has written down, in the order in which it was sent; a last line cut short is not."""
+    rows = (line.split(",") for line in path.read_text().splitlines())
+    return sorted(Call(float(row[0]), float(row[1]) / 1000, int(row[2])) for row in rows if len(row) == 3)
 
 
 def first_answer(server: Running, body: bytes, seconds: float) -> float:
@@ -217,23 +224,20 @@ def first_answer(server: Running, body: bytes, seconds: float) -> float:
 # --- what came of it --------------------------------------------------------------------------------------------------
 
 
-def exceeded(calls: Sequence[Call], looks: Sequence[Look], since: float, window: float = 5 / 6, of: int = 3) -> float:
-    """When, from ``since`` on, the calls in flight first were above the target period after period, so often as the
-    policy's alarm asks for: the beginning of the first of these periods. Infinite: never."""
-    changes = sorted([(one.sent, 1) for one in calls] + [(one.sent + one.took, -1) for one in calls])
-    peaks: dict[int, int] = {}
-    in_flight = 0
-    for at, step in changes:
-        in_flight += step
-        place = int((at - since) // window)
-        peaks[place] = max(peaks.get(place, 0), in_flight)
-    for place in sorted(peaks):
-        if place >= 0 and all(
-            peaks.get(number, 0) > TARGET * workers(looks, since + number * window)
-            for number in range(place, place + of)
-        ):
-            return since + place * window
-    return float("inf")
+def exceeded(calls: Sequence[Call], looks: Sequence[Look], since: float) -> float:
+    """When, from ``since`` on, the calls in flight first were above the target in three periods of the policy's alarm
+    on end, looked at six times in each as the server does: the beginning of the first. Infinite: never."""
+    begun, ended = sorted(one.sent for one in calls), sorted(one.sent + one.took for one in calls)
+
+    def above(period: int) -> bool:
+        moments = [(period + step / 6) * _PERIOD_SECONDS for step in range(1, 7)]
+        return max(bisect_right(begun, at) - bisect_right(ended, at) for at in moments) > TARGET * workers(
+            looks, period * _PERIOD_SECONDS
+        )
+
+    periods = range(int(since / _PERIOD_SECONDS) + 1, int(calls[-1].sent / _PERIOD_SECONDS))
+    found = (one for one in periods if all(above(one + more) for more in range(3)))
+    return next(found, float("inf")) * _PERIOD_SECONDS
 
 
 def workers(looks: Sequence[Look], at: float) -> int:
