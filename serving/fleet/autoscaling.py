@@ -255,7 +255,7 @@ class Autoscaling:
         watchers = self._watchers()
         decisions = []
         for one in self._scaled.values():
-            if one.count is None or one.refusal or one.acting:
+            if one.count is None or one.refusal or one.acting or one.rests(readings):
                 continue
             decision, state = deciding.decide(one.target, one.policies, readings, one.count, one.state, now, watchers)
             one.state = state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from serving.fleet.endpoints import COMPONENT, tag
 from serving.fleet.records import Record, Session
 from serving.scaling import bursting
 from serving.scaling.remembering import State
-from serving.scaling.values import Policy, Resource, StepScaling, Target, TargetTracking
+from serving.scaling.values import ALARM, AlarmReading, Policy, Resource, StepScaling, Target, TargetTracking
 
 #: Kinds of records whose change is a change here.
 KINDS = frozenset({scaling_records.TARGET, scaling_records.POLICY, scaling_records.ACTION})
@@ -35,6 +36,7 @@ class Scaled:
     acting: bool = False
     held_until: float = 0.0
     failures: int = 0
+    _looked: list[object] | None = None
 
     def following(self, before: Scaled | None) -> Scaled:
         """This, newly read, with what ``before`` remembers: itself, so that nobody holds on to an older one."""
@@ -49,6 +51,28 @@ class Scaled:
     def step_arns(self) -> list[str]:
         """The ARNs of its step scaling policies."""
         return [policy.arn for policy in self.policies if isinstance(policy, StepScaling)]
+
+    def rests(self, readings: Mapping[str, AlarmReading]) -> bool:
+        """Would another look come to the same as the last one? So it is with most targets most of the time: no alarm
+        asks for anything that could be given, and the alarms' states, limits, policies and capacity are what they were.
+        The next look counts as taken."""
+        before, self._looked = self._looked, None
+        target = self.target
+        if self.count is None or self.state.change is not None or not target.minimum <= self.count <= target.maximum:
+            return False
+        states: list[object] = [self.count, target, self.policies]
+        for policy in self.policies:
+            if not isinstance(policy, TargetTracking):
+                return False
+            high = readings.get(policy.high.name)
+            low = readings.get(policy.low.name) if policy.low is not None else None
+            if high is not None and high.state == ALARM:
+                return False
+            if low is not None and low.state == ALARM and self.count > target.minimum:
+                return False
+            states += [high and high.state, low and low.state]
+        self._looked = states
+        return before == states
 
     def is_held(self) -> bool:
         """Is no more asked for, as it has failed of late?"""
