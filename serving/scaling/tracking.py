@@ -12,7 +12,7 @@ capacities is read the careful way round. A metric that is not told per worker (
 nothing about a load that more workers share: while a cooldown runs, it is compared with the capacity before it.
 
 Chance. A period of a few seconds holds few calls. A policy acts on a count of calls only where the count is hardly
-chance (``CHANCE``): out, if what was evaluated could not come from workers at their target; in, if fewer workers
+chance: out, if what was evaluated could not come from workers at their target; in, if fewer workers
 would still be below theirs. Capacity that keeps to this has a dead zone as wide as the noise, and rests.
 """
 
@@ -25,7 +25,8 @@ from typing import NamedTuple
 from serving.scaling.chance import at_least, at_most
 from serving.scaling.values import ALARM, MINUTE, NO_DATA, Alarm, AlarmReading, TargetTracking
 
-#: What is rarer than this is not taken for chance.
+#: What is rarer than this is not taken for chance. It is looked at every period: 1e-3 would move capacity on constant
+#: load several times in an hour.
 CHANCE = 1e-4
 #: Metrics whose value falls as workers are added.
 _SHARED = ("PerInstance", "PerCopy", "PerModel")
@@ -138,9 +139,9 @@ def _more(policy: TargetTracking, high: AlarmReading, low: AlarmReading | None, 
 def _believed(
     policy: TargetTracking, alarm: Alarm, found: Sequence[float], low: AlarmReading | None, present: Present
 ) -> int:
-    """The capacity that counted calls speak for. Some stretch (the low ``alarm``'s, the evaluated periods, the latest)
-    has calls that could hardly have come to what is there at its target; the demand is the mean of the longest, but for
-    a shorter one that is above it by more than chance. A policy that never scales in cannot flap, and need not ask."""
+    """The capacity that counted calls speak for. The demand is the mean of the longest stretch (the low ``alarm``'s, the
+    evaluated periods, the latest), but for a shorter one that is off it by more than chance; one of those that agree
+    has more calls than could come by chance to what is there. A policy that never scales in cannot flap, nor asks."""
     each = _calls(policy, policy.high)
     windows = [(found, each), (found[-1:], each)]
     if low is not None and counts_calls(alarm):
@@ -148,9 +149,10 @@ def _believed(
     demand, believed = 0.0, False
     for window, calls in windows:
         total, length = sum(window) * calls, len(window) * calls
-        believed = believed or at_least(total, length * present.current) < CHANCE
-        if at_least(total, length * demand) < CHANCE:
-            demand = sum(window) / len(window)
+        above = at_least(total, length * present.current) < CHANCE
+        if min(at_least(total, length * demand), at_most(total, length * demand)) < CHANCE:
+            demand, believed = sum(window) / len(window), above
+        believed = believed or above
     return max(whole(demand), present.current + 1) if believed else present.current
 
 
