@@ -73,7 +73,7 @@ class Meters:
         seconds."""
         self.tick = min(max(period / 18, 0.05), 1.0)
         self._looks = max(1, int(period / 6 / self.tick + 1e-6))
-        self._grid = Grid(period, self.tick, max(2.5 * period, 10.0), _KEPT)
+        self._grid = Grid(period, min(max(2.5 * period, 10.0), 300.0), max(_KEPT, 20 * period))
         self._memory = memory
         self._clock = clock
         self._tail = Tail(folder, lambda name: name.startswith("worker-"))
@@ -257,7 +257,7 @@ class Meters:
             now = self._clock()
             if now - self._full >= self.tick / 4 and end > self._full:
                 self.sample()  # periods end at the moment somebody asks for them
-            start = max(start, self._full - _KEPT)
+            start = max(start, self._full - self._grid.kept)
             first = ceil(round(start / period, 6))
             count = ceil(round(end / period, 6)) - first
             ends = [((first + at) * period, (first + at + 1) * period) for at in range(max(0, count))]

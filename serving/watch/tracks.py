@@ -1,7 +1,7 @@
 """What one series has been over the last hours: written only when it changes, thinned as it grows old. Pure.
 
 A period of time is asked for by its ends. So an entry may go once it is neither recent nor the last before an end that
-somebody may ask for: any multiple of the scaling period at first, then of ten seconds, at last of a minute.
+somebody may ask for: multiples of the scaling period at first, of ten seconds, at last of a minute only.
 """
 
 from __future__ import annotations
@@ -17,34 +17,29 @@ _THIN_AT = 128
 
 
 class Grid(NamedTuple):
-    """Which ends of periods are kept: for ``recent`` seconds every entry, as far as they are ``step`` apart; multiples
-    of ``period`` for twenty-five of them; of 10 s for ten minutes; of a minute for ``kept`` seconds."""
+    """Which ends of periods are kept: for ``recent`` seconds every entry; then multiples of ``period`` for twenty-five
+    of them, of 10 s for ten minutes, of a minute for ``kept`` seconds."""
 
     period: float
-    step: float
     recent: float
     kept: float = 3 * 3600.0
 
-    def width(self, age: float) -> float:
-        """How far apart entries of this age may be, at least; 0 = they go."""
-        if age <= self.recent:
-            return self.step
-        if age <= 25 * self.period:
-            return min(self.period, 60.0)
-        return 10.0 if age <= 600.0 else 60.0 if age <= self.kept else 0.0
+    def widths(self, age: float) -> tuple[float, ...]:
+        """The lengths of the periods that entries of this age may be asked for; none = they go."""
+        most = ((self.period, 25 * self.period), (10.0, 600.0), (60.0, self.kept))
+        return tuple(width for width, oldest in most if age <= oldest)
 
 
 def _staying(times: Sequence[float], now: float, grid: Grid, bucket: Callable[[float], int]) -> list[int]:
-    """The entries that stay: the last of each width, and the last of those that go, which tells where all began."""
-    last = len(times) - 1
+    """The entries that stay: the last of each period, and the last of those that go, which tells where all began."""
+    recent = bisect_left(times, now - grid.recent)
     stay = []
-    for at, time in enumerate(times):
-        width = grid.width(now - time)
-        if at == last or (
-            bucket(time / width) != bucket(times[at + 1] / width) if width else grid.width(now - times[at + 1])
-        ):
+    for at in range(min(recent, len(times) - 1)):
+        time, then = times[at], times[at + 1]
+        widths = grid.widths(now - time)
+        if any(bucket(time / one) != bucket(then / one) for one in widths) or (not widths and grid.widths(now - then)):
             stay.append(at)
-    return stay
+    return [*stay, *range(min(recent, len(times) - 1), len(times))]
 
 
 class Total:
@@ -84,7 +79,7 @@ class Total:
 
 
 class Buckets:
-    """A histogram: its cells as ``metrics.Histogram`` has them."""
+    """A histogram: its cells as ``metrics.Histogram`` has them. Entries of one sixth of a period are one."""
 
     __slots__ = ("_thin_at", "cells", "times")
 
