@@ -48,9 +48,10 @@ def periods(alarm: Alarm) -> int:
     return alarm.evaluations + LOOK_BACK
 
 
-def breaching(alarm: Alarm, value: float) -> bool:
-    """Is a datapoint on the wrong side of the threshold?"""
-    return _BREACHES[alarm.comparison](value, alarm.threshold)
+def breaching(alarm: Alarm, values: Sequence[float]) -> list[bool]:
+    """Which datapoints are on the wrong side of the threshold?"""
+    breaches, threshold = _BREACHES[alarm.comparison], alarm.threshold
+    return [breaches(value, threshold) for value in values]
 
 
 def evaluate(
@@ -63,7 +64,7 @@ def evaluate(
     """``values``: of the latest whole periods before ``end`` (None = at ``now``), oldest first, None (or NaN) = no
     data; ``periods(alarm)`` of them are looked at. The reading's own values are the N that were used; its reason stays
     that of the change."""
-    seen = [None if value is None or math.isnan(value) else value for value in values[-periods(alarm) :]]
+    seen = [value if value == value else None for value in values[-periods(alarm) :]]
     known = [value for value in seen if value is not None][-alarm.evaluations :]
     state = _state(alarm, seen, known)
     if state is None:
@@ -78,7 +79,7 @@ def evaluate(
 
 def _state(alarm: Alarm, seen: Sequence[float | None], known: Sequence[float]) -> AlarmState | None:
     """None: stays as it is."""
-    wrong = sum(breaching(alarm, value) for value in known)
+    wrong = sum(breaching(alarm, known))
     lacking = alarm.evaluations - len(known)
     if wrong >= alarm.datapoints:
         return ALARM
@@ -109,7 +110,8 @@ def _reason(alarm: Alarm, seen: Sequence[float | None], was: AlarmState, state: 
             f"and {lacking} missing {_datapoints(lacking)} {_were(lacking)} treated as [{treated}]."
         )
     crossed = state == ALARM
-    told = [point for point in known if breaching(alarm, point[0]) == crossed]
+    wrong = breaching(alarm, [value for value, _ in known])
+    told = [point for point, one in zip(known, wrong, strict=True) if one == crossed]
     points = ", ".join(_point(*point) for point in reversed(told[-_TOLD:]))
     few = len(told) <= _TOLD
     which = f"[{points}] " if few else ""

@@ -71,7 +71,7 @@ def decide(
     bounded = _bounded(target, current)
     if bounded is not None:
         return bounded, remembering.changed(state, bounded, 0.0, now)
-    present = Present(current, state.history, remembering.base(state, now))
+    present = Present(current, state.history, remembering.base(state, now), target.minimum)
     voices = []
     for policy in policies:
         if isinstance(policy, TargetTracking):

@@ -53,11 +53,12 @@ class Ask(NamedTuple):
 
 class Present(NamedTuple):
     """``current``: what there is, as desired; ``history``: what was ready since when, oldest first; ``base``: what
-    there was before the scale-out whose cooldown still runs, None = none runs."""
+    there was before the scale-out whose cooldown still runs, None = none runs; ``least``: below this nothing goes."""
 
     current: int
     history: Sequence[Capacity] = ()
     base: int | None = None
+    least: int = 0
 
 
 def whole(demand: float) -> int:
@@ -85,13 +86,17 @@ def shared(alarm: Alarm) -> bool:
 
 def ready(history: Sequence[Capacity], start: float, end: float, usual: int) -> list[int]:
     """The capacities that served in [start, end); ``usual``: where nothing is known."""
+    if not history:
+        return [usual]
     found: list[int] = []
     until = math.inf
     for since, workers in reversed(history):
         if since < end and until > start:
             found.append(workers)
+        if since <= start:
+            break
         until = since
-    return found or [history[0].workers if history else usual]
+    return found or [history[0].workers]
 
 
 def ask(policy: TargetTracking, readings: Mapping[str, AlarmReading], present: Present) -> Ask:
@@ -103,7 +108,7 @@ def ask(policy: TargetTracking, readings: Mapping[str, AlarmReading], present: P
     if high is not None and high.state == ALARM:
         desired = _more(policy, high, low, present)
         return Ask(desired, policy.high.name if desired is not None else "", words)
-    if policy.low is not None and low is not None and low.state == ALARM:
+    if policy.low is not None and low is not None and low.state == ALARM and present.current > present.least:
         return _less(policy, policy.low, low, present)._replace(words=words)
     return Ask(None, words=words)
 
@@ -139,9 +144,10 @@ def _more(policy: TargetTracking, high: AlarmReading, low: AlarmReading | None, 
 def _believed(
     policy: TargetTracking, alarm: Alarm, found: Sequence[float], low: AlarmReading | None, present: Present
 ) -> int:
-    """The capacity that counted calls speak for. The demand is the mean of the longest stretch (the low ``alarm``'s, the
-    evaluated periods, the latest), but for a shorter one that is off it by more than chance; one of those that agree
-    has more calls than could come by chance to what is there. A policy that never scales in cannot flap, nor asks."""
+    """The capacity that counted calls speak for. The demand is the mean of the longest stretch (the low ``alarm``'s,
+    the evaluated periods, the latest), but for a shorter one that is off it by more than chance; one of those that
+    agree has more calls than what is there would have by chance. A policy that never scales in cannot flap, nor asks.
+    """
     each = _calls(policy, policy.high)
     windows = [(found, each), (found[-1:], each)]
     if low is not None and counts_calls(alarm):
