@@ -260,6 +260,21 @@ def test_workers_that_do_not_start_are_given_up(server: Server, tmp_path: Path) 
     assert "ok" == said(client(server, "sagemaker-runtime"), "broken")
 
 
+def test_a_newer_change_takes_over(server: Server, tmp_path: Path) -> None:
+    """What is asked for while workers still load is done too; the older activity was overridden."""
+    gate = tmp_path / "gate"
+    gate.write_text("yes")
+    scaling = scaled(server, "newer", put_script(server, "newer", GATED.format(path=str(gate))))
+    gate.unlink()
+    scaling.limits(2, 3)
+    server.eventually(lambda: ("Updating", 1, 2) == scaling.state())
+    scaling.limits(3, 3)
+    server.eventually(lambda: ("Updating", 1, 3) == scaling.state())
+    gate.write_text("yes")
+    scaling.reaches(3)
+    assert ["Successful", "Overridden"] == [one["StatusCode"] for one in scaling.ended(2)]
+
+
 def test_an_update_on_its_way_holds_scaling_back(server: Server, busy: str, tmp_path: Path) -> None:
     """Limits that come during an update are enforced after it."""
     gate = tmp_path / "gate"

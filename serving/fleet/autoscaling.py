@@ -216,7 +216,11 @@ class Autoscaling:
             await self._read_again()
         if self._due:
             self._due = False
-            await self._decide()
+            try:
+                await self._decide()
+            except Exception:
+                self._due = True
+                raise
         pause = min(max(self._timetable.next_due() - self._clock(), 0.0), _LONGEST_SLEEP)
         return min(pause, self._settings.scaling_period_seconds) if self._refused else pause
 
@@ -330,11 +334,7 @@ class Autoscaling:
         desired = {decision.resource: decision.desired for decision in decisions}
         if all(decision.desired <= decision.current for decision in decisions):
             return [Change(one.resource, one.desired, one.cause) for one in decisions]
-        wishes = [
-            machine.Wish(resource, one.count or 0, desired.get(resource, one.count or 0), one.target.minimum, size)
-            for resource, one in self._scaled.items()
-            for size in (self._bytes(resource) if resource in desired else room.USUAL_BYTES,)
-        ]
+        wishes = [self._wish(one, desired.get(one.target.resource)) for one in self._scaled.values()]
         pids = [worker.pid for fleet in self._supervisor.fleets.values() for worker in fleet.live() if worker.pid]
         cores, free = usable_cores(), room.free_bytes(pids)
         granted = machine.grant(wishes, cores, free, self._settings.most_workers)
@@ -348,6 +348,15 @@ class Autoscaling:
             if short:
                 self._told[one.resource] = time.monotonic()
         return changes
+
+    def _wish(self, one: Scaled, desired: int | None) -> machine.Wish:
+        """What a target asks of the machine; None = what it has. The first worker of what has none is a promise, as its
+        minimum is: a call waits for it."""
+        resource, has = one.target.resource, one.count or 0
+        if desired is None:
+            return machine.Wish(resource, has, has, one.target.minimum, room.USUAL_BYTES)
+        minimum = max(one.target.minimum, min(1, desired))
+        return machine.Wish(resource, has, desired, minimum, self._bytes(resource))
 
     def _told_lately(self, resource: Resource) -> bool:
         """Has an activity said of late that the machine has no room for more?"""
