@@ -52,6 +52,23 @@ def print_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> N
 
 
 @contextmanager
+def lines_in_place() -> Iterator[Callable[[Sequence[str]], None]]:
+    """Lines for a person, who sees the newest in the place of those before; on a pipe they stand one after another.
+    What callers or models put into them cannot speak to the terminal."""
+    from serving.watch.logs import printable
+
+    if not sys.stdout.isatty():
+        yield lambda lines: print(*map(printable, lines), sep="\n", flush=True)
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(), auto_refresh=False) as shown:
+        yield lambda lines: shown.update(Text("\n".join(map(printable, lines))), refresh=True)
+
+
+@contextmanager
 def busy(text: str) -> Iterator[None]:
     """A spinner while something takes its time, where somebody is looking."""
     if not sys.stderr.isatty():

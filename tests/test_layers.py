@@ -21,7 +21,17 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         (
             {"__main__"},
             {"cli", "pytest_plugin"},
-            {"baselines", "comparing", "later", "remote", "replaying", "simulation", "testing", "transforming"},
+            {
+                "baselines",
+                "comparing",
+                "elastic",
+                "later",
+                "remote",
+                "replaying",
+                "simulation",
+                "testing",
+                "transforming",
+            },
             {"guardrails", "terminal"},
             {"app", "client", "checking", "front_process", "jobs_process", "explain_process", "monitor_process"},
             {"children", "monitors"},

@@ -23,6 +23,7 @@ from serving.cli.endpoints import delete, deploy, describe, endpoints, weights
 from serving.cli.label import label
 from serving.cli.load import load
 from serving.cli.monitor import baseline, drift
+from serving.cli.scaling import scale, scaling
 from serving.cli.simulate import simulate
 from serving.cli.up import up
 from serving.errors import ServiceUnavailable, ServingError
@@ -44,6 +45,8 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     describe,
     weights,
     delete,
+    scale,
+    scaling,
     verdict,
     shadow,
     baseline,
