@@ -33,62 +33,71 @@ class _Place(NamedTuple):
 
 
 class _File:
-    """One process's. Its two files are kept open: one that is replaced, or removed, has no name left."""
+    """One process's. ``kept``: its two files stay open; one that is replaced, or removed, has no name left."""
 
-    def __init__(self, path: Path) -> None:
-        self.cells = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._path = path.with_suffix(".index")
-        try:
-            self._index = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            os.close(self.cells)
-            raise
-        self._parsed = 0
+    def __init__(self, path: Path, kept: bool) -> None:
+        self._paths = path, path.with_suffix(".index")
+        self._kept = kept
+        self._cells = self._index = -1
+        self._inode = self._parsed = 0
         self._known: dict[bytes, _Place] = {}
         self._span = 0
         self._starts: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        self.places: list[_Place] = []
+        self._places: list[_Place] = []
+        self._last: Cells = _NONE
         self.of: dict[Key, _Place] = {}
-        self.last: Cells = _NONE
 
     def close(self) -> None:
         """Let go of it."""
-        os.close(self.cells)
-        os.close(self._index)
+        for file in (self._cells, self._index):
+            if file >= 0:
+                os.close(file)
+        self._cells = self._index = -1
 
     def read(self) -> set[Key]:
         """Read it again: the series that have come, gone or changed. Raises ``OSError`` when it has gone."""
+        try:
+            return self._read()
+        finally:
+            if not self._kept:
+                self.close()
+
+    def _read(self) -> set[Key]:
+        if self._cells < 0:
+            self._cells = os.open(self._paths[0], os.O_RDONLY | os.O_CLOEXEC)
         touched: set[Key] = set()
         while True:
             touched |= self._read_index()
-            data = os.pread(self.cells, 8 * self._span, 0)
+            data = os.pread(self._cells, 8 * self._span, 0)
             if os.fstat(self._index).st_nlink:
                 break
         fresh = np.frombuffer(data[: len(data) // 8 * 8], np.float64)
         touched |= self._changed(fresh)
-        self.last = fresh
+        self._last = fresh
         return touched
 
     def _changed(self, fresh: Cells) -> set[Key]:
-        size = min(len(fresh), len(self.last))
-        differ = np.flatnonzero(fresh[:size].view(np.uint64) != self.last[:size].view(np.uint64))
+        size = min(len(fresh), len(self._last))
+        differ = np.flatnonzero(fresh[:size].view(np.uint64) != self._last[:size].view(np.uint64))
         if len(fresh) > size:
             differ = np.concatenate((differ, np.arange(size, len(fresh))))
-        if not len(differ) or not self.places:
+        if not len(differ) or not self._places:
             return set()
         found = np.unique(np.searchsorted(self._starts, differ, "right") - 1)
-        return {self.places[at].key for at in found if at >= 0}
+        return {self._places[at].key for at in found if at >= 0}
 
     def _read_index(self) -> set[Key]:
         """The series that its index names now and did not before, or no longer."""
+        if self._index < 0 or not os.fstat(self._index).st_nlink:
+            index = os.open(self._paths[1], os.O_RDONLY | os.O_CLOEXEC)
+            if self._index >= 0:
+                os.close(self._index)
+            self._index = index
         stat = os.fstat(self._index)
-        if stat.st_nlink and stat.st_size == self._parsed:
+        if stat.st_ino != self._inode:
+            self._inode, self._parsed = stat.st_ino, 0
+        elif stat.st_size == self._parsed:
             return set()
-        if not stat.st_nlink:
-            index = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            os.close(self._index)
-            self._index, self._parsed = index, 0
-            stat = os.fstat(index)
         text = os.pread(self._index, stat.st_size - self._parsed, self._parsed)
         whole = text[: text.rfind(b"\n") + 1]
         before = {} if not self._parsed else self._known
@@ -101,18 +110,18 @@ class _File:
         touched |= {known[line].key for line in known.keys() - self._known.keys()}
         self._parsed += len(whole)
         self._known = known
-        self.places = sorted(known.values(), key=lambda place: place.start)
-        self.of = {place.key: place for place in self.places}
-        self._starts = np.array([place.start for place in self.places], np.int64)
-        self._span = max((place.start + place.size for place in self.places), default=0)
+        self._places = sorted(known.values(), key=lambda place: place.start)
+        self.of = {place.key: place for place in self._places}
+        self._starts = np.array([place.start for place in self._places], np.int64)
+        self._span = max((place.start + place.size for place in self._places), default=0)
         return touched
 
     def value(self, key: Key) -> Cells | None:
         """What it has of a series."""
         place = self.of.get(key)
-        if place is None or place.start + place.size > len(self.last):
+        if place is None or place.start + place.size > len(self._last):
             return None
-        return self.last[place.start : place.start + place.size]
+        return self._last[place.start : place.start + place.size]
 
 
 def _place(line: bytes) -> _Place | None:
@@ -161,10 +170,7 @@ class Tail:
         for name in self._files.keys() - names:
             touched |= self._drop(name)
         for name in names - self._files.keys():
-            try:
-                self._files[name] = _File(self._folder / name)
-            except OSError:
-                continue  # its index is not there yet, or it has just gone: the folder changes once more
+            self._files[name] = _File(self._folder / name, not self._seldom(name))
         self._looked = stamp if time.time_ns() > stamp + _COARSE else 0
         return touched
 
@@ -173,6 +179,7 @@ class Tail:
         try:
             touched = file.read()
         except OSError:
+            file.of = before
             return self._drop(name)
         if file.of is not before:
             for key in before.keys() - file.of.keys():
