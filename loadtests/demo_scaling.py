@@ -15,8 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +38,10 @@ TARGET, MOST = 4.0, 8
 _LOOK_SECONDS = 0.1
 #: A high-resolution metric's, at the server's default of 5 s.
 _PERIOD_SECONDS = 5 / 6
+_GAUGES: Sequence[tuple[str, Mapping[str, str]]] = (
+    ("sagemaker_workers", {"state": "READY"}),
+    ("sagemaker_concurrent_requests", {}),
+)
 _MODEL = f"""\
 import time
 
@@ -58,10 +61,11 @@ class Call(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Ready workers at a moment, in epoch seconds."""
+    """Ready workers and calls in flight at a moment, in epoch seconds."""
 
     at: float
     ready: int
+    in_flight: int
 
 
 class Plan(NamedTuple):
@@ -154,7 +158,8 @@ def follow(server: Running) -> None:
 
 def ready(server: Running, endpoint: str) -> int:
     """Its ready workers now."""
-    return int(scrape.metric(server.port, "sagemaker_workers", {"endpoint": endpoint, "state": "READY"}))
+    (name, labels), _ = _GAUGES
+    return int(scrape.metric(server.port, name, {"endpoint": endpoint, **labels}))
 
 
 @contextmanager
@@ -165,7 +170,9 @@ def looking(server: Running) -> Iterator[list[Look]]:
 
     def look() -> None:
         while not over.wait(_LOOK_SECONDS):
-            looks.append(Look(time.time(), ready(server, RAMP)))
+            page = call(server.port, "GET", "/metrics").body.decode()
+            counts = (scrape.parse_metric(page, name, {"endpoint": RAMP, **more}) for name, more in _GAUGES)
+            looks.append(Look(time.time(), *map(int, counts)))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -224,26 +231,16 @@ def first_answer(server: Running, body: bytes, seconds: float) -> float:
 # --- what came of it --------------------------------------------------------------------------------------------------
 
 
-def exceeded(calls: Sequence[Call], looks: Sequence[Look], since: float) -> float:
+def exceeded(looks: Sequence[Look], since: float) -> float:
     """When, from ``since`` on, the calls in flight first were above the target in three periods of the policy's alarm
-    on end, looked at six times in each as the server does: the beginning of the first. Infinite: never."""
-    begun, ended = sorted(one.sent for one in calls), sorted(one.sent + one.took for one in calls)
-
-    def above(period: int) -> bool:
-        moments = [(period + step / 6) * _PERIOD_SECONDS for step in range(1, 7)]
-        return max(bisect_right(begun, at) - bisect_right(ended, at) for at in moments) > TARGET * workers(
-            looks, period * _PERIOD_SECONDS
-        )
-
-    periods = range(int(since / _PERIOD_SECONDS) + 1, int(calls[-1].sent / _PERIOD_SECONDS))
-    found = (one for one in periods if all(above(one + more) for more in range(3)))
+    on end: the beginning of the first. Infinite: never."""
+    above: dict[int, bool] = {}
+    for one in looks:
+        if one.at >= since:
+            period = int(one.at // _PERIOD_SECONDS)
+            above[period] = above.get(period, False) or one.in_flight > TARGET * one.ready
+    found = (one for one in sorted(above) if all(above.get(one + more, False) for more in range(3)))
     return next(found, float("inf")) * _PERIOD_SECONDS
-
-
-def workers(looks: Sequence[Look], at: float) -> int:
-    """Those ready then."""
-    place = bisect_right(looks, at, key=lambda one: one.at) - 1
-    return looks[max(place, 0)].ready
 
 
 def until(looks: Sequence[Look], since: float, least: int, most: int = MOST) -> float | None:
@@ -257,7 +254,7 @@ def judged(calls: Sequence[Call], looks: Sequence[Look], plan: Plan, from_zero: 
     points = [start + seconds for seconds, _ in plan.points()]
     settled = [one for one in looks if points[2] + 20 <= one.at <= points[3]]
     burst = next((one.sent for one in calls if one.sent > points[5]), points[5])
-    above = exceeded(calls, looks, start)
+    above = exceeded(looks, start)
     return Found(
         until(looks, above, 2),
         until(looks, burst, 2),
@@ -331,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--users", type=int, default=50, help=f"at the top, {PER_USER:g} calls a second each")
     parser.add_argument("--climb", type=float, default=90.0, help="seconds of the ramp (default: %(default)s)")
     parser.add_argument("--stay", type=float, default=120.0, help="seconds at the top (default: %(default)s)")
-    parser.add_argument("--rest", type=float, default=130.0, help="seconds without load (default: %(default)s)")
+    parser.add_argument("--rest", type=float, default=160.0, help="seconds without load (default: %(default)s)")
     parser.add_argument("--burst", type=float, default=20.0, help="seconds of all at once (default: %(default)s)")
     parser.add_argument("--chart", type=Path, default=Path("ramp.png"), help="a .png or .svg (default: %(default)s)")
     parser.add_argument("--artifacts", type=Path, default=ROOT / "models" / "artifacts", help="of `python -m models`")
