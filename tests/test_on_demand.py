@@ -77,22 +77,30 @@ def test_what_is_granted_is_wished_and_fits(wishes: dict[FleetKey, tuple[int, in
     assert extra <= max(room, sum(1 for least, wished in wishes.values() if wished > least == 0))
 
 
-def test_pressure_is_told_while_more_calls_are_here_than_workers() -> None:
-    """Over the last moments; one without calls in them is not forgotten before it has passed."""
-    gauge, told = Gauge(), []
-    for look, pending in enumerate([0, 3, 4, 5, 6, 2, 1]):
-        told.append(gauge.look(look * 0.25, look * 10.0, pending, 1, 1))
-    assert [None, 0, 0, 0, 3, 2, None] == [one and one["pending_least"] for one in told]
-    assert {"window": 0.75, "calls": 30, "pending_least": 2, "pending": 2, "ready": 1} == told[5]
+def test_pressure_is_told_once_calls_have_waited_for_a_while() -> None:
+    """Of the time since when they wait; one moment without is a new beginning."""
+    gauge = Gauge()
+    pending = [0, 3, 4, 2, 6, 7, 1, 5, 5, 5, 5]
+    told = [gauge.look(at * 0.25, at * 10.0, waiting, 1, 1) for at, waiting in enumerate(pending)]
+    assert [4, 5, 10] == [at for at, one in enumerate(told) if one is not None]
+    assert {"window": 0.75, "calls": 30, "pending_least": 2, "pending": 6, "ready": 1} == told[4]
+    assert {"window": 0.75, "calls": 30, "pending_least": 5, "pending": 5, "ready": 1} == told[10]
+
+
+def test_the_longer_calls_wait_the_surer_is_their_number_up_to_two_seconds() -> None:
+    """What was long ago says nothing about now."""
+    gauge = Gauge()
+    told = [gauge.look(at * 0.25, at * 10.0, 3, 1, 1) for at in range(20)]
+    assert [0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.0] == [one["window"] for one in told[3:10] if one is not None]
 
 
 def test_a_front_has_its_share_of_the_workers() -> None:
     """One call at each of two fronts is two for one worker."""
     alone, shared = Gauge(), Gauge()
-    looks = [
-        [gauge.look(now, 0.0, 1, 1, fronts) for now in (0.0, 0.25)][1] for gauge, fronts in ((alone, 1), (shared, 2))
+    told = [
+        [gauge.look(at * 0.25, 0.0, 1, 1, fronts) for at in range(4)] for gauge, fronts in ((alone, 1), (shared, 2))
     ]
-    assert [True, False] == [look is None for look in looks]
+    assert [True, False] == [looks[-1] is None for looks in told]
 
 
 def report(child: int, pending: int) -> dict[str, Any]:
@@ -112,6 +120,13 @@ def test_pressure_is_that_of_all_fronts_together() -> None:
     assert 3 == pressures.add(report(2, 3), 0.7)["pending"]
     pressures.gone(2)
     assert 2 == pressures.add(report(1, 2), 0.8)["pending"]
+
+
+def test_fronts_that_have_looked_for_different_times_are_summed_by_their_pace() -> None:
+    """10 calls in half a second at one, 10 in a second at the other, are 30 a second."""
+    pressures = Pressures()
+    pressures.add({**report(1, 1), "window": 0.5}, 0.0)
+    assert 30 == pressures.add(report(2, 1), 0.0)["calls"]
 
 
 @pytest.mark.parametrize(

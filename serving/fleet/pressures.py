@@ -7,7 +7,7 @@ from typing import Any
 
 #: A front that has said nothing for so long has no calls waiting any more: it looks four times a second.
 _FRESH_SECONDS = 0.6
-_SUMMED = ("calls", "pending_least", "pending")
+_SUMMED = ("pending_least", "pending")
 
 
 class Pressures:
@@ -22,7 +22,9 @@ class Pressures:
         said[report["child"]] = now, report
         fresh = {child: one for child, one in said.items() if now - one[0] <= _FRESH_SECONDS}
         self._said[report["endpoint"], report["name"]] = fresh
-        return {**report, **{name: sum(one[name] for _, one in fresh.values()) for name in _SUMMED}}
+        pace = sum(one["calls"] / one["window"] for _, one in fresh.values())
+        summed = {name: sum(one[name] for _, one in fresh.values()) for name in _SUMMED}
+        return {**report, "calls": round(pace * report["window"]), **summed}
 
     def gone(self, child: int) -> None:
         """A front has ended, and its calls with it."""

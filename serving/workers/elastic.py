@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from serving.types import FleetKey
 from serving.workers.channel import Call
 
-#: Looks that make a window of three quarters of a second (``pool.SWEEP_SECONDS`` apart): with the start of a worker
-#: what waits is answered within one and a half.
-_LOOKS = 4
+#: Looks (``pool.SWEEP_SECONDS`` apart) before control hears that calls wait: a moment of it is usual. From then on each
+#: says more surely how many come, up to so many.
+_FEWEST_LOOKS, _MOST_LOOKS = 4, 9
 #: Control is told again so soon of calls that are still held: it may have had no room before.
 _AGAIN_SECONDS = 0.25
 
@@ -82,22 +82,25 @@ class _Look(NamedTuple):
 
 
 class Gauge:
-    """How hard calls press on a pool: the last few looks, of four in a second."""
+    """How hard calls press on a pool: looks, four a second, since when they wait."""
 
     def __init__(self) -> None:
-        self._looks: deque[_Look] = deque(maxlen=_LOOKS)
+        self._looks: deque[_Look] = deque(maxlen=_MOST_LOOKS)
 
     def look(self, now: float, arrived: float, pending: int, ready: int, fronts: int) -> dict[str, Any] | None:
         """One look: ``arrived`` calls since ever, ``pending`` at this front now, on ``ready`` workers. Returns what
-        control is told while more calls are here than are this front's share of the workers."""
-        self._looks.append(_Look(now, arrived, pending))
-        first = self._looks[0]
-        if pending * fronts <= ready or first.at == now:
+        control is told when more calls than this front's share of the workers have been here for a while."""
+        looks = self._looks
+        if pending * fronts <= ready:
+            looks.clear()
+            return None
+        looks.append(_Look(now, arrived, pending))
+        if len(looks) < _FEWEST_LOOKS:
             return None
         return {
-            "window": now - first.at,
-            "calls": int(arrived - first.arrived),
-            "pending_least": min(look.pending for look in self._looks),
+            "window": now - looks[0].at,
+            "calls": int(arrived - looks[0].arrived),
+            "pending_least": min(look.pending for look in looks),
             "pending": pending,
             "ready": ready,
         }
