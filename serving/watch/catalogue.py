@@ -198,11 +198,11 @@ def side_measures() -> Iterator[tuple[str, str, Measure]]:
     yield from ((SAGEMAKER, name, one) for name, one in _SIDE.items())
 
 
-def own(family: str, third: str) -> Measure:
+def own(family: str) -> Measure:
     """A metric of ours, as namespace ``Prometheus`` has it."""
     kind = FAMILIES[family].kind
     shape: Shape = "times" if kind == "histogram" else "level" if kind == "gauge" else "calls"
-    return Measure(shape, family, "None", third)
+    return Measure(shape, family)
 
 
 def unit(metric: Metric) -> str:

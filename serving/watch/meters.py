@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import ceil, isnan, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from serving.watch import catalogue
 from serving.watch.aggregates import Aggregate, of_buckets
@@ -58,6 +58,15 @@ log = logging.getLogger("serving.meters")
 Track = Total | Buckets | Level
 
 
+class _Source(NamedTuple):
+    """What a metric is made of: how, whose it is, its series' labels, and since when it is told."""
+
+    measure: Measure
+    subject: Subject | None
+    labels: Labels
+    since: float
+
+
 class Meters:
     """Implements ``scaling.values.Readings`` over a metrics folder. Build, ``start``, ``know`` each routing table,
     ``close``. Any thread may ask."""
@@ -86,6 +95,7 @@ class Meters:
         self._since: dict[Dimensions, float] = {}
         self._whose: dict[Labels, Subject] = {}
         self._sides: dict[Dimensions, Key] = {}
+        self._sources: dict[Metric, _Source] = {}
         self._custom = Custom()
         self._lock = threading.RLock()
         self._closing = threading.Event()
@@ -204,6 +214,7 @@ class Meters:
             found = catalogue.subjects(table)
             self._since = {dimensions: self._since.get(dimensions, now) for dimensions in found}
             self._subjects = found
+            self._sources.clear()
             self._whose = {labels: one for one in found.values() for labels in (one.labels, *one.parts)}
             there = holders(table)
             gone = [key for key in self._tracks if (holder := holder_of(key[0], key[1:])) and holder not in there]
@@ -266,34 +277,46 @@ class Meters:
         return [(at, value * scale) for at, value in found]
 
     def _values(self, stat: Stat, periods: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-        metric = stat.metric
+        source = self._source(stat.metric)
         values: list[tuple[float, float]] = []
         for start, end in periods:
-            found = self._aggregate(metric, start, end)
+            if source is None:
+                found = self._custom.aggregate(stat.metric, start, end)
+            else:
+                found = self._measured(source, start, end) if end > source.since else None
             value = found.value(stat.statistic) if found else nan
             if not isnan(value):
                 values.append((start, value))
         return values
 
-    def _aggregate(self, metric: Metric, start: float, end: float) -> Aggregate | None:
-        subject = self._subjects.get(metric.dimensions)
-        if subject is not None:
-            for space, name, measure in catalogue.measures(subject):
-                if (space, name) == (metric.namespace, metric.name):
-                    if end <= self._since[metric.dimensions]:
-                        return None
-                    return self._measured(measure, subject, (*subject.labels,), start, end)
-        key = self._sides.get(metric.dimensions)
-        if key is not None and metric.namespace == catalogue.SAGEMAKER:
-            for _, name, measure in catalogue.side_measures():
-                if name == metric.name:
-                    return self._measured(measure, None, key[1:4], start, end)
-        if metric.namespace == PROMETHEUS and metric.name in FAMILIES:
-            return self._own(metric, start, end)
-        return self._custom.aggregate(metric, start, end)
+    def _source(self, metric: Metric) -> _Source | None:
+        """What a metric is made of; None for one that is no series of ours."""
+        known = self._sources.get(metric)
+        if known is None:
+            known = self._found(metric)
+            if known is not None:
+                self._sources[metric] = known
+        return known
 
-    def _own(self, metric: Metric, start: float, end: float) -> Aggregate | None:
-        """A series of ours: all its labels are given."""
+    def _found(self, metric: Metric) -> _Source | None:
+        if metric.namespace == PROMETHEUS:
+            return self._own(metric)
+        subject, side = self._subjects.get(metric.dimensions), self._sides.get(metric.dimensions)
+        if subject is not None:
+            there, labels, since = catalogue.measures(subject), subject.labels, self._since[metric.dimensions]
+        elif side is not None:
+            there, labels, since = catalogue.side_measures(), side[1:4], 0.0
+        else:
+            return None
+        for space, name, measure in there:
+            if (space, name) == (metric.namespace, metric.name):
+                return _Source(measure, subject, labels, since)
+        return None
+
+    def _own(self, metric: Metric) -> _Source | None:
+        """A series of ours: all its labels are given. Counters of what there is are 0 before they count."""
+        if metric.name not in FAMILIES:
+            return None
         labels, given = FAMILIES[metric.name].labels, dict(metric.dimensions)
         if set(labels) != set(given):
             return None
@@ -301,15 +324,13 @@ class Meters:
         idle = FAMILIES[metric.name].kind == "counter" and values[:2] in self._whose
         if not idle and (metric.name, *values) not in self._tracks:
             return None
-        measure = catalogue.own(metric.name, values[2] if len(values) > 2 else "")
-        return self._measured(measure, None, values, start, end)
+        return _Source(catalogue.own(metric.name), None, values, 0.0)
 
-    def _measured(
-        self, measure: Measure, subject: Subject | None, labels: Labels, start: float, end: float
-    ) -> Aggregate | None:
+    def _measured(self, source: _Source, start: float, end: float) -> Aggregate | None:
         """One period of a metric."""
+        measure, subject, labels, _ = source
         shape, key = measure.shape, (measure.family, *labels)
-        if measure.third and key[-1] != measure.third:
+        if measure.third:
             key = (*key, measure.third)
         if shape == "calls":
             grown = self._grown(key, start, end)
