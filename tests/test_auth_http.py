@@ -222,6 +222,16 @@ def test_a_reader_gets_no_further_by_the_name_of_an_operation(server: Server, ta
     assert (403, "AccessDeniedException") == (answer.status_code, answer.json()["__type"])
 
 
+@pytest.mark.parametrize(("action", "status"), [("DescribeAlarms", 200), ("GetMetricData", 400), ("DeleteAlarms", 403)])
+def test_who_may_look_may_in_the_older_form_too(server: Server, action: str, status: int) -> None:
+    """The operation is read off the body there: looking needs no more than ``read``."""
+    headers = {**basic("reader"), "content-type": "application/x-www-form-urlencoded"}
+    with server.client() as asking:
+        answer = asking.post("/", content=f"Action={action}&Version=2010-08-01", headers=headers)
+    assert status == answer.status_code
+    assert ("AccessDenied" in answer.text) == (status == 403)
+
+
 # --- Basic, and every other route -------------------------------------------------------------------------------------
 
 ROUTES = {

@@ -73,7 +73,7 @@ def as_json(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("operation", ["PutMetricAlarm", "PutMetricData", "DescribeAlarmHistory", "ListMetrics"])
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(data=some.data())
 def test_a_form_says_what_the_json_says(operation: str, data: some.DataObject) -> None:
     """Every member, as botocore writes both forms."""
@@ -92,7 +92,7 @@ def _checked(operation: str, params: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("operation", ["DescribeAlarmHistory", "GetMetricStatistics", "ListMetrics"])
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(data=some.data())
 def test_an_answer_in_xml_is_read_as_it_was_meant(operation: str, data: some.DataObject) -> None:
     """botocore's parser of the older form finds every member."""
@@ -234,3 +234,14 @@ def test_json_answers_carry_the_older_code_too(server: Server) -> None:
     assert (400, "ResourceNotFound;Sender") == (status, answered["x-amzn-query-error"])
     assert "application/x-amz-json-1.0" == answered["content-type"]
     assert "ResourceNotFound" == json.loads(body)["__type"]
+
+
+def test_cbor_is_refused_in_cbor(server: Server) -> None:
+    """botocore's own parser of that form reads why."""
+    path = f"/service/{CLOUDWATCH}/operation/DescribeAlarms"
+    with server.client() as client:
+        answer = client.post(path, content=b"\xa0", headers={"content-type": "application/cbor"})
+    raw = {"body": answer.content, "headers": dict(answer.headers), "status_code": answer.status_code}
+    read = create_parser("smithy-rpc-v2-cbor").parse(raw, None)
+    assert (404, "UnknownOperationException") == (answer.status_code, read["Error"]["Code"])
+    assert "does not speak CBOR" in read["Error"]["Message"]
