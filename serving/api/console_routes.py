@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from serving.api import async_routes, auth, invocations, verdicts
-from serving.api.console import assets, compared, gathering, pages, work
+from serving.api.console import assets, capacity, compared, gathering, pages, work
 from serving.api.console.facts import find
 from serving.api.console.markup import Html
 from serving.api.front import Front
@@ -78,7 +78,7 @@ async def endpoint(front: Front, request: Request) -> Response:
     if row is None:
         raise UnknownEndpoint(f"Endpoint {name} of account {front.settings.account_id} not found.")
     told = await gathering.history(front, name)
-    facts = await gathering.facts(front, told)
+    facts = await gathering.facts(front, told, name)
     page = pages.endpoint(facts, row, await _may_invoke(front, request, name), _base(request))
     return Response(page, 200, _HTML)
 
@@ -98,14 +98,15 @@ async def _data(front: Front, request: Request) -> Response:
     have = dict(one.partition(":")[::2] for one in query.get("have", "").split(",")[:32])
     changed = {id: one for id, one in panels.items() if have.get(id) != one["print"]}
     numbers = {key: told[key] for key in ("number", "next", "reset", "times", "lines", "server")}
-    return Response(orjson.dumps({**numbers, "panels": changed}), 200, _JSON)
+    targets = capacity.targets(await gathering.scaling(front, name))
+    return Response(orjson.dumps({**numbers, "targets": targets, "panels": changed}), 200, _JSON)
 
 
 async def _panels(front: Front, told: Mapping[str, Any], name: str, asked: str, at: int) -> Mapping[str, Any]:
     """The panels of a page, made once for each sample."""
 
     async def make() -> Mapping[str, Any]:
-        facts = await gathering.facts(front, told)
+        facts = await gathering.facts(front, told, name)
         row = find(facts.rows, name)
         made = pages.endpoint_panels(facts, row) if row else pages.overview_panels(facts, asked, at)
         return {one.id: {"html": one.content, "print": _print(one.content)} for one in made}

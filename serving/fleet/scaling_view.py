@@ -58,10 +58,17 @@ def _policy(policy: Policy, reading: Reading) -> Mapping[str, Any]:
     return {
         "PolicyName": policy.name,
         "PolicyType": "TargetTrackingScaling",
+        "Metric": _metric(policy.high),
         "TargetValue": policy.value,
         "Measured": next((value for value in reversed(seen.values) if value is not None), None) if seen else None,
         "Alarms": [_alarm(one, reading(one.name)) for one in alarms],
     }
+
+
+def _metric(alarm: Alarm) -> str:
+    """The name of what is tracked; of metric maths, the expression."""
+    result = next((one for one in alarm.queries if one.returned), alarm.queries[0])
+    return result.stat.metric.name if result.stat else result.expression
 
 
 def _alarm(alarm: Alarm, seen: AlarmReading | None) -> dict[str, Any]:

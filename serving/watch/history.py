@@ -60,6 +60,7 @@ COLUMNS: dict[str, Column] = {
     "model_bytes": Column("sagemaker_model_memory_bytes"),
     "workers": Column("sagemaker_workers"),
     "ready": Column("sagemaker_workers", "READY"),
+    "desired": Column("sagemaker_desired_workers"),
     "backlog": Column("sagemaker_approximate_backlog_size"),
     "oldest": Column("sagemaker_approximate_age_of_oldest_request_seconds"),
     "progress": Column("sagemaker_transform_progress_ratio"),

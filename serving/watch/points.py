@@ -57,6 +57,7 @@ def point(now: Row, before: Row, seconds: float) -> Point:
         "model_bytes": now["model_bytes"],
         "workers": now["workers"],
         "ready": now["ready"],
+        "desired": now["desired"],
         "concurrent": now["concurrent"],
         "backlog": now["backlog"],
         "oldest": round(now["oldest"], 3),

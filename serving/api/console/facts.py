@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from serving.watch.slow import SlowCall
@@ -28,7 +29,8 @@ class Variant(NamedTuple):
 class Facts(NamedTuple):
     """``rows``: endpoints of the routing table (``fleet/table.py``); ``now``: (endpoint, variant) -> a point of the
     last minute (``watch/points.py``), variant empty for the endpoint itself; ``server``: that of the whole server;
-    ``jobs``, ``schedules``: as the control API tells of them; ``time``: epoch seconds."""
+    ``jobs``, ``schedules``: as the control API tells of them; ``scaling``: what scales the endpoint of a page
+    (``fleet/scaling_view.py``); ``time``: epoch seconds."""
 
     time: float
     rows: Sequence[Row]
@@ -39,6 +41,7 @@ class Facts(NamedTuple):
     failed: Sequence[SlowCall]
     jobs: Sequence[Mapping[str, Any]] = ()
     schedules: Sequence[Mapping[str, Any]] = ()
+    scaling: Mapping[str, Any] = MappingProxyType({})
 
 
 def variants(row: Row) -> Iterator[Variant]:

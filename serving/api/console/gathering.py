@@ -19,7 +19,7 @@ from serving.watch.metrics import snapshot
 
 _MONITORED = {"sagemaker_feature_baseline_drift": "Drift", "sagemaker_monitoring_metric": "Metrics"}
 _MOST_JOBS, _MOST_SCHEDULES = 10, 20
-_JOB_SECONDS, _SCHEDULE_SECONDS, _SLOW_SECONDS = 5.0, 10.0, 1.0
+_JOB_SECONDS, _SCHEDULE_SECONDS, _SLOW_SECONDS, _SCALING_SECONDS = 5.0, 10.0, 1.0, 1.0
 
 
 async def history(front: Front, endpoint: str = "", since: int | None = None) -> Mapping[str, Any]:
@@ -33,13 +33,14 @@ async def history(front: Front, endpoint: str = "", since: int | None = None) ->
     return told
 
 
-async def facts(front: Front, told: Mapping[str, Any]) -> Facts:
-    """All that a page tells but its charts. ``told``: the numbers."""
+async def facts(front: Front, told: Mapping[str, Any], endpoint: str = "") -> Facts:
+    """All that a page tells but its charts. ``told``: the numbers; ``endpoint``: whose page it is, if one's."""
     shared = front.shared
-    calls, jobs, schedules = await asyncio.gather(
+    calls, jobs, schedules, scales = await asyncio.gather(
         shared.get("slow", lambda: _calls(front), lambda _: _SLOW_SECONDS),
         shared.get("jobs", lambda: _jobs(front), lambda _: _JOB_SECONDS),
         shared.get("schedules", lambda: _schedules(front), lambda _: _SCHEDULE_SECONDS),
+        scaling(front, endpoint),
     )
     return Facts(
         time=time.time(),
@@ -51,7 +52,23 @@ async def facts(front: Front, told: Mapping[str, Any]) -> Facts:
         failed=calls["failed"],
         jobs=jobs,
         schedules=schedules,
+        scaling=scales,
     )
+
+
+async def scaling(front: Front, endpoint: str) -> Mapping[str, Any]:
+    """What scales an endpoint; empty for none, and when control cannot say, which a page can live with."""
+    if not endpoint:
+        return {}
+
+    async def ask() -> Any:
+        try:
+            return await front.ask("scaling", {"endpoint": endpoint})
+        except ServingError:
+            return {}
+
+    found: Mapping[str, Any] = await front.shared.get(("scaling", endpoint), ask, lambda _: _SCALING_SECONDS)
+    return found
 
 
 async def _calls(front: Front) -> dict[str, list[slow.SlowCall]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from serving.api.console import assets, compared, panels, work
+from serving.api.console import assets, capacity, compared, panels, work
 from serving.api.console.facts import Facts, Row, variants
 from serving.api.console.markup import Html, el, html
 from serving.fleet.table import failures, status
@@ -53,7 +53,8 @@ _ENDPOINT_CHARTS = (
     Chart("traffic", "Traffic", "calls a second, by variant"),
     Chart("latencies", "Latency", "p50 solid, p99 dashed, by variant"),
     Chart("failures", "Errors", "4xx and 5xx a second, by variant"),
-    Chart("crew", "Workers", "ready, by variant"),
+    Chart("crew", "Workers", "ready, and wanted where that differs, by variant"),
+    Chart("load", "Load of a worker", "calls a minute for each that is ready; dashed: the target"),
     Chart("memory", "Model memory", "bytes in memory by variant, evictions"),
     Chart("flights", "Calls in flight", "queued or being answered, by variant"),
     Chart("queue", "Asynchronous queue", "calls waiting or being processed"),
@@ -202,6 +203,7 @@ def endpoint_panels(facts: Facts, row: Row) -> list[Panel]:
     found = [
         Panel("state", "State", state(row)),
         Panel("variants", "Variants", panels.of_one(facts, row)),
+        Panel("scaling", "Scaling", capacity.scaling(facts.scaling)),
         Panel("slow", "Slowest calls", panels.slow(facts.slow, name)),
         Panel("failed", "Failed calls", panels.failed(facts.failed, name)),
         Panel("events", "Workers that came and went", panels.events(facts.events, name)),
@@ -234,13 +236,15 @@ def _capture(capture: Mapping[str, Any]) -> str:
 def endpoint(facts: Facts, row: Row, may_invoke: bool, base: str) -> bytes:
     """The page of one endpoint. ``base``: the URL this server is reached under."""
     name = row["name"]
-    head, many, slow, failed, *others = endpoint_panels(facts, row)
-    charts = [one for one in _ENDPOINT_CHARTS if row["asynchronous"] or one.kind != "queue"]
+    head, many, scaling, slow, failed, *others = endpoint_panels(facts, row)
+    without = {"queue": not row["asynchronous"], "load": not capacity.targets(facts.scaling)}
+    charts = [one for one in _ENDPOINT_CHARTS if not without.get(one.kind)]
     main = (
         el("h1", name),
         el("div", head.content, data_panel="state", class_="card"),
         section(many),
         _charts(charts),
+        section(scaling),
         _compared(row),
         _try(row, may_invoke, base),
         _later(row) if may_invoke else None,

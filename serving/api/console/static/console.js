@@ -5,7 +5,7 @@
   const main = document.getElementById("main");
   const page = main.dataset.page;
   const $ = (id) => document.getElementById(id);
-  const state = { number: 0, times: [], lines: new Map(), server: null, span: 900, paused: false, timer: 0, fails: 0,
+  const state = { number: 0, times: [], lines: new Map(), server: null, targets: {}, span: 900, paused: false, timer: 0, fails: 0,
     asked: main.dataset.q || "", at: main.dataset.at || "0", prints: new Map(), asking: null };
   const MOST = 720;
 
@@ -72,6 +72,7 @@
     const lines = new Map();
     for (const line of told.lines) lines.set(key(line), joined(state.lines.get(key(line)), line, before));
     state.lines = lines;
+    state.targets = told.targets;
     state.number = told.number;
   }
 
@@ -91,7 +92,8 @@
     const from = state.times.findIndex((time) => time >= state.times.at(-1) - state.span);
     const cut = (line) => Object.fromEntries(Object.entries(line).map(([name, values]) =>
       [name, Array.isArray(values) ? values.slice(from) : values]));
-    const data = { times: state.times.slice(from), lines: [...state.lines.values()].map(cut), server: cut(state.server) };
+    const data = { times: state.times.slice(from), lines: [...state.lines.values()].map(cut), server: cut(state.server),
+      targets: state.targets };
     for (const chart of charts) chart.draw(data, state.span, anew);
   }
 
