@@ -20,14 +20,14 @@ from serving.types import FleetKey, Invocation, Reply
 from serving.variants import Split, sticky
 from serving.watch.metrics import Registry, holders
 from serving.watch.observing import Observer
-from serving.workers import sessions
+from serving.workers import sessions, sides
 from serving.workers.admission import MOST_BYTES
 from serving.workers.chain import Chain, Ticket
 from serving.workers.channel import Address, Done
 from serving.workers.elastic import Event
 from serving.workers.pool import SWEEP_SECONDS, Pool
 from serving.workers.serverless import ServerlessPool
-from serving.workers.sides import CountedSide, Side, Sides, Target, blended, fleet_of, whole
+from serving.workers.sides import Target, fleet_of, whole
 
 
 class Invocable(Protocol):
@@ -296,34 +296,22 @@ class Directory:
         production, green = sum(weights.values()), row.get("green")
         endpoint.green_share = green["share"] if green else 0.0
         if green:
-            targets, weights = self._shared(row, endpoint, fleets, before)
+            coming = {
+                one["name"]: self._target(endpoint, one, endpoint.target(one["name"]), before, endpoint.pools)
+                for one in green["variants"]
+            }
+            targets, weights = sides.shared(row, fleets, coming, self._registry)
         components: dict[str, Target] = {
             one["key"][-1]: self._pool(one, before, endpoint.pools) for one in row["components"]
         }
         for one in row.get("green_components", ()):
-            coming = self._pool(one["pool"], before, endpoint.pools)
-            name, sides = coming.key.component, [Side(old) for old in whole(components.get(coming.key.component))]
-            components[name] = Sides(coming.variant, sides[0] if sides else None, Side(coming), one["share"])
+            pool = self._pool(one["pool"], before, endpoint.pools)
+            components[pool.key.component] = sides.beside(components.get(pool.key.component), pool, one["share"])
         endpoint.set_targets(targets, weights, components)
         self._shadow(row.get("shadows", ()), endpoint, production)
         for key, pool in before.items():
             if endpoint.pools.get(key) is not pool:
                 self._leave(pool, endpoint.successor(pool, fleet_of(answered[pool.variant], pool)))
-
-    def _shared(
-        self, row: dict[str, Any], endpoint: Endpoint, blue: dict[str, Pool | Chain], before: dict[FleetKey, Pool]
-    ) -> tuple[dict[str, Target], dict[str, float]]:
-        """Variants, and their weights, while a guarded update moves the calls of ``blue`` to the green side."""
-        green, registry = row["green"], self._registry
-        coming = {
-            one["name"]: self._target(endpoint, one, endpoint.target(one["name"]), before, endpoint.pools)
-            for one in green["variants"]
-        }
-        old = {name: CountedSide(one, row["config"], registry) for name, one in blue.items()}
-        new = {name: CountedSide(one, green["config"], registry) for name, one in coming.items()}
-        old_weights, new_weights = ({one["name"]: one["weight"] for one in side["variants"]} for side in (row, green))
-        weights, shares = blended(old_weights, new_weights, green["share"])
-        return {name: Sides(name, old.get(name), new.get(name), shares[name]) for name in weights}, weights
 
     def _shadow(self, rows: Iterable[dict[str, Any]], endpoint: Endpoint, production: float) -> None:
         """Bring its shadow variants to what their rows say. ``production``: the weight of the others together. Copies

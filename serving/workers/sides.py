@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from serving import errors
 from serving.errors import ServingError
@@ -147,3 +148,21 @@ def whole(target: Target | None) -> tuple[Pool | Chain, ...]:
 def fleet_of(target: Target | None, pool: Pool) -> Pool | Chain | None:
     """The one that a pool is, or is a container of."""
     return next((one for one in whole(target) if one is pool or (isinstance(one, Chain) and pool in one.stages)), None)
+
+
+def shared(
+    row: Mapping[str, Any], blue: Mapping[str, Pool | Chain], green: Mapping[str, Pool | Chain], registry: Registry
+) -> tuple[dict[str, Target], dict[str, float]]:
+    """Variants and their weights during an endpoint's guarded update, by its row of the table (``fleet/table.py``)."""
+    coming = row["green"]
+    old = {name: CountedSide(one, row["config"], registry) for name, one in blue.items()}
+    new = {name: CountedSide(one, coming["config"], registry) for name, one in green.items()}
+    old_weights, new_weights = ({one["name"]: one["weight"] for one in side["variants"]} for side in (row, coming))
+    weights, shares = blended(old_weights, new_weights, coming["share"])
+    return {name: Sides(name, old.get(name), new.get(name), shares[name]) for name in weights}, weights
+
+
+def beside(blue: Target | None, green: Pool, share: float) -> Sides:
+    """An inference component during its guarded update."""
+    old = [Side(one) for one in whole(blue)]
+    return Sides(green.variant, old[0] if old else None, Side(green), share)
