@@ -23,7 +23,7 @@ from typing import Any
 
 from serving.config import Settings
 from serving.errors import ServiceUnavailable, ServingError
-from serving.fleet import on_demand, rollout
+from serving.fleet import alarm_records, on_demand, rollout
 from serving.fleet.deployed import Deployed, deployed
 from serving.fleet.guarded import ROLLBACK_FAILED, Guarded, Means, rolled_back, serving, succeeded, without
 from serving.fleet.names import ModelNames
@@ -103,7 +103,7 @@ class Endpoints:
                 known,
                 self._let_go,
                 self._look_later,
-                lambda name: self.alarm(name),
+                self._alarm,
                 self._patience,
             )
         )
@@ -158,6 +158,14 @@ class Endpoints:
     def live(self, name: str) -> Mapping[str, Any] | None:
         """The endpoint's row of the routing table as it was last sent (``table.py``); any thread may ask."""
         return self._rows.get(name)
+
+    async def _alarm(self, name: str) -> AlarmReading | None:
+        """What an alarm came to; as long as none is evaluated, what it had come to before."""
+        reading = self.alarm(name)
+        if reading is None:
+            record = await self._thread.read(lambda session: alarm_records.get(session, name))
+            return alarm_records.stored_reading(record) if record is not None else None
+        return reading
 
     def _look_later(self, one: str, seconds: float) -> None:
         """Look at this record again in so many seconds."""

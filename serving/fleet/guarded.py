@@ -58,7 +58,7 @@ class Means:
     known: Callable[[], Awaitable[None]]
     remove: Callable[[Record, set[FleetKey], Deployed], set[FleetKey]]
     again: Callable[[str, float], None]
-    alarm: Callable[[str], AlarmReading | None]
+    alarm: Callable[[str], Awaitable[AlarmReading | None]]
     patience: float
 
 
@@ -91,7 +91,7 @@ class Guarded:
         watch = self._watch(one, pending, plan)
         try:
             if at is None:
-                self._look_out(plan, watch)
+                await self._look_out(plan, watch)
                 await self._write(one, record, Progress(0, CREATING, time.time()))
             elif at.phase == BAKING and watch.step == at.step:
                 await self._bake(one, record, plan, at, watch)
@@ -114,9 +114,9 @@ class Guarded:
         for key in [key for key in self._watches if key[0] == one]:
             del self._watches[key]
 
-    def _look_out(self, plan: Plan, watch: _Watch) -> None:
+    async def _look_out(self, plan: Plan, watch: _Watch) -> None:
         """Raises ``_CalledOff`` when an alarm is in ALARM, or time has run out."""
-        readings = [(name, self._means.alarm(name)) for name in plan.alarms]
+        readings = [(name, await self._means.alarm(name)) for name in plan.alarms]
         raised = [f'"{name}" ({reading.reason})' for name, reading in readings if reading and reading.state == ALARM]
         if raised:
             raise _CalledOff(f"The deployment was rolled back: in ALARM state is {', '.join(raised)}")
@@ -146,7 +146,7 @@ class Guarded:
         means.changed()
         await means.supervisor.settled(green.keys, means.patience)
         await means.known()  # fronts have connected, and lose no time when the calls come
-        self._look_out(plan, watch)
+        await self._look_out(plan, watch)
         activating = Progress(at.step, ACTIVATING, time.time())
         await self._write(one, record, activating)
         await self._share(one, step.share)
@@ -171,7 +171,7 @@ class Guarded:
 
     async def _bake(self, one: str, record: Record, plan: Plan, at: Progress, watch: _Watch) -> None:
         """Watch; when the time is up, go on."""
-        self._look_out(plan, watch)
+        await self._look_out(plan, watch)
         left = watch.until - time.monotonic()
         if left > 0:
             self._means.again(one, min(left, _LOOK_SECONDS))
