@@ -39,7 +39,7 @@ class Caller(FastHttpUser):
         options: Any = self.environment.parsed_options
         sent = time.time()
         with self.client.post(
-            f"/endpoints/{options.endpoint}/invocations", data=b"1", name="call", catch_response=True
+            f"/endpoints/{options.endpoint}/invocations", data="1", name="call", catch_response=True
         ) as response:
             status = response.status_code
             response.success() if status == 200 else response.failure(str(status))
@@ -52,8 +52,9 @@ class Steps(LoadTestShape):
 
     def tick(self) -> tuple[int, float] | None:
         """(users, users that come or go a second) now; None: it is over."""
-        points = json.loads(self.runner.environment.parsed_options.steps)
-        now = self.get_run_time()
+        runner: Any = self.runner
+        points = json.loads(runner.environment.parsed_options.steps)
+        now = float(self.get_run_time())  # type: ignore[no-untyped-call]  # locust's own
         if now >= points[-1][0]:
             return None
         after = next(number for number, point in enumerate(points) if point[0] > now)
