@@ -60,10 +60,10 @@ class Scaling:
         """RegisterScalableTarget."""
         self.api.register_scalable_target(**self.key, MinCapacity=low, MaxCapacity=high)
 
-    def track(self, calls: float) -> None:
-        """Follow ``calls`` a minute for each instance."""
+    def track(self, calls: float) -> list[dict[str, Any]]:
+        """Follow ``calls`` a minute for each instance; the policy's alarms."""
         metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
-        self.api.put_scaling_policy(
+        made: list[dict[str, Any]] = self.api.put_scaling_policy(
             **self.key,
             PolicyName="calls",
             PolicyType="TargetTrackingScaling",
@@ -73,7 +73,8 @@ class Scaling:
                 "ScaleOutCooldown": 0,
                 "ScaleInCooldown": 0,
             },
-        )
+        )["Alarms"]
+        return made
 
     def step(self, to: int) -> str:
         """A step policy that sets the capacity, with an alarm that is never in ALARM by itself: its name."""
@@ -170,10 +171,10 @@ def load(server: Server, endpoint: str, callers: int) -> Iterator[list[BaseExcep
 def test_capacity_follows_the_load_and_no_call_fails(server: Server, busy: str) -> None:
     """The high alarm adds workers; when the calls end, capacity goes back to the minimum by the low alarm."""
     scaling = scaled(server, "follows", busy)
-    scaling.limits(1, 3)
-    scaling.track(calls=1200.0)
-    with load(server, "follows", callers=4) as failed:
-        scaling.reaches(3)
+    scaling.limits(1, 2)
+    scaling.track(calls=600.0)
+    with load(server, "follows", callers=1) as failed:  # no call waits: only the alarm asks for more
+        scaling.reaches(2)
     scaling.reaches(1, seconds=30.0)
     assert failed == []
     activities = scaling.ended(2)
@@ -186,6 +187,19 @@ def test_capacity_follows_the_load_and_no_call_fails(server: Server, busy: str) 
         "Successfully set desired instance count to 1. Change successfully fulfilled by sagemaker."
         == activities[0]["StatusMessage"]
     )
+
+
+def test_waiting_calls_need_no_alarm(server: Server, busy: str) -> None:
+    """Calls that wait get workers within a second or so, though the policy's alarms have been deleted."""
+    scaling = scaled(server, "burst", busy)
+    scaling.limits(1, 2)
+    cloudwatch = client(server, "cloudwatch")
+    cloudwatch.delete_alarms(AlarmNames=[one["AlarmName"] for one in scaling.track(calls=600.0)])
+    with load(server, "burst", callers=4) as failed:
+        scaling.reaches(2)
+    assert failed == []
+    assert "waiting calls triggered policy calls" == scaling.ended()[0]["Cause"]
+    scaling.limits(1, 1)  # the others need the room
 
 
 def test_limits_are_enforced_at_once(server: Server, busy: str) -> None:
@@ -363,18 +377,6 @@ def test_a_deleted_endpoint_scales_no_more(server: Server, busy: str) -> None:
     scaling.sagemaker.create_endpoint(EndpointName="gone", EndpointConfigName="gone")
     settled(scaling.sagemaker, "gone")
     assert ("InService", 1, 1) == scaling.state()
-
-
-def test_waiting_calls_need_no_alarm(tmp_path: Path) -> None:
-    """Where periods are as long as AWS's, calls that wait get workers all the same."""
-    with serve(tmp_path, "--allow-code", environment={**FAST, "SERVING_SCALING_PERIOD_SECONDS": "60"}) as server:
-        scaling = scaled(server, "burst", put_script(server, "busy", BUSY))
-        scaling.limits(1, 3)
-        scaling.track(calls=600.0)
-        with load(server, "burst", callers=4) as failed:
-            scaling.reaches(3)
-        assert failed == []
-        assert "waiting calls triggered policy calls" == scaling.ended()[0]["Cause"]
 
 
 def test_a_change_is_carried_on_after_a_kill(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ _CLOCK_SLACK = 1.0
 _TOLD_AGAIN_SECONDS = 600.0
 #: So long no more workers are asked for after their start has failed; longer each time.
 _FIRST_HELD, _LONGEST_HELD = 10.0, 600.0
+#: After the store has been read it is left alone for so many times as long, and for so many seconds at most.
+_READ_REST, _LONGEST_REST = 9.0, 1.0
 _HELD = "Workers have failed to start; this is tried again later."
 _NO_ROOM = "The machine still has no room for more workers."
 
@@ -78,7 +80,7 @@ class Autoscaling:
         self._scaled: dict[Resource, Scaled] = {}
         self._by_name: dict[tuple[str, str], Scaled] = {}
         self._elastic: dict[tuple[str, str], dict[str, Any]] = {}
-        self._stale, self._due = True, False
+        self._stale, self._due, self._next_read = True, False, 0.0
         self._news = asyncio.Event()
         self._acting = asyncio.Lock()
         self._ahead = clock() - time.monotonic()
@@ -207,12 +209,13 @@ class Autoscaling:
         self._watch_clock()
         if self._refused:
             self._stale = self._due = True  # it may have come to rest
-        if self._stale:
-            await self._read_again()
         for resource, text in await self._timetable.run_due():
             self._note(resource, text)
             self._stale = self._due = True
         if self._stale:
+            wait = self._next_read - time.monotonic()
+            if wait > 0:
+                return wait
             await self._read_again()
         if self._due:
             self._due = False
@@ -230,8 +233,8 @@ class Autoscaling:
         return any(one.refusal for one in self._scaled.values())
 
     async def _read_again(self) -> None:
-        """Take in what the store has now."""
-        self._stale = False
+        """Take in what the store has now. Of many targets this takes a while: others want the store too."""
+        self._stale, began = False, time.monotonic()
         try:
             records, actions = await self._thread.read(
                 lambda session: (scaled.read(session), timing.read(session, self._clock()))
@@ -239,6 +242,8 @@ class Autoscaling:
         except Exception:
             self._stale = True
             raise
+        now = time.monotonic()
+        self._next_read = now + min(_READ_REST * (now - began), _LONGEST_REST)
         self._scaled = {one.target.resource: one.following(self._scaled.get(one.target.resource)) for one in records}
         self._by_name = {(one.endpoint, one.name): one for one in self._scaled.values()}
         self._timetable.take_in(actions)
