@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from serving.fleet.store import Session
 from tests.cloud import answers, client, container, make_config, make_model, production, put_script, said, settled
 from tests.load import Load
 from tests.processes import kill_all
 from tests.server import Server, serve
+from tests.stores import opened
 from tests.test_cli import serving
 
 FAILS = "def transform_fn(model, body, content_type, accept):\n    raise RuntimeError('bad')\n"
@@ -433,24 +435,46 @@ def test_the_terminal_rolls_out_and_tells_how_far_it_is(place: Place) -> None:
     assert "two:x" == said(place.runtime, name)
 
 
+def begin_earlier(server: Server, name: str, seconds: float) -> None:
+    """The update of this endpoint, whose server is down, was asked for so many seconds before."""
+
+    def change(session: Session) -> None:
+        record = session.get("endpoint", name)
+        assert record is not None
+        pending = {**record.body["Pending"], "StartTime": record.body["Pending"]["StartTime"] - seconds}
+        session.change(record, now=record.modified, body={**record.body, "Pending": pending})
+
+    with opened(f"sqlite:///{server.data_dir.absolute() / 'serving.db'}") as store, store.write() as session:
+        change(session)
+
+
 def test_a_killed_server_goes_on_with_its_update(tmp_path: Path) -> None:
-    """kill -9 in the middle of a bake: old and new share the calls again; an alarm still takes it back. And a bake
-    that ends is followed by the rest."""
+    """kill -9 in the middle of a bake: old and new share the calls again; an alarm still takes it back. A bake that
+    ends is followed by the rest; an update that has no time left is rolled back."""
     with serve(tmp_path, "--allow-code", environment=ENVIRONMENT) as server:
         place = Place(server, count=1)
         alarm = place.alarm("after")
-        for name in ("back", "on"):
+        for name in ("back", "on", "slow"):
             place.endpoint(name)
+        slow = blue_green("CANARY", CanarySize=percent(50), termination=HOUR)
+        slow["BlueGreenUpdatePolicy"]["MaximumExecutionTimeoutInSeconds"] = HOUR + 1
+        place.update("slow", "two", slow)
         place.update("back", "two", canary(alarm=alarm))
         place.update("on", "two", canary(wait=1))
         place.baking("back")
         kill_all(server)
+    begin_earlier(server, "slow", HOUR)
     with serve(tmp_path, "--allow-code", environment=ENVIRONMENT) as server:
         place.server, place.sagemaker, place.watch = server, client(server), client(server, "cloudwatch")
         place.baking("back")
         runtime = client(server, "sagemaker-runtime")
         assert {"one:x", "two:x"} == {said(runtime, "back") for _ in range(40)}
         assert "two" == settled(place.sagemaker, "on")["EndpointConfigName"]
+        described = settled(place.sagemaker, "slow")
+        assert ("one", True) == (
+            described["EndpointConfigName"],
+            "within MaximumExecutionTimeoutInSeconds (3601)" in described["FailureReason"],
+        )
         place.set(alarm, "ALARM")
         described = settled(place.sagemaker, "back")
         assert ("one", "InService") == (described["EndpointConfigName"], described["EndpointStatus"])
