@@ -15,7 +15,7 @@ from hypothesis import strategies as some
 from serving.errors import ValidationError
 from serving.fleet import alarm_records
 from serving.fleet.alarm_records import ALARM, HISTORY
-from serving.fleet.alarm_values import AlarmValues
+from serving.fleet.alarm_values import Window
 from serving.fleet.alarms import Alarms
 from serving.fleet.scaling_records import alarm_of
 from serving.fleet.store import Query, Record, Session, Store, StoreThread
@@ -394,12 +394,12 @@ SUM = (Wanted("m1", Stat(CPU, "Sum")),)
 def test_what_is_over_is_asked_for_once() -> None:
     """Two alarms on one metric, round after round: one question of one period each."""
     measured = Measured({10.0 * at: float(at) for at in range(100)})
-    values = AlarmValues(measured)
-    assert (17.0, 18.0, 19.0) == values.of(SUM, 10.0, 3, 200.0)
-    assert (18.0, 19.0) == values.of(SUM, 10.0, 2, 200.0)
+    values = Window(measured, SUM, 10.0)
+    assert (17.0, 18.0, 19.0) == values.of(3, 200.0)
+    assert (18.0, 19.0) == values.of(2, 200.0)
     measured.asked.clear()
-    assert (18.0, 19.0, 20.0) == values.of(SUM, 10.0, 3, 210.0)
-    assert (19.0, 20.0) == values.of(SUM, 10.0, 2, 210.0)
+    assert (18.0, 19.0, 20.0) == values.of(3, 210.0)
+    assert (19.0, 20.0) == values.of(2, 210.0)
     assert [(SUM[0].stat, 200.0, 210.0)] == measured.asked
 
 
@@ -410,30 +410,30 @@ def test_what_is_over_is_asked_for_once() -> None:
 def test_remembered_values_are_the_measured_ones(values: dict[int, float], steps: list[tuple[int, int]]) -> None:
     """Whatever is missing, however far and in whatever lengths is asked."""
     measured = Measured({float(at): value for at, value in values.items()})
-    kept, end = AlarmValues(measured), 2
+    kept, end = Window(measured, SUM, 1.0), 2
     for step, length in steps:
         end += step
         wanted = tuple(values.get(at) for at in range(end - length, end))
-        assert wanted == kept.of(SUM, 1.0, length, float(end))
+        assert wanted == kept.of(length, float(end))
 
 
 def test_a_value_that_comes_late_is_seen() -> None:
     """The newest period was not known at its end: it is asked for again."""
     measured = Measured({0.0: 1.0})
-    values = AlarmValues(measured)
-    assert (1.0, None) == values.of(SUM, 1.0, 2, 2.0)
+    values = Window(measured, SUM, 1.0)
+    assert (1.0, None) == values.of(2, 2.0)
     measured.values[1.0] = 5.0
-    assert (5.0, None) == values.of(SUM, 1.0, 2, 3.0)
+    assert (5.0, None) == values.of(2, 3.0)
 
 
 def test_what_clients_put_is_always_asked_anew() -> None:
     """They may put what is past."""
     own = (Wanted("m1", Stat(Metric("Mine", "m"), "Sum")),)
     measured = Measured({0.0: 1.0, 1.0: 1.0})
-    values = AlarmValues(measured)
-    assert (1.0, 1.0) == values.of(own, 1.0, 2, 2.0)
+    values = Window(measured, own, 1.0)
+    assert (1.0, 1.0) == values.of(2, 2.0)
     measured.values[0.0] = 7.0
-    assert (7.0, 1.0) == values.of(own, 1.0, 2, 2.0)
+    assert (7.0, 1.0) == values.of(2, 2.0)
 
 
 def test_an_alarm_names_what_it_looks_at() -> None:

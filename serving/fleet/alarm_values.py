@@ -1,13 +1,12 @@
 """What alarms look at: a metric's, or an expression's, values of the latest periods.
 
-Hundreds of alarms look at their metrics every few seconds, two at each of a target tracking policy's: what is over is
-asked for once. Only what clients put themselves may still come in later.
+Hundreds of alarms look at their metrics every second, some at the same: what is over is asked for once. Only what
+clients put themselves may still come in later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from serving.scaling import maths
 from serving.scaling.values import Query, Readings, Stat
@@ -18,54 +17,48 @@ _OWN = ("AWS/", "/aws/", "Prometheus")
 Values = tuple[float | None, ...]
 
 
-@dataclass(slots=True)
-class _Kept:
-    """``values`` of the periods before ``end``, oldest first; None = no data."""
+class Window:
+    """The latest values of some queries by periods of ``period`` seconds; for all alarms that look at them."""
 
-    end: float
-    values: Values
-
-
-class AlarmValues:
-    """Values by the queries and the period that give them."""
-
-    def __init__(self, readings: Readings) -> None:
+    def __init__(self, readings: Readings, queries: tuple[Query, ...], period: float) -> None:
         self._readings = readings
-        self._kept: dict[tuple[tuple[Query, ...], float], _Kept] = {}
+        self._queries = queries
+        self._period = period
+        self._only = queries[0].stat if len(queries) == 1 else None
+        self._own = all(one.stat is None or one.stat.metric.namespace.startswith(_OWN) for one in queries)
+        self._end = 0.0
+        self._values: Values = ()
 
-    def of(self, queries: tuple[Query, ...], period: float, length: int, end: float) -> Values:
-        """The values of ``length`` periods of ``period`` seconds before ``end``, oldest first. Raises
-        ``ValidationError`` for an expression that has none."""
-        kept = self._kept.get((queries, period))
-        if kept is None or len(kept.values) < length or end < kept.end or not _all_own(queries):
-            kept = self._kept[queries, period] = _Kept(end, self._fetch(queries, period, length, end))
-        elif kept.end < end:
-            wanted = min(round((end - kept.end) / period) + _trailing(kept.values), len(kept.values))
-            newest = self._fetch(queries, period, wanted, end)
-            moved = round((end - kept.end) / period)
-            kept.values = (*kept.values[moved : len(kept.values) + moved - wanted], *newest)
-            kept.end = end
-        return kept.values[-length:]
+    def of(self, length: int, end: float) -> Values:
+        """The values of ``length`` periods before ``end``, oldest first; None = no data. Raises ``ValidationError`` for
+        an expression that has none."""
+        if len(self._values) < length or end < self._end or not self._own:
+            self._values = self._fetch(length, end)
+        elif end > self._end:
+            moved = round((end - self._end) / self._period)
+            wanted = min(moved + _trailing(self._values), len(self._values))
+            newest = self._fetch(wanted, end)
+            self._values = (*self._values[moved : len(self._values) + moved - wanted], *newest)
+        self._end = end
+        return self._values if len(self._values) == length else self._values[-length:]
 
-    def forget(self, before: float) -> None:
-        """Nobody has looked at these since."""
-        self._kept = {key: kept for key, kept in self._kept.items() if kept.end + 2 * key[1] >= before}
-
-    def _fetch(self, queries: tuple[Query, ...], period: float, length: int, end: float) -> Values:
+    def _fetch(self, length: int, end: float) -> Values:
+        period = self._period
         start = end - length * period
-
-        def series(stat: Stat) -> Sequence[tuple[float, float]]:
-            return self._readings.series(stat, period, start, end)
-
-        only = queries[0].stat if len(queries) == 1 else None
-        times = [start + at * period for at in range(length)]
-        found = series(only) if only else maths.evaluate(queries, series, times)
+        if self._only is not None:
+            found = self._readings.series(self._only, period, start, end)
+        else:
+            found = self._computed([start + at * period for at in range(length)], end)
+        if length == 1:
+            return (found[0][1] if found else None,)
         by_period = {round((at - start) / period): value for at, value in found}
         return tuple(by_period.get(at) for at in range(length))
 
+    def _computed(self, times: Sequence[float], end: float) -> Sequence[tuple[float, float]]:
+        def series(stat: Stat) -> Sequence[tuple[float, float]]:
+            return self._readings.series(stat, self._period, times[0], end)
 
-def _all_own(queries: tuple[Query, ...]) -> bool:
-    return all(query.stat is None or query.stat.metric.namespace.startswith(_OWN) for query in queries)
+        return maths.evaluate(self._queries, series, times)
 
 
 def _trailing(values: Values) -> int:

@@ -22,19 +22,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from weakref import WeakValueDictionary
 
 import orjson
 
 from serving.errors import ServingError
 from serving.fleet import alarm_records
 from serving.fleet.alarm_records import ALARM
-from serving.fleet.alarm_values import AlarmValues
+from serving.fleet.alarm_values import Values, Window
 from serving.fleet.endpoints import retry_pause
 from serving.fleet.scaling_records import alarm_of
 from serving.fleet.store import Record, Session, Stale, StoreThread
 from serving.scaling.alarming import evaluate, periods
 from serving.scaling.values import ALARM as ALARM_STATE
-from serving.scaling.values import NO_DATA, OK, Alarm, AlarmReading, Readings
+from serving.scaling.values import NO_DATA, OK, Alarm, AlarmReading, Query, Readings
 from serving.watch.metrics import Registry
 
 OnChange = Callable[[str, AlarmReading], None]
@@ -49,13 +50,16 @@ log = logging.getLogger("serving.fleet")
 @dataclass(slots=True)
 class _Kept:
     """An alarm as it is evaluated. ``record``: its record's name; ``stamp``: when the state that its record holds was
-    found, as far as it is known here; ``due``: epoch seconds."""
+    found, as far as it is known here; ``due``: epoch seconds; ``seen``: the values that ``reading`` comes of, None when
+    it comes of none."""
 
     record: str
     alarm: Alarm
+    window: Window
     reading: AlarmReading
     stamp: float
     due: float = 0.0
+    seen: Values | None = None
 
 
 class Alarms:
@@ -72,7 +76,8 @@ class Alarms:
         """``on_evaluated``: a round is over; told too when alarms have come, changed or gone. ``clock``: epoch
         seconds; ``registry`` gets the count of alarms by state."""
         self._thread = thread
-        self._values = AlarmValues(readings)
+        self._readings = readings
+        self._windows: WeakValueDictionary[tuple[tuple[Query, ...], float], Window] = WeakValueDictionary()
         self._clock = clock
         self._on_evaluated = on_evaluated
         self._registry = registry
@@ -153,18 +158,17 @@ class Alarms:
         kept_all = self._kept.items()
         due = [(name, kept) for name, kept in kept_all if not now < kept.due <= now + kept.alarm.period]
         for name, kept in due:
-            end = math.floor(now / kept.alarm.period) * kept.alarm.period
-            kept.due = end + kept.alarm.period
-            self._come_to(name, kept, evaluate(kept.alarm, self._values_of(kept.alarm, end), kept.reading, now, end))
+            alarm = kept.alarm
+            end = math.floor(now / alarm.period) * alarm.period
+            kept.due = end + alarm.period
+            values = _values(alarm, kept.window, end)
+            if values == kept.seen:
+                was = kept.reading  # of the same values comes the same
+                kept.reading = AlarmReading(was.state, was.reason, was.values, was.since, now, end)
+            else:
+                kept.seen = values
+                self._come_to(name, kept, evaluate(alarm, values, kept.reading, now, end))
         return len(due)
-
-    def _values_of(self, alarm: Alarm, end: float) -> tuple[float | None, ...]:
-        """Nothing where an expression fails."""
-        try:
-            return self._values.of(alarm.queries, alarm.period, periods(alarm), end)
-        except ServingError as error:
-            log.info("alarm %s: %s", alarm.name, error.message)
-            return (None,) * periods(alarm)
 
     def _come_to(self, name: str, kept: _Kept, reading: AlarmReading) -> None:
         before, kept.reading = kept.reading, reading
@@ -187,7 +191,6 @@ class Alarms:
             self._touched.clear()
             records = await self._thread.read(lambda session: session.every(ALARM))
             self._reread = now + _REREAD_SECONDS
-            self._values.forget(now)
             gone = {kept.record for kept in self._kept.values()} - {record.name for record in records}
             return self._take_in(records, gone)
         if not self._touched:
@@ -215,12 +218,20 @@ class Alarms:
             self._kept.pop(name, None)
             return False
         if kept is None:
-            self._kept[name] = _Kept(record.name, alarm, stored, stored.at)
+            self._kept[name] = _Kept(record.name, alarm, self._window(alarm), stored, stored.at)
             return True
         changed = kept.alarm != alarm
         if changed:
-            kept.alarm, kept.due = alarm, 0.0
+            kept.alarm, kept.window, kept.seen, kept.due = alarm, self._window(alarm), None, 0.0
         return self._adopt(name, kept, stored) or changed
+
+    def _window(self, alarm: Alarm) -> Window:
+        """One for all alarms that look at the same."""
+        key = alarm.queries, alarm.period
+        window = self._windows.get(key)
+        if window is None:
+            window = self._windows[key] = Window(self._readings, *key)
+        return window
 
     def _adopt(self, name: str, kept: _Kept, stored: AlarmReading) -> bool:
         """SetAlarmState: it counts until the next evaluation says otherwise."""
@@ -230,7 +241,7 @@ class Alarms:
         if stored.state == kept.reading.state:
             return False
         self._unwritten.pop(name, None)
-        kept.reading = stored
+        kept.reading, kept.seen = stored, None
         self._tell(name, stored)
         return True
 
@@ -260,6 +271,15 @@ class Alarms:
         for name, reading in batch.items():
             if name in self._kept:
                 self._kept[name].stamp = reading.at
+
+
+def _values(alarm: Alarm, window: Window, end: float) -> Values:
+    """What was measured of late; nothing where an expression fails."""
+    try:
+        return window.of(periods(alarm), end)
+    except ServingError as error:
+        log.info("alarm %s: %s", alarm.name, error.message)
+        return (None,) * periods(alarm)
 
 
 def _write(batch: Mapping[str, AlarmReading], specs: Mapping[str, Alarm], session: Session) -> None:
