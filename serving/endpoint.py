@@ -25,6 +25,7 @@ from serving.workers.admission import MOST_BYTES
 from serving.workers.chain import Chain, Ticket
 from serving.workers.channel import Address, Done
 from serving.workers.elastic import Event
+from serving.workers.places import ALONE, Places, Siblings
 from serving.workers.pool import SWEEP_SECONDS, Pool
 from serving.workers.serverless import ServerlessPool
 from serving.workers.sides import Target, fleet_of, whole
@@ -238,11 +239,12 @@ class Directory:
         queue: bool = False,
         observers: Callable[[Mapping[str, Any]], tuple[Observer, ...]] = lambda row: (),
         on_scaling: Callable[[Event], None] = lambda _: None,
-        fronts: int = 1,
+        siblings: Siblings = ALONE,
     ) -> None:
         """``queue``: this is the jobs process's. Its endpoints take the calls of their queues, which keep the measure
         themselves, and no worker gets more of them at a time than another. ``observers``: who looks on at the calls of
-        an endpoint, by its row of the table. ``on_scaling``: told where calls want workers; ``fronts`` share them."""
+        an endpoint, by its row of the table. ``on_scaling``: told where calls want workers;
+        ``siblings``: this process among those that make calls."""
         self.endpoints: dict[str, Endpoint] = {}
         self.table: dict[str, Any] = {"version": 0, "endpoints": []}
         self._account_id = account_id
@@ -250,7 +252,7 @@ class Directory:
         self._queue = queue
         self._on_stalled = on_stalled
         self._on_scaling = on_scaling
-        self._fronts = fronts
+        self._siblings = siblings
         self._observers = observers
         self._registry = registry
         # a worker must be able to tell the calls of several fronts apart
@@ -358,11 +360,14 @@ class Directory:
             most_bytes = _MOST_BYTES_OF_QUEUES if self._queue else MOST_BYTES
             kind = ServerlessPool if row["most"] else Pool
             pool = kind(key, row["multi_model"], self._max_queue, self._registry, self._ids, most_bytes)
+            if isinstance(pool, ServerlessPool):
+                pool.places = Places(self._siblings, key.generation)
         pools[key] = pool
         if isinstance(pool, ServerlessPool):
             pool.most = row["most"]
         pool.routing, pool.desired = "LEAST_OUTSTANDING_REQUESTS" if self._queue else row["routing"], row["desired"]
-        pool.elastic, pool.hold, pool.report, pool.fronts = row["elastic"], row["hold"], row["report"], self._fronts
+        pool.elastic, pool.hold, pool.report = row["elastic"], row["hold"], row["report"]
+        pool.fronts = self._siblings.fronts
         pool.on_stalled, pool.on_scaling = self._on_stalled, self._on_scaling
         quarantine = {int(model): until for model, until in row["quarantine"].items()}
         pool.update([Address(*worker) for worker in row["workers"]], row["expected"], row["failure"], quarantine)

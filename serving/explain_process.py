@@ -29,6 +29,7 @@ from serving.objects import open_objects
 from serving.watch.logs import configure as configure_logs
 from serving.watch.metrics import Registry, holders
 from serving.workers import memory
+from serving.workers.places import Siblings
 
 #: A table that a front works by already is waited for so long.
 _TABLE_SECONDS = 2.0
@@ -43,7 +44,12 @@ class Explain:
         uncounted = Registry(self._run_dir / "uncounted", "explain")
         self._link = ControlLink(plan["number"])
         self._directory = Directory(
-            uncounted, settings.account_id, settings.max_queue, self._link.stalled, on_scaling=self._link.scaling
+            uncounted,
+            settings.account_id,
+            settings.max_queue,
+            self._link.stalled,
+            on_scaling=self._link.scaling,
+            siblings=Siblings(plan["number"], settings.fronts + 1, self._run_dir),
         )
         self._explainers = Explainers(self._directory, open_objects(settings), self._registry)
         self._desk = Desk(self._who_answers)

@@ -34,6 +34,7 @@ from serving.watch.observing import Observer
 from serving.watch.slow import SlowCalls
 from serving.watch.tracing import open_tracing
 from serving.workers import memory
+from serving.workers.places import Siblings
 
 _BACKLOG = 2048
 
@@ -56,7 +57,7 @@ async def _front(plan: Mapping[str, Any]) -> None:
         link.stalled,
         observers=observers,
         on_scaling=link.scaling,
-        fronts=settings.fronts,
+        siblings=Siblings(plan["number"], settings.fronts, run_dir),
     )
     keys = auth.load_keys(settings.access_keys) if settings.access_keys else None
     jobs = JobsLink(run_dir / "jobs.sock", lambda: link.ask("jobs", {}))

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from serving.errors import ModelNotReady, ServiceUnavailable, ServingError, Throttled, ValidationError
+from serving.errors import ModelNotReady, Quarantined, ServiceUnavailable, ServingError, Throttled, ValidationError
 from serving.types import FleetKey, Invocation
 from serving.watch.metrics import Registry
+from serving.workers.cells import model_key
 from serving.workers.elastic import Event
+from serving.workers.places import Places, Siblings, forget, free
 from serving.workers.pool import Pool
 from serving.workers.serverless import ServerlessPool
 
@@ -153,6 +155,37 @@ async def test_control_hears_how_many_calls_a_serverless_variant_has(registry: R
     one.sweep(0.25)
     one.sweep(0.5)
     assert [2, 0] == [event.more["pending"] for event in one.events]
+
+
+def test_calls_at_a_time_are_counted_over_all_processes(tmp_path: Path) -> None:
+    """A place that one has another cannot have; those of one that has ended are free again."""
+    one, other = (Places(Siblings(number, 2, tmp_path), 7) for number in (1, 2))
+    assert [True, True, False] == [places.take(2) for places in (one, other, one)]
+    other.give()
+    assert [True, False] == [places.take(2) for places in (one, other)]
+    free(tmp_path, 7, 1)
+    assert [True, True, False] == [other.take(2) for _ in range(3)]
+    forget(tmp_path, 7)
+    free(tmp_path, 7, 1)
+    assert [] == list(tmp_path.iterdir())
+
+
+@held
+async def test_every_end_of_a_call_gives_its_place_back(registry: Registry) -> None:
+    """Also a refusal behind the first look."""
+    one = serverless(registry)
+    one.call().cancel()
+    with pytest.raises(Quarantined):
+        one.pool.update([], True, "", {model_key(""): time.monotonic() + 60})
+        one.call()
+    one.pool.update([], True, "", {})
+    one.call()
+    one.sweep(HOLD + 1)
+    assert [ModelNotReady] == [type(error) for error in one.answers]
+    one.call()
+    one.call()
+    with pytest.raises(Throttled):
+        one.call()
 
 
 @held

@@ -19,6 +19,7 @@ from typing import Any
 
 from serving.config import Settings, usable_cores
 from serving.types import FleetKey, FleetSpec, ServerlessSpec
+from serving.workers import places
 from serving.workers.roster import STARTING, Fleet
 from serving.workers.supervisor import Supervisor
 
@@ -111,8 +112,9 @@ class OnDemand:
 
     def gone(self, child: int) -> None:
         """A child has ended, and its calls with it."""
-        for variant in self._variants.values():
+        for key, variant in self._variants.items():
             variant.calls.pop(child, None)
+            places.free(self._supervisor.run_dir, key.generation, child)
 
     async def _look_forever(self) -> None:
         while True:
@@ -126,6 +128,8 @@ class OnDemand:
         """Bring every serverless variant to what its calls need now."""
         self._due, now, fleets = False, time.monotonic(), self._supervisor.fleets
         here = {key: fleet for key, fleet in fleets.items() if fleet.spec.serverless is not None}
+        for gone in self._variants.keys() - here.keys():
+            places.forget(self._supervisor.run_dir, gone.generation)
         self._variants = {key: self._variants.get(key) or _Variant() for key in here}
         wishes = {key: self._wish(fleet, self._variants[key], now) for key, fleet in here.items()}
         for key, count in granted(wishes, self._most).items():

@@ -22,6 +22,7 @@ from serving.types import Invocation, Reply
 from serving.workers import sessions
 from serving.workers.channel import Call, Channel, Done
 from serving.workers.elastic import event
+from serving.workers.places import ALONE, Places
 from serving.workers.pool import Pool
 
 #: The largest body of a call (SageMaker Developer Guide, serverless endpoints).
@@ -33,8 +34,8 @@ _REMIND_SECONDS = 1.0
 
 
 class ServerlessPool(Pool):
-    """Workers of a serverless variant. ``most``: calls at a time in all. The oldest workers are used first, so that
-    the youngest are idle first, which are the first to go."""
+    """Workers of a serverless variant. ``most``: calls at a time in all ``places``. The oldest workers are used
+    first, so that the youngest are idle first, which are the first to go."""
 
     most = 1
     _holds = False
@@ -46,20 +47,25 @@ class ServerlessPool(Pool):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self.places = Places(ALONE, self.key.generation)
         self._fresh: set[str] = set()
 
     def submit(self, invocation: Invocation, done: Done) -> Call:
         """As ``Pool.submit``. Raises also ``Throttled`` beyond ``most`` calls at a time."""
         if len(invocation.body) > LARGEST_BODY:
             raise ValidationError(f"The body is larger than {LARGEST_BODY} bytes, the most for a serverless endpoint.")
-        if self.pending >= self.most:
+        if not self.places.take(self.most):
             raise Throttled(
-                f"Endpoint {self.endpoint} has {self.pending} calls at a time, its MaxConcurrency. Please retry."
+                f"Endpoint {self.endpoint} has {self.most} calls at a time, its MaxConcurrency. Please retry."
             )
         self._peak = max(self._peak, self.pending + 1)
         if self._peak > self._told:
             self._tell_soon()
-        return super().submit(invocation, done)
+        try:
+            return super().submit(invocation, done)
+        except ServingError:
+            self.places.give()
+            raise
 
     # -- placing --------------------------------------------------------------------------------------------------
 
@@ -121,6 +127,7 @@ class ServerlessPool(Pool):
 
     def _release(self, call: Call) -> None:
         super()._release(call)
+        self.places.give()
         self._look_soon()
 
     def _finish(self, call: Call, result: Reply | ServingError) -> None:
