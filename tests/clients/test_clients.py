@@ -123,3 +123,16 @@ def test_an_old_boto3(server: testing.LocalServer, tmp_path: Path) -> None:
     """1.34, with its legacy retries: the example that every visitor sees."""
     output = run(server, str(python("boto3-old")), str(QUICKSTART), SUM, TWICE, home=tmp_path, stdin=ROW)
     assert ["blue answers ['30.0']", "green answers ['60.0']"] == re.findall(r"\w+ answers .*", output)
+
+
+def test_an_old_boto3_on_cloudwatch(server: testing.LocalServer, tmp_path: Path) -> None:
+    """1.34 sends forms and reads XML: alarms, their history, metrics, refusals."""
+    answered = json.loads(run(server, str(python("boto3-old")), str(HERE / "old_cloudwatch.py"), home=tmp_path))
+    assert {
+        "version": "1.34.162",
+        "alarm": ['old: <"ä" & co>', "ALARM", False, True],
+        "history": ["Alarm updated from INSUFFICIENT_DATA to ALARM", 'Alarm "old: <"ä" & co>" created'],
+        "listed": True,
+        "label": "m",
+        "refusal": "ResourceNotFound",
+    } == answered
