@@ -62,12 +62,7 @@ def main() -> None:
         json.dumps(
             {
                 "version": boto3.__version__,
-                "alarm": [
-                    alarm["AlarmName"],
-                    alarm["StateValue"],
-                    alarm["ActionsEnabled"],
-                    alarm["Metrics"] == queries,
-                ],
+                "alarm": told,
                 "history": [item["HistorySummary"] for item in items],
                 "listed": listed == [{"Namespace": "Old", "MetricName": "m", "Dimensions": dimensions}],
                 "label": read["Label"],
