@@ -154,7 +154,7 @@ class _Control:
             self._thread, self._supervisor, self._endpoints, self._alarms, self._history, self._changed
         )
         self._endpoints.elastic = self._autoscaling.elastic
-        self._endpoints.alarm = self._alarms.reading
+        self._endpoints.alarm, self._endpoints.note = self._alarms.reading, self._history.note
         drivers = Drivers(
             self._endpoints, self._transforms, self._monitoring, self._alarms, self._autoscaling, self._capture_stopped
         )

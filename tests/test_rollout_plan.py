@@ -155,6 +155,15 @@ def test_a_bake_is_told_in_awss_words() -> None:
     ) == tuple(rollout.message(made, Progress(step, BAKING, 0.0)) for step in range(2))
 
 
+def test_a_part_of_an_instance_is_told_as_a_part_of_the_calls() -> None:
+    """Nobody shall read "1 instance" of one and think it were all."""
+    made = plan(blue_green("CANARY", CanarySize=percent(10)), 1)
+    assert (
+        "Baking for 60 seconds (WaitIntervalInSeconds) with traffic enabled on 0.1 of the calls, canary capacity of "
+        "1 instance(s)."
+    ) == rollout.message(made, Progress(0, BAKING, 0.0))
+
+
 WEIGHTS = st.sampled_from([0.0, 0.1, 1.0, 3.5])
 COUNTS = st.dictionaries(st.sampled_from("abc"), st.integers(0, 40), min_size=1)
 CONFIGS = st.one_of(

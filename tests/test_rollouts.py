@@ -155,6 +155,7 @@ def test_a_canary_answers_its_part_and_is_described(place: Place, halfway: str) 
     assert [] == load.failures
     assert {b"one:x", b"two:x"} == {outcome.body for outcome in load.outcomes}
     assert min(counted) > 10
+    assert 0.5 == place.server.endpoints()[halfway]["PendingDeploymentSummary"]["TrafficShare"]
     described, green = place.described(halfway), place.green(halfway)
     assert ("Updating", "one", "two") == (
         described["EndpointStatus"],
@@ -202,7 +203,7 @@ def test_a_caller_with_an_affinity_key_stays_on_one_side(place: Place, halfway: 
     [
         canary(wait=0),
         blue_green("LINEAR", LinearStepSize=percent(50)),
-        blue_green("ALL_AT_ONCE", termination=1),
+        blue_green("ALL_AT_ONCE"),
         rolling(),
     ],
     ids=["canary", "linear", "all at once", "rolling"],

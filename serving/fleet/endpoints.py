@@ -77,7 +77,7 @@ class Endpoints:
         known: Known,
     ) -> None:
         """``on_change``: the table may have changed. ``elastic`` may be set to who knows what scales, ``alarm`` to who
-        knows what an alarm came to."""
+        knows what an alarm came to, ``note`` to who keeps what people may see (``History.note``)."""
         self.elastic: Elastic = RIGID.elastic
         self.names = ModelNames(supervisor, on_change)
         self._supervisor = supervisor
@@ -92,6 +92,7 @@ class Endpoints:
         self._started = False
         self._entering: set[str] = set()
         self.alarm: Callable[[str], AlarmReading | None] = lambda name: None
+        self.note: Callable[[str, str, str], None] = lambda endpoint, variant, text: None
         self._guarded = Guarded(
             Means(
                 supervisor,
@@ -104,6 +105,7 @@ class Endpoints:
                 self._let_go,
                 self._look_later,
                 self._alarm,
+                lambda endpoint, variant, text: self.note(endpoint, variant, text),
                 self._patience,
             )
         )

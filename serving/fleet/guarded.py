@@ -47,7 +47,7 @@ class Means:
     """What a guarded update works with. ``running``: what runs, by record; ``raise_up``: start fleets; ``commit``:
     write how far a record got; ``changed``: the table may have; ``known``: every front works by the newest table;
     ``remove``: let all fleets of a record go but these; ``again``: look at a record in so many seconds; ``alarm``: what
-    it came to."""
+    it came to; ``note``: what people may see of an endpoint's variant ("" = all) happening."""
 
     supervisor: Supervisor
     running: dict[str, Deployed]
@@ -59,6 +59,7 @@ class Means:
     remove: Callable[[Record, set[FleetKey], Deployed], set[FleetKey]]
     again: Callable[[str, float], None]
     alarm: Callable[[str], Awaitable[AlarmReading | None]]
+    note: Callable[[str, str, str], None]
     patience: float
 
 
@@ -98,7 +99,7 @@ class Guarded:
             else:
                 await self._make(one, record, plan, at, watch)
         except ServingError as error:
-            log.error("%s: its update is rolled back: %s", record.name, error.message)
+            self._tell(record, error.message, logging.WARNING)
             await self._back(one, record, plan, at, error.message[:_LONGEST_REASON])
 
     def _watch(self, one: str, pending: Mapping[str, Any], plan: Plan) -> _Watch:
@@ -150,9 +151,13 @@ class Guarded:
         activating = Progress(at.step, ACTIVATING, time.time())
         await self._write(one, record, activating)
         await self._share(one, step.share)
-        log.info("%s: %s", record.name, rollout.message(plan, Progress(at.step, BAKING, 0.0)))
+        self._tell(record, rollout.message(plan, Progress(at.step, BAKING, 0.0)))
         watch.step, watch.until = at.step, time.monotonic() + step.bake
         await self._write(one, record, Progress(at.step, BAKING, time.time()))
+
+    def _tell(self, record: Record, text: str, level: int = logging.INFO) -> None:
+        log.log(level, "%s: %s", record.name, text)
+        self._means.note(record.parent or record.name, record.name if record.parent else "", text)
 
     async def _share(self, one: str, share: float) -> None:
         means = self._means
@@ -199,6 +204,7 @@ class Guarded:
         await self._means.known()
         await self._means.commit(record, succeeded)
         self._means.remove(record, set(made.keys), blue)
+        self._tell(record, "The update is complete.")
         self._forget(one)
 
     # -- and back -------------------------------------------------------------------------------------------------

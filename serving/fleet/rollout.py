@@ -229,6 +229,8 @@ def message(plan: Plan, at: Progress) -> str:
     """What Describe says of a phase (VariantStatus, StatusMessage)."""
     step = plan.steps[at.step]
     capacity = f"{step.kind} capacity of {step.active} instance(s)"
+    if step.active != round(step.share * max(1, sum(plan.new.values())), 6):
+        capacity = f"{step.share:.4g} of the calls, {capacity}"
     if at.phase == BAKING:
         return f"Baking for {step.bake} seconds ({step.member}) with traffic enabled on {capacity}."
     if at.phase == ACTIVATING:

@@ -184,6 +184,12 @@ def describe(row: Mapping[str, Any]) -> dict[str, Any]:
             }
             for one in row["components"]
         ]
+    if green := row.get("green"):
+        described["PendingDeploymentSummary"] = {
+            "EndpointConfigName": green["config"],
+            "TrafficShare": green["share"],
+            "ProductionVariants": [_describe_variant(one) for one in green["variants"]],
+        }
     reasons = failures(row) or ([row["reason"]] if row["reason"] else [])
     return described | ({"FailureReason": "; ".join(reasons)[:1024]} if reasons else {})
 
