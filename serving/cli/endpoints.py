@@ -60,7 +60,7 @@ def deploy(
     if not steps:
         tell("nothing differs")
     names = [body["EndpointName"] for body in document.endpoints]
-    if guarded and wait:
+    if wait and any("DeploymentConfig" in body for body in document.endpoints):  # in the file, or just now
         _after(guardrails.follow(server, names, guardrails.LONGEST_UPDATE, tell), as_json)
     _after(remote.look(server, names, settings.load_timeout_seconds if wait else 0.0), as_json)
 

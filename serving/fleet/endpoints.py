@@ -311,8 +311,10 @@ class Endpoints:
         return self._settings.load_timeout_seconds
 
     async def _update(self, record: Record) -> None:
-        if "Serving" in record.body and rollout.is_guarded(record.body["Pending"]):
-            await self._guarded.advance(tag(record.kind, record.name), record)
+        one, pending = tag(record.kind, record.name), record.body["Pending"]
+        mixed = rollout.progress(pending) is None and one in self._running and self._running[one].green is not None
+        if "Serving" in record.body and rollout.is_guarded(pending) and not mixed:  # else since a rollback failed
+            await self._guarded.advance(one, record)
         else:
             await self._roll_out(record)
 
