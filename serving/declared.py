@@ -60,7 +60,7 @@ USUAL_INSTANCE = "ml.m5.large"
 _NO_EFFECT_YET: Mapping[str, str] = {
     "CoreDumpConfig": "no core dumps are written",
     "InstancePools": "all workers are alike",
-    "ManagedInstanceScaling": "nothing scales by itself",
+    "ManagedInstanceScaling": "copies scale by ScalableTargets; they need no instances to be on",
 }
 
 # --- what is wanted -------------------------------------------------------------------------------------------------

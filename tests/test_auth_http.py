@@ -214,7 +214,17 @@ def test_a_control_operation_that_looks_needs_read(server: Server, operation: st
         assert 403 == caught.value.response["ResponseMetadata"]["HTTPStatusCode"]
 
 
-@pytest.mark.parametrize("target", ["", "SageMaker.", "SageMaker.DeleteEndpoint", "DescribeEndpoint.DeleteEndpoint"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "",
+        "SageMaker.",
+        "SageMaker.DeleteEndpoint",
+        "DescribeEndpoint.DeleteEndpoint",
+        "AnyScaleFrontendService.PutScalingPolicy",
+        "SageMaker.GetMetricData",
+    ],
+)
 def test_a_reader_gets_no_further_by_the_name_of_an_operation(server: Server, target: str) -> None:
     """What is not plainly a look needs to manage."""
     with server.client() as asking:

@@ -403,15 +403,30 @@ _QUERY = {"Id": "m1", "MetricStat": {"Metric": {"Namespace": "n", "MetricName": 
         ),
         (_tracking(TargetValue=1, CustomizedMetricSpecification={"MetricName": "m"}), "Namespace, Statistic"),
         (_tracking(TargetValue=1, CustomizedMetricSpecification=_METRIC | {"Metrics": [_QUERY]}), "not both"),
-        (_tracking(TargetValue=1, CustomizedMetricSpecification={"Metrics": []}), "at least one"),
+        (_tracking(TargetValue=1, CustomizedMetricSpecification={"Metrics": []}), "At least one"),
         (_tracking(TargetValue=1, CustomizedMetricSpecification={"Metrics": [_QUERY, _QUERY]}), "unique"),
         (
             _tracking(TargetValue=1, CustomizedMetricSpecification={"Metrics": [_QUERY, _QUERY | {"Id": "m2"}]}),
-            "Exactly one",
+            "xactly one",
         ),
         (
             _tracking(TargetValue=1, CustomizedMetricSpecification={"Metrics": [_QUERY | {"Expression": "m1"}]}),
-            "either Expression or MetricStat",
+            "either a MetricStat or an Expression",
+        ),
+        (
+            _tracking(TargetValue=1, CustomizedMetricSpecification={"Metrics": [{"Id": "e1", "Expression": "m1 +"}]}),
+            "Metrics: ",
+        ),
+        (
+            _tracking(
+                TargetValue=1,
+                CustomizedMetricSpecification={
+                    "Metrics": [
+                        {"Id": "m1", "MetricStat": {"Metric": {"Namespace": "n", "MetricName": "m"}, "Stat": "Most"}}
+                    ]
+                },
+            ),
+            "statistic 'Most'",
         ),
         ({"PolicyType": "StepScaling"}, "StepScalingPolicyConfiguration must be given"),
         (_tracking(**PER_INSTANCE) | {"PolicyType": "StepScaling"}, "StepScalingPolicyConfiguration must be given"),

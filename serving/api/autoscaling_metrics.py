@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serving.errors import ValidationError
+from serving.api.cloudwatch_checks import read_queries
+from serving.errors import RequestRefused, ValidationError
 from serving.fleet.tracking_alarms import PREDEFINED
+from serving.scaling import maths
 from serving.scaling.values import Resource
 
 Body = Mapping[str, Any]
@@ -58,14 +60,15 @@ def _check_custom(given: Body) -> None:
         raise ValidationError(f"CustomizedMetricSpecification must have {', '.join(missing)}")
 
 
-def _check_queries(queries: Sequence[Body]) -> None:
-    if not queries:
-        raise ValidationError("Metrics must have at least one metric")
-    ids = [one["Id"] for one in queries]
-    if len(set(ids)) < len(ids):
-        raise ValidationError("The Ids of Metrics must be unique")
-    if sum(one.get("ReturnData", True) for one in queries) != 1:
-        raise ValidationError("Exactly one of Metrics must have ReturnData true")
-    for one in queries:
-        if ("Expression" in one) == ("MetricStat" in one):
-            raise ValidationError(f"Metric {one['Id']} must have either Expression or MetricStat")
+def _check_queries(given: Sequence[Body]) -> None:
+    """As for an alarm on metric maths, which this will be: one result, of what can be computed."""
+    timed = [
+        {**one, "MetricStat": {**one["MetricStat"], "Period": 60}} if "MetricStat" in one else one for one in given
+    ]
+    try:
+        queries = read_queries(timed)
+        maths.evaluate(queries, lambda stat: ())
+    except RequestRefused as error:  # CloudWatch has codes of its own for these
+        raise ValidationError(f"Metrics: {error.message}") from None
+    if sum(query.returned for query in queries) != 1:
+        raise ValidationError("Metrics: exactly one must have ReturnData true")

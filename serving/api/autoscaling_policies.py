@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serving.api.autoscaling_checks import registered, spelt
@@ -51,7 +51,8 @@ def put(call: ControlCall) -> Outcome:
     body[_MEMBER[kind]] = config
     record = _kept(call, before, resource, body)
     alarms = scaling_records.put_alarms(call.session, body, call.now) if "AlarmId" in body else []
-    answer = {"PolicyARN": body["PolicyARN"], "Alarms": _alarms(call, record)}
+    everyone = call.session.every(ALARM) if kind == "StepScaling" else ()
+    answer = {"PolicyARN": body["PolicyARN"], "Alarms": _alarms(call, record, everyone)}
     return Outcome(answer, (scaling_records.tag(POLICY, resource, name), *alarms))
 
 
@@ -97,7 +98,7 @@ def _check_alone(call: ControlCall, resource: Resource, name: str, config: Body)
 
 def describe(call: ControlCall) -> Outcome:
     """DescribeScalingPolicies."""
-    names = call.params.get("PolicyNames")
+    names, everyone = call.params.get("PolicyNames"), call.session.every(ALARM)
     return page(
         call,
         POLICY,
@@ -107,18 +108,17 @@ def describe(call: ControlCall) -> Outcome:
             **record.body,
             "ServiceNamespace": NAMESPACE,
             "CreationTime": record.created,
-            "Alarms": _alarms(call, record),
+            "Alarms": _alarms(call, record, everyone),
         },
     )
 
 
-def _alarms(call: ControlCall, policy: Record) -> list[dict[str, str]]:
-    """A target tracking policy's own; of a step scaling one those that name it as an action."""
+def _alarms(call: ControlCall, policy: Record, everyone: Sequence[Record]) -> list[dict[str, str]]:
+    """A target tracking policy's own; of a step scaling one those of ``everyone`` that name it as an action."""
     names = scaling_records.alarm_names(policy.body)
     arn = policy.body["PolicyARN"]
     if policy.body["PolicyType"] == "StepScaling":
-        everyone = [record.body for record in call.session.every(ALARM)]
-        names = [one["AlarmName"] for one in everyone if arn in one.get("AlarmActions", ())]
+        names = [one.body["AlarmName"] for one in everyone if arn in one.body.get("AlarmActions", ())]
     elif policy.body[_TRACKING].get("DisableScaleIn"):
         names = names[:1]
     where = f"{call.region}:{call.settings.account_id}"
