@@ -148,7 +148,11 @@ class _Control:
         self._transforms = Transforms(self._supervisor, artifacts, self._thread, self._changed, self._known)
         self._monitoring = Monitoring(self._thread, self._monitor, self._registry, self._changed)
         self._alarms = Alarms(
-            self._thread, self._meters, on_evaluated=lambda: self._autoscaling.evaluated(), registry=self._registry
+            self._thread,
+            self._meters,
+            on_evaluated=lambda: self._autoscaling.evaluated(),
+            registry=self._registry,
+            note=self._history.note,
         )
         self._autoscaling = Autoscaling(
             self._thread, self._supervisor, self._endpoints, self._alarms, self._history, self._changed

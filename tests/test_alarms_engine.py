@@ -64,7 +64,7 @@ class Desk:
         self.store = store
         self.thread = StoreThread(store)
         self.measured = Measured(values)
-        self.told: list[tuple[str, str]] = []
+        self.told: list[str] = []
         self.rounds = 0
         self.alarms = self.restarted()
 
@@ -74,10 +74,18 @@ class Desk:
         def round() -> None:
             self.rounds += 1
 
-        alarms = Alarms(self.thread, self.measured, clock=lambda: self.now, on_evaluated=round)
-        alarms.on_change(lambda name, reading: self.told.append((name, reading.state)))
-        self.alarms = alarms
-        return alarms
+        def note(endpoint: str, variant: str, text: str) -> None:
+            assert ("e", "v") == (endpoint, variant)
+            self.told.append(text)
+
+        self.alarms = Alarms(self.thread, self.measured, clock=lambda: self.now, on_evaluated=round, note=note)
+        return self.alarms
+
+    def state(self, name: str = "high") -> str:
+        """What the alarm has come to."""
+        reading = self.alarms.reading(name)
+        assert reading is not None
+        return reading.state
 
     async def put(self, **more: Any) -> None:
         """PutMetricAlarm, and the driver is told."""
@@ -131,11 +139,25 @@ def test_an_alarm_goes_off_with_the_period_that_makes_it_so(desk: Desk) -> None:
         desk.measured.values = {T0 - 20: 10.0, T0 - 10: 10.0, T0: 80.0, T0 + 10: 90.0, T0 + 20: 95.0}
         pauses = [await desk.look(T0 + at) for at in (0, 10, 20, 30)]
         assert [10.0] * 4 == pauses
-        assert [("high", "OK"), ("high", "ALARM")] == desk.told
+        assert ["alarm high: OK -> ALARM"] == desk.told
         reading = desk.alarms.reading("high")
         assert reading is not None
         assert ("ALARM", (90.0, 95.0), T0 + 20, T0 + 30) == (reading.state, reading.values, reading.since, reading.at)
         assert 4 == desk.rounds
+
+    play(story)
+
+
+def test_a_policys_own_alarms_are_no_news(desk: Desk) -> None:
+    """They come and go with the load; the change of capacity is told instead."""
+
+    async def story() -> None:
+        name = "TargetTracking-endpoint/e/variant/v-AlarmHigh-1"
+        await desk.put(AlarmName=name)
+        desk.measured.values = {T0 - 20: 10.0, T0 - 10: 10.0, T0: 80.0, T0 + 10: 90.0}
+        for at in (0, 10, 20):
+            await desk.look(T0 + at)
+        assert ("ALARM", []) == (desk.state(name), desk.told)
 
     play(story)
 
@@ -177,7 +199,7 @@ def test_a_changed_alarm_is_evaluated_anew_at_once(desk: Desk) -> None:
         await desk.look(T0)
         await desk.put(Threshold=40.0)
         await desk.look(T0 + 1)
-        assert [("high", "OK"), ("high", "ALARM")] == desk.told
+        assert ["alarm high: OK -> ALARM"] == desk.told
         assert "ALARM" == desk.stored().status
 
     play(story)
@@ -221,7 +243,7 @@ def test_names_mind_case(desk: Desk) -> None:
         await desk.put(name="High", Threshold=5.0)
         desk.measured.values = {T0 - 20: 50.0, T0 - 10: 50.0}
         await desk.look(T0)
-        assert {"high": "OK", "High": "ALARM"} == dict(desk.told)
+        assert ("OK", "ALARM") == (desk.state("high"), desk.state("High"))
 
     play(story)
 
@@ -312,9 +334,9 @@ def test_a_state_that_is_set_lasts_until_the_next_evaluation(desk: Desk) -> None
         await desk.thread.write(set_state("high", "ALARM", T0 + 1))
         desk.alarms.touch([alarm_records.tag("high")])
         await desk.look(T0 + 1)
-        assert ("high", "ALARM") == desk.told[-1]
+        assert "alarm high: OK -> ALARM" == desk.told[-1]
         await desk.look(T0 + 10)
-        assert ("high", "OK") == desk.told[-1]
+        assert "alarm high: ALARM -> OK" == desk.told[-1]
         assert "OK" == desk.stored().status
 
     play(story)

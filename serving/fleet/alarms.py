@@ -38,11 +38,14 @@ from serving.scaling.values import ALARM as ALARM_STATE
 from serving.scaling.values import NO_DATA, OK, Alarm, AlarmReading, Query, Readings
 from serving.watch.metrics import Registry
 
-OnChange = Callable[[str, AlarmReading], None]
+#: Told of an endpoint, a variant of it ("" = any) and, in words, of an alarm that has come to another state.
+Note = Callable[[str, str, str], None]
 
 #: All records are read again so often, whoever forgot to say that one has changed or gone.
 _REREAD_SECONDS = 60.0
 _MOST_TOLD = 100
+#: How the names of target tracking policies' alarms begin.
+_TRACKING = "TargetTracking-"
 
 log = logging.getLogger("serving.fleet")
 
@@ -72,16 +75,18 @@ class Alarms:
         clock: Callable[[], float] = time.time,
         on_evaluated: Callable[[], None] = lambda: None,
         registry: Registry | None = None,
+        note: Note = lambda endpoint, variant, text: None,
     ) -> None:
         """``on_evaluated``: a round is over; told too when alarms have come, changed or gone. ``clock``: epoch
-        seconds; ``registry`` gets the count of alarms by state."""
+        seconds; ``registry`` gets the count of alarms by state; ``note`` keeps what people may see (``History.note``):
+        what users' own alarms say of endpoints."""
         self._thread = thread
         self._readings = readings
         self._windows: WeakValueDictionary[tuple[tuple[Query, ...], float], Window] = WeakValueDictionary()
         self._clock = clock
         self._on_evaluated = on_evaluated
         self._registry = registry
-        self._listeners: list[OnChange] = []
+        self._note = note
         self._kept: dict[str, _Kept] = {}
         self._touched: set[str] = set()
         self._reread = 0.0
@@ -103,10 +108,6 @@ class Alarms:
         self._touched.update(tag.partition("/")[2] for tag in tags)
         if self._touched:
             self._again.set()
-
-    def on_change(self, listener: OnChange) -> None:
-        """``listener(name, reading)`` is told whenever an alarm comes to another state."""
-        self._listeners.append(listener)
 
     def reading(self, name: str) -> AlarmReading | None:
         """The alarm at its last evaluation; None when there is no such alarm."""
@@ -176,11 +177,16 @@ class Alarms:
             return
         self._unwritten[name] = reading
         self._to_write.set()
-        self._tell(name, reading)
+        self._tell(kept.alarm, before, reading)
 
-    def _tell(self, name: str, reading: AlarmReading) -> None:
-        for listener in self._listeners:
-            listener(name, reading)
+    def _tell(self, alarm: Alarm, before: AlarmReading, reading: AlarmReading) -> None:
+        """Those of target tracking policies come and go; what they lead to is told elsewhere."""
+        if {before.state, reading.state} == {NO_DATA, OK} or alarm.name.startswith(_TRACKING):
+            return
+        named = [dict(query.stat.metric.dimensions) for query in alarm.queries if query.stat]
+        places = {(one["EndpointName"], one.get("VariantName", "")) for one in named if "EndpointName" in one}
+        for endpoint, variant in sorted(places):
+            self._note(endpoint, variant, f"alarm {alarm.name}: {before.state} -> {reading.state}")
 
     # -- the store ------------------------------------------------------------------------------------------------
 
@@ -241,8 +247,8 @@ class Alarms:
         if stored.state == kept.reading.state:
             return False
         self._unwritten.pop(name, None)
-        kept.reading, kept.seen = stored, None
-        self._tell(name, stored)
+        before, kept.reading, kept.seen = kept.reading, stored, None
+        self._tell(kept.alarm, before, stored)
         return True
 
     async def _write_forever(self) -> None:
