@@ -235,8 +235,24 @@ def test_an_instance_of_several_containers_is_one_of_each(bench: Bench) -> None:
     bench.ready(2, "v/b")
     bench.wait(1)
     bench.front.counter(CALLS, *EV).add(6)
+    for part, flight in (("v/a", 3), ("v/b", 1)):
+        bench.front.counter(FLIGHT, "e", part).set(flight)
     bench.wait(5)
     assert [3.0] == bench.values("InvocationsPerInstance")
+    assert [2.0] == bench.values("ConcurrentRequestsPerModel", "Maximum")
+
+
+def test_containers_that_are_called_by_themselves_are_summed(bench: Bench) -> None:
+    """Nothing is counted of the variant as a whole."""
+    bench.know(variant("v", "a", "b", direct=True))
+    for part, calls in (("v/a", 3), ("v/b", 1)):
+        bench.front.counter(CALLS, "e", part).add(calls)
+        bench.front.counter(ERRORS, "e", part, "5xx").add(1)
+        bench.front.histogram("sagemaker_model_latency_seconds", "e", part).observe(0.1 * calls)
+    bench.wait(6)
+    assert [4.0] == bench.values("Invocations")
+    assert [0.5] == bench.values("Invocation5XXErrors", "Average")
+    assert [pytest.approx(200_000.0)] == bench.values("ModelLatency", "Average")
 
 
 def test_a_backlog_by_instance_is_none_where_there_is_none(bench: Bench) -> None:
@@ -494,6 +510,36 @@ def test_what_clients_put_in_is_bounded(bench: Bench) -> None:
     for at in range(1_500):
         bench.meters.put("mine", [{"MetricName": f"m{at}", "Value": 1.0}])
     assert {f"m{at}" for at in range(500, 1_500)} == {metric.name for metric in bench.meters.listed("mine")}
+
+
+# --- what may happen --------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_is_put_back_takes_the_past_with_it(bench: Bench) -> None:
+    """Nothing is counted twice, and measuring goes on."""
+    bench.front.counter(CALLS, *EV).add(5)
+    bench.wait(6)
+    bench.now -= 3600.0
+    bench.front.counter(CALLS, *EV).add(2)
+    bench.wait(6)
+    stat = Stat(Metric(SAGEMAKER, "Invocations", (E, V)), "Sum")
+    found = bench.meters.series(stat, 6.0, bench.now - 12.0, bench.now)
+    assert [5.0, 2.0] == [value for _, value in found]
+
+
+def test_little_is_kept_however_much_changes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a bound the past is kept for half an hour, not for three."""
+    monkeypatch.setattr("serving.watch.meters._MOST_BYTES", 20_000)
+    calls, latency = bench.front.counter(CALLS, *EV), bench.front.histogram("sagemaker_model_latency_seconds", *EV)
+    for _ in range(2_000):
+        bench.now += 5.0
+        calls.add(1)
+        latency.observe(0.001)
+        bench.meters.sample()
+    hours = bench.values("Invocations", seconds=60.0)
+    assert {12.0} == set(hours[-10:])
+    assert 29 <= len(hours) <= 31
+    assert bench.meters.bytes < 60_000
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------

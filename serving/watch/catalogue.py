@@ -48,18 +48,26 @@ class Measure(NamedTuple):
 
 class Subject(NamedTuple):
     """Something that has metrics: a variant, a component, or an asynchronous endpoint (``kind``). ``labels``: its
-    series'; ``parts``: those of its containers where it has several; ``limits``: of a serverless variant."""
+    series'; ``parts``: those of its containers where it has several, ``direct`` where each is called by itself;
+    ``limits``: of a serverless variant."""
 
     kind: Literal["variant", "component", "endpoint"]
     labels: Labels
     asynchronous: bool = False
     parts: tuple[Labels, ...] = ()
     limits: tuple[tuple[str, int], ...] = ()
+    direct: bool = False
+
+    def holders(self, family: str) -> tuple[Labels, ...]:
+        """Whose series of this metric its own is the sum of: its containers', but for what is counted of a series of
+        containers as one (``workers/chain.py``)."""
+        return self.parts if self.parts and (self.direct or family not in _OF_WHOLE) else (self.labels,)
 
 
-_CALLS = "sagemaker_invocations_total"
+CALLS = "sagemaker_invocations_total"
 _ERRORS = "sagemaker_invocation_errors_total"
-_IN_FLIGHT = "sagemaker_concurrent_requests"
+IN_FLIGHT = "sagemaker_concurrent_requests"
+_OF_WHOLE = {CALLS, _ERRORS, "sagemaker_invocation_model_errors_total", "sagemaker_model_latency_seconds"}
 
 
 def _micros(family: str) -> Measure:
@@ -72,7 +80,7 @@ def _count(family: str) -> Measure:
 
 #: Of every variant and component. What an asynchronous one has not is in ``_NOT_ASYNCHRONOUS``.
 _REQUESTS: Mapping[str, Measure] = {
-    "Invocations": Measure("calls", _CALLS),
+    "Invocations": Measure("calls", CALLS),
     "Invocation4XXErrors": Measure("share", _ERRORS, third="4xx"),
     "Invocation5XXErrors": Measure("share", _ERRORS, third="5xx"),
     "InvocationModelErrors": Measure("share", "sagemaker_invocation_model_errors_total"),
@@ -90,12 +98,12 @@ _REQUESTS: Mapping[str, Measure] = {
     "ExplanationsPerInstance": Measure("calls_each", "sagemaker_explanations_total"),
 }
 _PER_INSTANCE: Mapping[str, Measure] = {
-    "InvocationsPerInstance": Measure("calls_each", _CALLS),
-    "ConcurrentRequestsPerModel": Measure("level_each", _IN_FLIGHT),
+    "InvocationsPerInstance": Measure("calls_each", CALLS),
+    "ConcurrentRequestsPerModel": Measure("level_each", IN_FLIGHT),
 }
 _PER_COPY: Mapping[str, Measure] = {
-    "InvocationsPerCopy": Measure("calls_each", _CALLS),
-    "ConcurrentRequestsPerCopy": Measure("level_each", _IN_FLIGHT),
+    "InvocationsPerCopy": Measure("calls_each", CALLS),
+    "ConcurrentRequestsPerCopy": Measure("level_each", IN_FLIGHT),
     "NoCapacityInvocationFailures": Measure("calls", "sagemaker_no_capacity_invocation_failures_total"),
 }
 _LATER: Mapping[str, Measure] = {
@@ -117,8 +125,8 @@ _BACKLOG: Mapping[str, Measure] = {
     "HasBacklogWithoutCapacity": Measure("level", "sagemaker_has_backlog_without_capacity", "Count"),
 }
 _SERVERLESS: Mapping[str, Measure] = {
-    "ServerlessConcurrentExecutionsUtilization": Measure("level_of", _IN_FLIGHT, limit="concurrency"),
-    "ServerlessProvisionedConcurrencyUtilization": Measure("level_of", _IN_FLIGHT, limit="provisioned"),
+    "ServerlessConcurrentExecutionsUtilization": Measure("level_of", IN_FLIGHT, limit="concurrency"),
+    "ServerlessProvisionedConcurrencyUtilization": Measure("level_of", IN_FLIGHT, limit="provisioned"),
 }
 _CPU = Measure("busy", "sagemaker_worker_cpu_seconds_total", "Percent", scale=100.0)
 _MEMORY = Measure("memory", "sagemaker_worker_memory_bytes", "Percent", scale=100.0)
@@ -223,7 +231,8 @@ def subjects(table: Mapping[str, Any]) -> dict[Dimensions, Subject]:
             parts = tuple(key.labels for key in keys if key.part)
             limits = tuple(sorted((variant.get("serverless") or {}).items()))
             dimensions = ((ENDPOINT, name), (VARIANT, variant["name"]))
-            found[dimensions] = Subject("variant", (name, variant["name"]), later, parts, limits)
+            labels, direct = (name, variant["name"]), bool(variant.get("direct"))
+            found[dimensions] = Subject("variant", labels, later, parts, limits, direct)
         for pool in row["components"]:
             key = FleetKey(*pool["key"])
             found[((COMPONENT, key.component),)] = Subject("component", key.labels, later)

@@ -19,52 +19,40 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import ceil, isnan, nan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from serving.watch import catalogue
-from serving.watch.aggregates import Aggregate, of_buckets
 from serving.watch.catalogue import (
-    CALLS_OF,
+    CALLS,
     CONFIG,
     ENDPOINT,
+    IN_FLIGHT,
     PROMETHEUS,
     VARIANT,
     Dimensions,
     Labels,
-    Measure,
     Subject,
 )
 from serving.watch.custom import Custom
+from serving.watch.measuring import Measuring, Source, Track
 from serving.watch.metrics import FAMILIES, holder_of, holders
 from serving.watch.readings import Metric, Stat
 from serving.watch.tail import Cells, Key, Tail
 from serving.watch.tracks import Buckets, Grid, Level, Total
 
 _KEPT = 3 * 3600.0
-_CALLS, _IN_FLIGHT, _EXPLAINED = (
-    "sagemaker_invocations_total",
-    "sagemaker_concurrent_requests",
-    "sagemaker_explanations_total",
-)
-_WORKERS, _READY = "sagemaker_workers", "READY"
+_EXPLAINED, _WORKERS = "sagemaker_explanations_total", "sagemaker_workers"
 #: What is looked at several times in a sixth of a period: their most is asked for.
-_GAUGES = (_IN_FLIGHT, _WORKERS)
+_GAUGES = (IN_FLIGHT, _WORKERS)
 #: A share of a processor that the looks may take when much changes between them.
 _SHARE = 0.005
 _SLOWEST = 1.0
+#: A clock that goes back by more is taken to have been put right.
+_BACK = 2.0
+#: Bytes of tracks beyond which less of the past is kept, looked at so often; and the least that is.
+_MOST_BYTES, _WEIGHED, _LEAST_KEPT = 64 * 2**20, 60.0, 1800.0
 
 log = logging.getLogger("serving.meters")
-
-Track = Total | Buckets | Level
-
-
-class _Source(NamedTuple):
-    """What a metric is made of: how, whose it is, its series' labels, and since when it is told."""
-
-    measure: Measure
-    subject: Subject | None
-    labels: Labels
-    since: float
 
 
 class Meters:
@@ -82,12 +70,12 @@ class Meters:
         seconds."""
         self.tick = min(max(period / 18, 0.05), 1.0)
         self._looks = max(1, int(period / 6 / self.tick + 1e-6))
-        self._grid = Grid(period, min(max(2.5 * period, 10.0), 300.0), max(_KEPT, 20 * period))
-        self._memory = memory
+        self._longest = max(_KEPT, 20 * period)
+        self._grid = Grid(period, min(max(2.5 * period, 10.0), 300.0), self._longest)
         self._clock = clock
         self._tail = Tail(folder, lambda name: name.startswith("worker-"))
         self._every = min(5.0, max(1.0, period))
-        self._all_at = 0.0
+        self._all_at = self._weigh_at = 0.0
         self._last = self._full = clock()
         self._tracks: dict[Key, Track] = {}
         self._each: dict[Key, Total | Level] = {}
@@ -95,7 +83,8 @@ class Meters:
         self._since: dict[Dimensions, float] = {}
         self._whose: dict[Labels, Subject] = {}
         self._sides: dict[Dimensions, Key] = {}
-        self._sources: dict[Metric, _Source] = {}
+        self._measuring = Measuring(self._tracks, self._each, self.tick, memory)
+        self._sources: dict[Metric, Source] = {}
         self._custom = Custom()
         self._lock = threading.RLock()
         self._closing = threading.Event()
@@ -131,6 +120,8 @@ class Meters:
         """Read the meters now. Unless ``whole``, counters are read only at multiples of a sixth of the period."""
         with self._lock:
             now = self._clock()
+            if now < self._last - _BACK:
+                self._set_back(now - self._last)
             late = now % self.tick
             if late < self.tick / 4:
                 now -= late  # this look is of the multiple of the tick that has just gone by
@@ -144,12 +135,34 @@ class Meters:
                 return
             if everything:
                 self._all_at = now + self._every - self.tick / 2
+                if now >= self._weigh_at:
+                    self._weigh(now)
             self._last = now
             if whole:
                 self._full = now
             for key, cells in changes.items():
                 self._put(now, key, cells)
             self._divide(now, changes)
+
+    def _set_back(self, seconds: float) -> None:
+        """The clock has been put back: so is all that was measured."""
+        for tracks in (self._tracks, self._each):
+            for track in tracks.values():
+                track.move(seconds)
+        self._since = {dimensions: at + seconds for dimensions, at in self._since.items()}
+        self._sources.clear()
+        self._last, self._full = self._last + seconds, self._full + seconds
+        self._all_at = self._weigh_at = 0.0
+
+    def _weigh(self, now: float) -> None:
+        """Much that changes all the time is kept for a shorter time."""
+        self._weigh_at = now + _WEIGHED
+        kept, size = self._grid.kept, self.bytes
+        if size > _MOST_BYTES:
+            kept = max(_LEAST_KEPT, 20 * self._grid.period, kept / 2)
+        elif size < _MOST_BYTES / 4:
+            kept = min(self._longest, kept * 2)
+        self._grid = self._grid._replace(kept=kept)
 
     def _put(self, now: float, key: Key, cells: Cells | None) -> None:
         kind = FAMILIES[key[0]].kind
@@ -172,7 +185,7 @@ class Meters:
     def _divide(self, now: float, changes: Mapping[Key, Cells | None]) -> None:
         """What is told by instance: each call counts as one by the workers that are ready when it comes."""
         for key in changes:
-            if key[0] in (_CALLS, _EXPLAINED):
+            if key[0] in (CALLS, _EXPLAINED):
                 subject = self._whose.get(key[1:3])
                 track = self._tracks.get(key)
                 if subject is None or not isinstance(track, Total):
@@ -182,27 +195,24 @@ class Meters:
                     each = self._each[key] = Total()
                 before = track.values[-2] if len(track.values) > 1 else 0.0
                 added = track.values[-1] - before if track.values[-1] >= before else track.values[-1]
-                each.put(now, each.at(now) + added / max(1.0, self._ready(subject)), self._grid)
-        for labels in {key[1:3] for key in changes if key[0] in _GAUGES}:
-            subject = self._whose.get(labels)
-            level = self._tracks.get((_IN_FLIGHT, *subject.labels)) if subject else None
-            if subject is None or not isinstance(level, Level):
-                continue
-            key = (_IN_FLIGHT, *subject.labels)
-            share = level.values[-1] / max(1.0, self._ready(subject))
+                each.put(now, each.at(now) + added / max(1.0, self._measuring.ready(subject)), self._grid)
+        touched = {self._whose.get(key[1:3]) for key in changes if key[0] in _GAUGES}
+        for subject in touched:
+            if subject is not None:
+                self._share_out(now, subject)
+
+    def _share_out(self, now: float, subject: Subject) -> None:
+        """Its calls in flight by the workers that are ready."""
+        tracks = [self._tracks.get((IN_FLIGHT, *labels)) for labels in subject.holders(IN_FLIGHT)]
+        levels = [one.values[-1] for one in tracks if isinstance(one, Level)]
+        if levels:
+            share = sum(levels) / max(1.0, self._measuring.ready(subject))
+            key = (IN_FLIGHT, *subject.labels)
             each = self._each.get(key)
             if not isinstance(each, Level):
                 each = self._each[key] = Level()
             if each.at(now) != share:
                 each.put(now, share, self._grid)
-
-    def _ready(self, subject: Subject) -> float:
-        """Complete instances that can answer now: workers of the container that has the fewest."""
-        counts = []
-        for labels in subject.parts or (subject.labels,):
-            track = self._tracks.get((_WORKERS, *labels, _READY))
-            counts.append(track.values[-1] if isinstance(track, Level) else 0.0)
-        return min(counts)
 
     # -- what there is --------------------------------------------------------------------------------------------
 
@@ -216,11 +226,10 @@ class Meters:
             self._subjects = found
             self._sources.clear()
             self._whose = {labels: one for one in found.values() for labels in (one.labels, *one.parts)}
-            there = holders(table)
-            gone = [key for key in self._tracks if (holder := holder_of(key[0], key[1:])) and holder not in there]
-            for key in gone:
-                del self._tracks[key]
-                self._each.pop(key, None)
+            there = {None, *holders(table)}
+            for tracks in (self._tracks, self._each):
+                for key in [key for key in tracks if holder_of(key[0], key[1:]) not in there]:
+                    del tracks[key]
             self._sides = {dimensions: key for dimensions, key in self._sides.items() if key in self._tracks}
 
     def _know_side(self, key: Key) -> None:
@@ -283,13 +292,13 @@ class Meters:
             if source is None:
                 found = self._custom.aggregate(stat.metric, start, end)
             else:
-                found = self._measured(source, start, end) if end > source.since else None
+                found = self._measuring.of(source, start, end) if end > source.since else None
             value = found.value(stat.statistic) if found else nan
             if not isnan(value):
                 values.append((start, value))
         return values
 
-    def _source(self, metric: Metric) -> _Source | None:
+    def _source(self, metric: Metric) -> Source | None:
         """What a metric is made of; None for one that is no series of ours."""
         known = self._sources.get(metric)
         if known is None:
@@ -298,22 +307,24 @@ class Meters:
                 self._sources[metric] = known
         return known
 
-    def _found(self, metric: Metric) -> _Source | None:
+    def _found(self, metric: Metric) -> Source | None:
         if metric.namespace == PROMETHEUS:
             return self._own(metric)
         subject, side = self._subjects.get(metric.dimensions), self._sides.get(metric.dimensions)
         if subject is not None:
-            there, labels, since = catalogue.measures(subject), subject.labels, self._since[metric.dimensions]
+            there, since = catalogue.measures(subject), self._since[metric.dimensions]
         elif side is not None:
-            there, labels, since = catalogue.side_measures(), side[1:4], 0.0
+            there, since = catalogue.side_measures(), 0.0
         else:
             return None
         for space, name, measure in there:
             if (space, name) == (metric.namespace, metric.name):
-                return _Source(measure, subject, labels, since)
+                whose = subject.holders(measure.family) if subject else (side[1:4] if side else (),)
+                third = (measure.third,) if measure.third else ()
+                return Source(measure, subject, tuple((measure.family, *one, *third) for one in whose), since)
         return None
 
-    def _own(self, metric: Metric) -> _Source | None:
+    def _own(self, metric: Metric) -> Source | None:
         """A series of ours: all its labels are given. Counters of what there is are 0 before they count."""
         if metric.name not in FAMILIES:
             return None
@@ -324,80 +335,7 @@ class Meters:
         idle = FAMILIES[metric.name].kind == "counter" and values[:2] in self._whose
         if not idle and (metric.name, *values) not in self._tracks:
             return None
-        return _Source(catalogue.own(metric.name), None, values, 0.0)
-
-    def _measured(self, source: _Source, start: float, end: float) -> Aggregate | None:
-        """One period of a metric."""
-        measure, subject, labels, _ = source
-        shape, key = measure.shape, (measure.family, *labels)
-        if measure.third:
-            key = (*key, measure.third)
-        if shape == "calls":
-            grown = self._grown(key, start, end)
-            return Aggregate(grown, grown, 1.0 if grown else 0.0, 1.0 if grown else 0.0)
-        if shape == "calls_each":
-            return self._by_instance(key, start, end)
-        if shape in ("share", "hits"):
-            return self._share(measure, key, labels, start, end)
-        if shape == "times":
-            track = self._tracks.get(key)
-            cells = track.grown(start, end) if isinstance(track, Buckets) else ()
-            return of_buckets(FAMILIES[measure.family].buckets, cells, measure.scale)
-        if shape == "busy" and subject is not None:
-            return self._busy(measure, subject, start, end)
-        return self._level(measure, subject, key, start, end)
-
-    def _grown(self, key: Key, start: float, end: float) -> float:
-        track = self._tracks.get(key)
-        return track.grown(start, end) if isinstance(track, Total) else 0.0
-
-    def _by_instance(self, key: Key, start: float, end: float) -> Aggregate:
-        each, calls = self._each.get(key), self._grown(key, start, end)
-        total = each.grown(start, end) if isinstance(each, Total) else 0.0
-        mean = total / calls if calls else 0.0
-        return Aggregate(calls, total, mean, mean)
-
-    def _share(self, measure: Measure, key: Key, labels: Labels, start: float, end: float) -> Aggregate | None:
-        """Each call is 1 if it is counted, else 0."""
-        counted = self._grown(key, start, end)
-        if measure.shape == "hits":
-            calls = sum(self._grown((measure.family, *labels, one), start, end) for one in ("hit", "miss"))
-            if not calls:
-                return None
-        else:
-            calls = max(counted, self._grown((CALLS_OF.get(measure.family, _CALLS), *labels), start, end))
-        return Aggregate(calls, counted, float(0 < calls == counted), float(counted > 0))
-
-    def _busy(self, measure: Measure, subject: Subject, start: float, end: float) -> Aggregate | None:
-        """Percent of a processor, by instance."""
-        parts = subject.parts or (subject.labels,)
-        seconds = sum(self._grown((measure.family, *labels), start, end) for labels in parts)
-        workers = self._instances(subject, start, end)
-        if not workers:
-            return None
-        mean = measure.scale * seconds / (end - start) / workers
-        return Aggregate(workers, mean * workers, mean, mean)
-
-    def _instances(self, subject: Subject, start: float, end: float) -> float:
-        tracks = [self._tracks.get((_WORKERS, *labels, _READY)) for labels in subject.parts or (subject.labels,)]
-        spreads = [one.spread(start, end, self.tick) if isinstance(one, Level) else None for one in tracks]
-        return min((one.mean if one else 0.0) for one in spreads)
-
-    def _level(self, measure: Measure, subject: Subject | None, key: Key, start: float, end: float) -> Aggregate | None:
-        track = self._each.get(key) if measure.shape == "level_each" else self._tracks.get(key)
-        spread = track.spread(start, end, self.tick) if isinstance(track, Level) else None
-        if spread is None:
-            idle = subject is not None and measure.family == _IN_FLIGHT
-            return Aggregate(1.0, 0.0, 0.0, 0.0) if idle else None
-        scale = measure.scale
-        if measure.shape == "memory" and subject is not None:
-            workers = self._instances(subject, start, end)
-            if not workers or not self._memory:
-                return None
-            scale /= self._memory * workers
-        elif measure.shape == "level_of" and subject is not None:
-            scale *= 100.0 / dict(subject.limits)[measure.limit]
-        return Aggregate(1.0, spread.mean * scale, spread.least * scale, spread.most * scale)
+        return Source(catalogue.own(metric.name), None, ((metric.name, *values),), 0.0)
 
     @property
     def bytes(self) -> int:

@@ -72,6 +72,10 @@ class Total:
         before, after = self.at(start), self.at(end)
         return after - before if after >= before else after
 
+    def move(self, seconds: float) -> None:
+        """It was all so much later."""
+        self.times = array("d", [time + seconds for time in self.times])
+
     @property
     def bytes(self) -> int:
         """About what it takes."""
@@ -114,6 +118,10 @@ class Buckets:
         if any(now < then for now, then in zip(after, before, strict=True)):
             return after.tolist()
         return [now - then for now, then in zip(after, before, strict=True)]
+
+    def move(self, seconds: float) -> None:
+        """It was all so much later."""
+        self.times = array("d", [time + seconds for time in self.times])
 
     @property
     def bytes(self) -> int:
@@ -196,6 +204,10 @@ class Level:
         if not leasts or so_far <= known:
             return None
         return Spread((high - low) / (so_far - known), min(leasts), max(mosts))
+
+    def move(self, seconds: float) -> None:
+        """It was all so much later."""
+        self.times = array("d", [time + seconds for time in self.times])
 
     @property
     def bytes(self) -> int:
