@@ -128,6 +128,19 @@ def test_concurrency_is_followed_too(tmp_path: Path) -> None:
     assert 4 <= found.ready[round(610 / TICK)]
 
 
+def test_metric_maths_is_followed_too(tmp_path: Path) -> None:
+    """Calls a minute by what a worker takes, as an expression."""
+    stat = {"Metric": {"Namespace": "AWS/SageMaker", "MetricName": "InvocationsPerInstance"}, "Stat": "Sum"}
+    metrics = [
+        {"Id": "m1", "MetricStat": stat, "ReturnData": False},
+        {"Id": "busy", "Expression": "100 * m1 / 600", "ReturnData": True},
+    ]
+    policy = config(TargetValue=70, CustomizedMetricSpecification={"Metrics": metrics})
+    found = followed(written(tmp_path, policy), drawn("0,5", "600,15", "1200,15"))
+    assert 1 == found.ready[round(590 / TICK)]
+    assert 2 <= found.ready[round(700 / TICK)]
+
+
 def test_a_step_policy_follows_its_alarm(tmp_path: Path) -> None:
     """By the step of what was measured, once in its cooldown."""
     found = followed(written(tmp_path, STEPS, Alarms=[BUSY]), drawn("0,5", "600,20", "660,5", "1200,5"))

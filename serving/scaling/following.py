@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from serving.scaling import alarming, deciding
+from serving.scaling import alarming, deciding, maths
 from serving.scaling.bursting import Pressure
 from serving.scaling.deciding import State
-from serving.scaling.values import Alarm, AlarmReading, Policy, Stat, Target, TargetTracking
+from serving.scaling.values import Alarm, AlarmReading, Policy, Target, TargetTracking
 from serving.scaling.virtual import METRICS, Virtual
 
 #: Seconds over which fronts look at calls that wait.
@@ -35,12 +35,8 @@ class Rules:
 
     def unknown(self) -> list[str]:
         """Metrics that these rules look at and a simulation does not have."""
-        stats = [query.stat for alarm in self.alarms() for query in alarm.queries]
-        return sorted({"metric maths" if stat is None else stat.metric.name for stat in stats if not _is_known(stat)})
-
-
-def _is_known(stat: Stat | None) -> bool:
-    return stat is not None and stat.metric.name in METRICS
+        stats = [query.stat for alarm in self.alarms() for query in alarm.queries if query.stat is not None]
+        return sorted({stat.metric.name for stat in stats} - METRICS.keys())
 
 
 class Following:
@@ -55,7 +51,7 @@ class Following:
         self._rules = rules
         self._bursts = bursts
         self._lag = lag
-        self._alarms = [(alarm, alarm.queries[0].stat) for alarm in rules.alarms()]
+        self._alarms = list(rules.alarms())
         self._due = [0.0] * len(self._alarms)
         self._next = 0.0
         self._readings: dict[str, AlarmReading] = {}
@@ -88,14 +84,14 @@ class Following:
 
     def _evaluate(self, seen: Virtual) -> None:
         """The alarms whose period has ended."""
-        for number, (alarm, stat) in enumerate(self._alarms):
-            if seen.now < self._due[number] or stat is None:
+        for number, alarm in enumerate(self._alarms):
+            if seen.now < self._due[number]:
                 continue
             end = math.floor((seen.now - self._lag) / alarm.period + 1e-9) * alarm.period
             self._due[number] = end + alarm.period + self._lag
             length = alarming.periods(alarm)
             start = end - length * alarm.period
-            found = {round((at - start) / alarm.period): v for at, v in seen.series(stat, alarm.period, start, end)}
+            found = {round((at - start) / alarm.period): value for at, value in _series(alarm, seen, start, end)}
             values = [found.get(place) for place in range(length)]
             self._readings[alarm.name] = alarming.evaluate(alarm, values, self._readings.get(alarm.name), seen.now)
         self._next = min(self._due, default=math.inf)
@@ -112,3 +108,11 @@ class Following:
         report = Pressure(rules.target.resource, now, _WINDOW, round(calls), least, seen.in_flight, seen.ready)
         decision, self._state = deciding.burst(rules.target, rules.policies, report, seen.current, self._state, now)
         return decision.desired
+
+
+def _series(alarm: Alarm, seen: Virtual, start: float, end: float) -> Sequence[tuple[float, float]]:
+    """What the alarm looks at."""
+    first = alarm.queries[0].stat
+    if first is not None and len(alarm.queries) == 1:
+        return seen.series(first, alarm.period, start, end)
+    return maths.evaluate(alarm.queries, lambda stat: seen.series(stat, alarm.period, start, end))
