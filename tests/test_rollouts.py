@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,18 @@ def test_a_canary_answers_its_part_and_is_described(place: Place, halfway: str) 
         "Baking for 3600 seconds (WaitIntervalInSeconds) with traffic enabled on canary capacity of 1 instance(s)."
         == green["VariantStatus"][0]["StatusMessage"]
     )
+
+
+def test_when_the_new_workers_die_the_old_ones_answer(place: Place, halfway: str) -> None:
+    """Nobody hears of it; the new ones are started again."""
+    (pending,) = place.server.endpoints()[halfway]["PendingDeploymentSummary"]["ProductionVariants"]
+    with place.load(halfway) as load:
+        load.wait(20)
+        for worker in pending["Workers"]:
+            os.kill(worker["Pid"], signal.SIGKILL)
+        load.wait(100)
+    assert [] == load.failures
+    place.server.eventually(lambda: 2 == place.green(halfway)["CurrentInstanceCount"])
 
 
 def test_nothing_else_changes_during_a_guarded_update(place: Place, halfway: str) -> None:
