@@ -15,25 +15,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from serving.config import usable_cores
 from serving.errors import ServingError
-from serving.fleet import room, scaled, scaling_view, timing
+from serving.fleet import scaled, scaling_view, timing
 from serving.fleet.alarms import Alarms
 from serving.fleet.changing import Change, Changes, Made
 from serving.fleet.decision_log import DecisionLog
 from serving.fleet.endpoints import Endpoints, retry_pause
+from serving.fleet.room import Room
 from serving.fleet.scaled import Scaled
 from serving.fleet.store import StoreThread
-from serving.scaling import deciding, machine, remembering
+from serving.scaling import deciding, remembering
 from serving.scaling.bursting import Pressure
-from serving.scaling.values import Decision, Resource
+from serving.scaling.values import Alarm, Decision, Resource
 from serving.watch.history import History
 from serving.workers.supervisor import Supervisor
 
@@ -41,8 +40,6 @@ from serving.workers.supervisor import Supervisor
 _LONGEST_SLEEP = 30.0
 #: A clock that is set by less is only kept right.
 _CLOCK_SLACK = 1.0
-#: That the machine has no room is told again so late.
-_TOLD_AGAIN_SECONDS = 600.0
 #: So long no more workers are asked for after their start has failed; longer each time.
 _FIRST_HELD, _LONGEST_HELD = 10.0, 600.0
 #: After the store has been read it is left alone for so many times as long, and for so many seconds at most.
@@ -75,6 +72,7 @@ class Autoscaling:
         self._on_change = on_change
         self._clock = clock
         self._changes = Changes(thread, supervisor, endpoints, self._ended)
+        self._room = Room(supervisor, self._changes)
         self._log = DecisionLog(self._settings.data_dir)
         self._timetable = timing.Timetables(thread, clock)
         self._scaled: dict[Resource, Scaled] = {}
@@ -85,7 +83,6 @@ class Autoscaling:
         self._acting = asyncio.Lock()
         self._ahead = clock() - time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._told: dict[Resource, float] = {}
 
     async def load(self) -> None:
         """Know what scales, before fronts hear of what there is: they would refuse calls that they are to hold."""
@@ -172,6 +169,7 @@ class Autoscaling:
             "EndpointName": found[0].endpoint if found else endpoint,
             "PeriodSeconds": self._settings.scaling_period_seconds,
             "Time": now,
+            "Machine": self._room.left(),
             "Targets": targets,
         }
 
@@ -248,7 +246,7 @@ class Autoscaling:
         self._by_name = {(one.endpoint, one.name): one for one in self._scaled.values()}
         self._timetable.take_in(actions)
         self._log.keep(self._scaled.keys())
-        self._told = {one: at for one, at in self._told.items() if one in self._scaled}
+        self._room.keep(self._scaled.keys())
         elastic = self._how_elastic(records)
         if elastic != self._elastic:
             self._elastic = elastic
@@ -264,7 +262,7 @@ class Autoscaling:
         watchers = self._watchers()
         decisions = []
         for one in self._scaled.values():
-            if one.count is None or one.refusal or one.acting or one.rests(readings):
+            if one.count is None or one.refusal or one.acting or one.rests(readings, watchers):
                 continue
             decision, state = deciding.decide(one.target, one.policies, readings, one.count, one.state, now, watchers)
             one.state = state
@@ -278,10 +276,10 @@ class Autoscaling:
         if decisions:
             await self._act(decisions)
 
-    def _watchers(self) -> Mapping[str, Sequence[Any]]:
+    def _watchers(self) -> Mapping[str, Sequence[Alarm]]:
         """ARN of each step policy -> the alarms whose action it is."""
         arns = {arn for one in self._scaled.values() for arn in one.step_arns}
-        found: dict[str, list[Any]] = {arn: [] for arn in arns}
+        found: dict[str, list[Alarm]] = {arn: [] for arn in arns}
         for alarm in self._alarms.specs().values() if arns else ():
             for arn in arns.intersection(alarm.actions):
                 found[arn].append(alarm)
@@ -309,7 +307,7 @@ class Autoscaling:
             one.acting = True
         try:
             async with self._acting:
-                changes = self._granted(decisions)
+                changes = self._room.granted(decisions, self._scaled)
                 made = await self._changes.make(changes) if changes else {}
         finally:
             for one in concerned:
@@ -333,44 +331,6 @@ class Autoscaling:
         one.count = change.desired
         text = f"capacity {made.before} → {change.desired}: {decision.cause}"
         self._note(decision.resource, text + (f" ({change.shortage})" if change.shortage else ""))
-
-    def _granted(self, decisions: Sequence[Decision]) -> list[Change]:
-        """What is decided, as far as there is room for it."""
-        desired = {decision.resource: decision.desired for decision in decisions}
-        if all(decision.desired <= decision.current for decision in decisions):
-            return [Change(one.resource, one.desired, one.cause) for one in decisions]
-        wishes = [self._wish(one, desired.get(one.target.resource)) for one in self._scaled.values()]
-        pids = [worker.pid for fleet in self._supervisor.fleets.values() for worker in fleet.live() if worker.pid]
-        cores, free = usable_cores(), room.free_bytes(pids)
-        granted = machine.grant(wishes, cores, free, self._settings.most_workers)
-        shortage = f"This machine has no room for more workers ({cores} cores, {free // 2**20} MiB of memory left)."
-        changes = []
-        for one in decisions:
-            gets = granted.get(one.resource, one.desired)
-            short = shortage if gets < one.desired else ""
-            if gets != one.current or not self._told_lately(one.resource):
-                changes.append(Change(one.resource, gets, one.cause, one.desired, short))
-            if short:
-                self._told[one.resource] = time.monotonic()
-        return changes
-
-    def _wish(self, one: Scaled, desired: int | None) -> machine.Wish:
-        """What a target asks of the machine; None = what it has. The first worker of what has none is a promise, as its
-        minimum is: a call waits for it."""
-        resource, has = one.target.resource, one.count or 0
-        if desired is None:
-            return machine.Wish(resource, has, has, one.target.minimum, room.USUAL_BYTES)
-        minimum = max(one.target.minimum, min(1, desired))
-        return machine.Wish(resource, has, desired, minimum, self._bytes(resource))
-
-    def _told_lately(self, resource: Resource) -> bool:
-        """Has an activity said of late that the machine has no room for more?"""
-        return time.monotonic() - self._told.get(resource, -math.inf) < _TOLD_AGAIN_SECONDS
-
-    def _bytes(self, resource: Resource) -> int:
-        """What one more worker takes: as much as the largest there is."""
-        workers = [worker for key in self._changes.keys(resource) for worker in self._supervisor.fleets[key].live()]
-        return max((room.own_bytes(worker.pid) for worker in workers if worker.pid), default=0) or room.USUAL_BYTES
 
     def _ended(self, resource: Resource, before: int, after: int, failure: str) -> None:
         """A change has been fulfilled, or has failed."""

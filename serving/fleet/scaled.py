@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from serving.fleet.endpoints import COMPONENT, tag
 from serving.fleet.records import Record, Session
 from serving.scaling import bursting
 from serving.scaling.remembering import State
-from serving.scaling.values import ALARM, AlarmReading, Policy, Resource, StepScaling, Target, TargetTracking
+from serving.scaling.values import ALARM, Alarm, AlarmReading, Policy, Resource, StepScaling, Target, TargetTracking
 
 #: Kinds of records whose change is a change here.
 KINDS = frozenset({scaling_records.TARGET, scaling_records.POLICY, scaling_records.ACTION})
@@ -52,25 +52,24 @@ class Scaled:
         """The ARNs of its step scaling policies."""
         return [policy.arn for policy in self.policies if isinstance(policy, StepScaling)]
 
-    def rests(self, readings: Mapping[str, AlarmReading]) -> bool:
-        """Would another look come to the same as the last one? So it is with most targets most of the time: no alarm
-        asks for anything that could be given, and the alarms' states, limits, policies and capacity are what they were.
-        The next look counts as taken."""
+    def rests(self, readings: Mapping[str, AlarmReading], watchers: Mapping[str, Sequence[Alarm]]) -> bool:
+        """Would another look (``deciding.decide``) come to the same as the last one? So it is with most targets most of
+        the time: no alarm asks for anything that could be given, and the alarms' states, limits, policies and capacity
+        are what they were. The next look counts as taken."""
         before, self._looked = self._looked, None
         target = self.target
         if self.count is None or self.state.change is not None or not target.minimum <= self.count <= target.maximum:
             return False
         states: list[object] = [self.count, target, self.policies]
         for policy in self.policies:
-            if not isinstance(policy, TargetTracking):
+            if isinstance(policy, TargetTracking):
+                more, less = [policy.high], [policy.low] if policy.low is not None else []
+            else:
+                more, less = list(watchers.get(policy.arn, ())), []
+            if _any_in_alarm(more, readings) or (self.count > target.minimum and _any_in_alarm(less, readings)):
                 return False
-            high = readings.get(policy.high.name)
-            low = readings.get(policy.low.name) if policy.low is not None else None
-            if high is not None and high.state == ALARM:
-                return False
-            if low is not None and low.state == ALARM and self.count > target.minimum:
-                return False
-            states += [high and high.state, low and low.state]
+            seen = [(alarm.name, readings.get(alarm.name)) for alarm in (*more, *less)]
+            states.append([(name, reading and reading.state) for name, reading in seen])
         self._looked = states
         return before == states
 
@@ -85,6 +84,11 @@ class Scaled:
             "hold": hold if bursting.wake(self.target) is not None else 0.0,
             "report": tracked and not self.target.suspended_out,
         }
+
+
+def _any_in_alarm(alarms: Sequence[Alarm], readings: Mapping[str, AlarmReading]) -> bool:
+    found = (readings.get(alarm.name) for alarm in alarms)
+    return any(reading is not None and reading.state == ALARM for reading in found)
 
 
 def shifted(state: State, seconds: float) -> State:
