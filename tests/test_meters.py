@@ -6,6 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from serving.watch.meters import Meters
 from serving.watch.metrics import Registry
 from serving.watch.readings import Metric, Stat
 from serving.workers.usage import UsageMetrics, usage
+from tests import cloud
+from tests.server import serve
 
 E, V = ("EndpointName", "e"), ("VariantName", "v")
 EV = ("e", "v")
@@ -564,3 +567,29 @@ def test_meters_measure_by_themselves(tmp_path: Path) -> None:
     assert seen.wait(30)
     meters.close()
     registry.close()
+
+
+def test_a_server_measures_its_workers(tmp_path: Path) -> None:
+    """How many there should be, what they take, how long calls wait in them."""
+    with serve(tmp_path, "--allow-code", environment={"SERVING_SCALING_PERIOD_SECONDS": "0.5"}) as server:
+        cloud.deploy(cloud.client(server), "e", cloud.answers(server, "hi"))
+        assert (
+            b"hi:x"
+            == cloud.client(server, "sagemaker-runtime").invoke_endpoint(EndpointName="e", Body=b"x")["Body"].read()
+        )
+        server.eventually(lambda: server.metric("sagemaker_desired_workers", endpoint="e") == 1)
+        server.eventually(lambda: server.metric("sagemaker_worker_memory_bytes", endpoint="e") > 2**20)
+        server.eventually(lambda: server.metric("sagemaker_worker_cpu_seconds_total", endpoint="e") > 0)
+        assert 1.0 == server.metric("sagemaker_queue_seconds_count", endpoint="e")
+        watch = cloud.client(server, "cloudwatch")
+        dimensions = [{"Name": "EndpointName", "Value": "e"}, {"Name": "VariantName", "Value": "AllTraffic"}]
+
+        def utilisation() -> list[float]:
+            now = datetime.now(UTC)
+            metric = {"Namespace": HOSTS, "MetricName": "MemoryUtilization", "Dimensions": dimensions}
+            found = watch.get_metric_statistics(
+                **metric, StartTime=now - timedelta(seconds=20), EndTime=now, Period=1, Statistics=["Average"]
+            )
+            return [point["Average"] for point in found["Datapoints"]]
+
+        server.eventually(lambda: any(0 < one < 100 for one in utilisation()))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from serving.types import FleetKey, FleetSpec, ModelSpec
 from serving.workers import roster
-from serving.workers.cells import LOADING, RUNNING, Busy, Reading
+from serving.workers.cells import LOADING, RUNNING, Busy, Cell, Reading
 from serving.workers.plan import WorkerPlan
 from serving.workers.roster import DRAINING, MOST_FAILED_STARTS, READY, STARTING, Fleet, WorkerHandle
 
@@ -181,3 +181,31 @@ def test_models_never_get_all_that_a_worker_may_take(memory: int, cap: int, shar
     share = roster.budget(memory, cap, sharing, desired)
     assert 0 <= share <= 0.75 * cap
     assert share * max(1, sharing) * max(1, desired) <= memory
+
+
+@pytest.mark.parametrize(
+    ("workers", "desired", "expected"),
+    [
+        ([], 0, True),
+        ([worker()], 1, True),
+        ([worker()], 2, False),
+        ([worker(), worker(number=2)], 1, False),
+        ([worker(STARTING)], 1, False),
+        ([worker(DRAINING)], 1, False),
+        ([worker(leaving=True)], 1, False),
+        ([worker(stalled=True)], 1, False),
+    ],
+)
+def test_a_fleet_is_settled_with_what_it_should_have(workers: list[WorkerHandle], desired: int, expected: bool) -> None:
+    """No more, no fewer, and all fit."""
+    assert expected == fleet(*workers, desired=desired).settled()
+
+
+def test_a_worker_that_has_made_no_cell_yet_does_nothing(tmp_path: Path) -> None:
+    """It is looked for again, and then found."""
+    made = WorkerHandle(plan(run_dir=str(tmp_path)))
+    assert Reading([]) == made.reading()
+    cell = Cell(tmp_path / "0001.cell")
+    cell.set(0, RUNNING, 7, 1.0)
+    assert [7] == [one.model for one in made.reading().busy]
+    made.forget_cell()
