@@ -25,7 +25,8 @@ from serving.workers.supervisor import Supervisor
 
 #: Workers for each core that serverless variants may have in all beyond what is provisioned, unless the settings say.
 _WORKERS_PER_CORE = 4
-_TICK_SECONDS = 0.25
+#: Idle time is looked at so often in its course, but not without pause, and once a second at least.
+_LOOKS, _SHORTEST_TICK, _LONGEST_TICK = 10, 0.05, 1.0
 #: A model that does not start is tried again with the first call after so long.
 _RETRY_SECONDS = 30.0
 
@@ -117,8 +118,9 @@ class OnDemand:
             places.free(self._supervisor.run_dir, key.generation, child)
 
     async def _look_forever(self) -> None:
+        tick = min(max(self._idle / _LOOKS, _SHORTEST_TICK), _LONGEST_TICK)
         while True:
-            await asyncio.sleep(_TICK_SECONDS)  # idle time passes without anybody telling
+            await asyncio.sleep(tick)  # idle time passes without anybody telling
             try:
                 self._look()
             except Exception:
