@@ -164,6 +164,33 @@ def test_a_part_of_an_instance_is_told_as_a_part_of_the_calls() -> None:
     ) == rollout.message(made, Progress(0, BAKING, 0.0))
 
 
+@pytest.mark.parametrize(
+    ("variant", "guarded"),
+    [
+        ({"VariantName": "v", "ModelName": "m"}, True),
+        ({"VariantName": "v"}, False),
+        ({"VariantName": "v", "ModelName": "m", "ServerlessConfig": {}}, False),
+    ],
+    ids=["instances", "holds components", "serverless"],
+)
+def test_only_what_has_instances_is_rolled_out_in_steps(variant: dict[str, Any], guarded: bool) -> None:
+    """Of either deployment; and nothing without a DeploymentConfig."""
+    plain = {"Config": {"ProductionVariants": [{"VariantName": "v", "ModelName": "m"}]}}
+    other = {"Config": {"ProductionVariants": [variant]}}
+    policy = {"DeploymentConfig": canary()}
+    assert (guarded, guarded, False) == (
+        rollout.is_guarded(plain, other | policy),
+        rollout.is_guarded(other, plain | policy),
+        rollout.is_guarded(plain, plain),
+    )
+    assert rollout.is_guarded({"Count": 1}, {"Count": 2} | policy)
+
+
+def canary() -> dict[str, Any]:
+    """A DeploymentConfig."""
+    return blue_green("CANARY", CanarySize=percent(10))
+
+
 WEIGHTS = st.sampled_from([0.0, 0.1, 1.0, 3.5])
 COUNTS = st.dictionaries(st.sampled_from("abc"), st.integers(0, 40), min_size=1)
 CONFIGS = st.one_of(

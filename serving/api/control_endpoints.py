@@ -75,7 +75,7 @@ def update(call: ControlCall) -> Outcome:
     if guardrails:
         pending["DeploymentConfig"] = guardrails
         check_alarms(call, guardrails)
-        if rollout.is_guarded(pending):
+        if rollout.is_guarded(serving, pending):
             rollout.of(serving, pending)  # its sizes must suit this capacity
     body = {name: value for name, value in record.body.items() if name != "FailureReason"}
     call.session.change(record, now=call.now, body={**body, "Pending": pending}, status="Updating")

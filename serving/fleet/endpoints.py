@@ -313,7 +313,8 @@ class Endpoints:
     async def _update(self, record: Record) -> None:
         one, pending = tag(record.kind, record.name), record.body["Pending"]
         mixed = rollout.progress(pending) is None and one in self._running and self._running[one].green is not None
-        if "Serving" in record.body and rollout.is_guarded(pending) and not mixed:  # else since a rollback failed
+        serves = record.body.get("Serving")
+        if serves and rollout.is_guarded(serves, pending) and not mixed:  # mixed: since a rollback failed
             await self._guarded.advance(one, record)
         else:
             await self._roll_out(record)

@@ -89,14 +89,15 @@ def counts(deployment: Body) -> dict[str, int]:
     return {name: deployment["Variants"][name]["Count"] for name in names}
 
 
-def is_guarded(pending: Body) -> bool:
-    """Is this deployment to be rolled out step by step? Inference components are; their endpoints have no fleets of
-    their own, and serverless variants no instances: they are switched at once."""
-    if "Config" not in pending:
-        return "DeploymentConfig" in pending
-    variants = pending.get("Config", {}).get("ProductionVariants", ())
-    plain = all("ModelName" in one and "ServerlessConfig" not in one for one in variants)
-    return "DeploymentConfig" in pending and bool(variants) and plain
+def is_guarded(serving: Body, pending: Body) -> bool:
+    """Is a pending deployment to replace one that serves step by step? Inference components are; their endpoints have
+    no fleets of their own, and serverless variants no instances: they are switched at once."""
+    return "DeploymentConfig" in pending and _has_instances(serving) and _has_instances(pending)
+
+
+def _has_instances(deployment: Body) -> bool:
+    variants = deployment.get("Config", {}).get("ProductionVariants", ())
+    return all("ModelName" in one and "ServerlessConfig" not in one for one in variants)
 
 
 def of(serving: Body, pending: Body) -> Plan:
