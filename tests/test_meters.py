@@ -422,6 +422,12 @@ def test_metrics_are_listed_by_namespace_name_and_dimensions(bench: Bench) -> No
     assert [] == bench.meters.listed(SAGEMAKER, "ApproximateBacklogSize")
 
 
+def test_a_metric_has_cloudwatchs_unit() -> None:
+    """None where it has not heard of it."""
+    for name, expected in (("ModelLatency", "Microseconds"), ("TimeInBacklog", "Milliseconds"), ("Mine", "None")):
+        assert expected == catalogue.unit(Metric(SAGEMAKER, name))
+
+
 @pytest.mark.parametrize(
     ("kind", "resource", "name", "statistic"),
     [

@@ -22,6 +22,7 @@ from serving.errors import (
 )
 from serving.fleet import tokens
 from serving.scaling.values import Metric, Stat
+from serving.watch import catalogue
 
 #: Datapoints of one GetMetricStatistics (CloudWatch's own limit).
 _MOST_STATISTICS = 1_440
@@ -61,7 +62,9 @@ def get_statistics(call: ControlCall) -> Outcome:
         check_statistic(name)
         stat = Stat(metric_of(params), name)
         for at, value in series(meters, stat, params["Period"], params["StartTime"], params["EndTime"]):
-            point = points.setdefault(at, {"Timestamp": at, "Unit": params.get("Unit", "None")})
+            point = points.setdefault(
+                at, {"Timestamp": at, "Unit": params.get("Unit") or catalogue.unit(metric_of(params))}
+            )
             if name in params.get("Statistics", ()):
                 point[name] = value
             else:

@@ -10,12 +10,6 @@ from typing import NamedTuple
 from serving.errors import ValidationError
 
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100)")
-STATISTICS = ("Average", "Sum", "Minimum", "Maximum", "SampleCount")
-
-
-def is_statistic(name: str) -> bool:
-    """Is it one that can be asked for?"""
-    return name in STATISTICS or _PERCENTILE.fullmatch(name) is not None
 
 
 class Aggregate(NamedTuple):
