@@ -167,7 +167,7 @@ def test_an_alarm_looks_at_nothing_between_its_periods(desk: Desk) -> None:
 
     async def story() -> None:
         await desk.put()
-        await desk.look(T0)
+        assert 8.0 == await desk.look(T0 + 2)  # new: looked at now, and at the end of the period that is under way
         desk.measured.asked.clear()
         assert 7.0 == await desk.look(T0 + 3)
         assert ([], 1) == (desk.measured.asked, desk.rounds)
@@ -329,14 +329,34 @@ def test_a_state_that_is_set_lasts_until_the_next_evaluation(desk: Desk) -> None
 
     async def story() -> None:
         await desk.put()
-        desk.measured.values = {T0 + 10 * at: 10.0 for at in range(-2, 3)}
+        desk.measured.values = {T0 + 10 * at: 10.0 for at in range(-9, 3)}  # the same again and again
         await desk.look(T0)
         await desk.thread.write(set_state("high", "ALARM", T0 + 1))
         desk.alarms.touch([alarm_records.tag("high")])
         await desk.look(T0 + 1)
         assert "alarm high: OK -> ALARM" == desk.told[-1]
+        assert "StateReasonData" not in desk.stored().body
         await desk.look(T0 + 10)
         assert "alarm high: ALARM -> OK" == desk.told[-1]
+        assert "OK" == desk.stored().status
+
+    play(story)
+
+
+def test_a_state_that_is_set_counts_once(desk: Desk) -> None:
+    """What an evaluation found since stands, even while the store does not know it yet."""
+
+    async def story() -> None:
+        await desk.put()
+        desk.measured.values = {T0 + 10 * at: 10.0 for at in range(-2, 3)}
+        await desk.look(T0)
+        await desk.thread.write(set_state("high", "ALARM", T0 + 1))
+        for now in (T0 + 1, T0 + 10, T0 + 11):
+            desk.now = now
+            desk.alarms.touch([alarm_records.tag("high")])
+            await desk.alarms.look()
+        assert ("OK", "ALARM") == (desk.state(), desk.stored().status)
+        await desk.alarms.write()
         assert "OK" == desk.stored().status
 
     play(story)
