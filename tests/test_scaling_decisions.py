@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.scaling import alarming, deciding, stepping
+from serving.scaling.bursting import Pressure
 from serving.scaling.deciding import State, decide, fulfilled
 from serving.scaling.values import (
     Alarm,
@@ -120,8 +121,8 @@ def test_a_higher_metric_never_gives_less(current: int, metric: float, more: flo
 
 @given(
     st.integers(0, 30),
-    st.lists(st.none() | st.floats(0, 1e9), max_size=20),
-    st.floats(1e-6, 1e6),
+    st.lists(st.none() | st.floats(-(2.0**360), 2.0**360) | st.floats(0, 1e4), max_size=20),
+    st.floats(2.0**-360, 2.0**360) | st.floats(1, 1e4),
     st.integers(0, 20),
     st.integers(0, 20),
 )
@@ -248,6 +249,38 @@ def test_capacity_that_others_change() -> None:
     state = fulfilled(State(), 2, 8, START - 20 * MINUTE)
     assert 4 == look(AWS, 30, 8, state)[0].desired
     assert 12 == look(AWS, 105, 8, state)[0].desired
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_burst_soon_after_a_scale_in_makes_the_next_one_wait() -> None:
+    """Fifteen periods of low load are enough, after one such mistake thirty from the burst on, then sixty."""
+    policy, now, state, waits = tracking(6000), START, State(), []
+    for _ in range(4):
+        less, state = look(policy, 0, 4, state, now)
+        assert 2 == less.desired
+        state = fulfilled(state, 4, 2, now)
+        burst = Pressure(RESOURCE, now + 60, 1.0, 400, 20, 20, 2)
+        more, state = deciding.burst(a_target(), [policy], burst, 2, state, now + 60)
+        assert 4 == more.desired
+        began, state = now + 60, fulfilled(state, 2, 4, now + 60)
+        now = began + 75
+        while (again := look(policy, 0, 4, state, now))[0].desired == 4:
+            assert (NotScaled("AutoScalingAnticipatedFlapping", current=4),) == again[0].not_scaled
+            now += 5
+        waits.append(now - began)
+    assert [150, 300, 600, 600] == waits
+
+
+def test_a_load_that_was_not_counted_must_be_gone() -> None:
+    """Ten minutes after a scale-out by concurrency a tenth of what it was made for is little enough; then less is."""
+    policy = tracking(100, stat=CONCURRENCY)
+    state = fulfilled(look(policy, 500, 2)[1], 2, 10, START)
+    soon, later = START + 300, START + 600
+    assert 10 == look(policy, 20, 10, state, soon)[0].desired
+    assert 5 == look(policy, 9, 10, state, soon)[0].desired
+    assert 5 == look(policy, 20, 10, state, later)[0].desired
 
 
 # --- several policies -------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import math
 
 def _likelihood(count: float, mean: float) -> float:
     """The Poisson probability of just ``count``, continued between whole numbers."""
-    return math.exp(count * math.log(mean) - mean - math.lgamma(count + 1))
+    return math.exp(min(0.0, count * math.log(mean) - mean - math.lgamma(count + 1)))
 
 
 def at_least(count: float, mean: float) -> float:
@@ -28,4 +28,6 @@ def at_most(count: float, mean: float) -> float:
     """A bound from above of the chance that ``count`` calls or fewer come where ``mean`` are expected."""
     if count >= mean:
         return 1.0
+    if count < 0:
+        return 0.0
     return min(1.0, _likelihood(count, mean) * mean / (mean - count))

@@ -6,8 +6,8 @@
 
 Against flapping, where it is not known what is chance:
 
-- a scale-in that had to be taken back within ten minutes was a mistake, and the next one waits for twice the time of
-  low load, up to ten minutes;
+- a scale-in that had to be taken back within ten minutes was a mistake, and the next one comes no sooner after that
+  than twice the time in which the low alarm looks back, after another four times, up to ten minutes;
 - a scale-out is not taken back for ten minutes (after such a mistake for twenty, and so on), unless the load is gone: a
   tenth of what it was made for. AWS's own fifteen minutes of low load are as long, but do not end when a load does. A
   metric of counted calls need not wait: ``tracking`` tells its load from chance.
@@ -22,9 +22,9 @@ from typing import NamedTuple
 from serving.scaling.tracking import Ask, Capacity
 from serving.scaling.values import Alarm, Decision
 
-#: Seconds in which a scale-out says that the scale-in before it was a mistake; also the longest low load waited for.
+#: Seconds in which a scale-out says that the scale-in before it was a mistake; also the longest wait after mistakes.
 REGRET = 600.0
-#: Times that the wait for low load is doubled at most, and the bound of both in times of the low alarm's own.
+#: Times that the wait after mistakes is doubled at most: up to eight times that in which the low alarm looks back.
 _DOUBLINGS = 3
 #: The load is gone where it is below this part of what the last scale-out was made for.
 GONE = 0.1
@@ -63,8 +63,8 @@ class ScaledOut(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class State:
     """What is remembered of a target between two looks at it. ``history``: capacity that was ready, oldest first;
-    ``acted``: step alarm -> the evaluation that was last acted upon; ``doubled``: how often the time of low load was
-    doubled."""
+    ``acted``: step alarm -> the evaluation that was last acted upon; ``doubled``: mistakes in a row, as many as
+    count."""
 
     history: tuple[Capacity, ...] = ()
     change: Change | None = None
@@ -147,16 +147,15 @@ def regretted(state: State, asked: float, now: float) -> State:
     return replace(state, last_in=None, doubled=min(_DOUBLINGS, state.doubled + 1))
 
 
-def premature(state: State, less: Ask, low: Alarm, since: float, now: float) -> bool:
-    """Is it too soon to give ``less``, with the ``low`` alarm in ALARM ``since`` then? Where the last scale-in was a
-    mistake the load must be low for longer; where the last scale-out was a moment ago the load it was made for must be
-    gone."""
+def premature(state: State, less: Ask, low: Alarm, now: float) -> bool:
+    """Is it too soon to give ``less``, as the ``low`` alarm asks? After mistakes the last scale-out must be longer ago;
+    and if it was a moment ago the load that it was made for must be gone."""
     own, last = low.period * low.evaluations, state.last_out
-    if now - since < min(own * 2.0**state.doubled, max(own, REGRET)) - own:
-        return True
-    if last is None or less.load is None or now - last.at >= _regret(state, low):
+    if last is None:
         return False
-    return less.load > GONE * last.load
+    if state.doubled and now - last.at < min(own * 2.0**state.doubled, max(own, REGRET)):
+        return True
+    return less.load is not None and less.load > GONE * last.load and now - last.at < _regret(state, low)
 
 
 def scaled_in(state: State, load: float, low: Alarm | None, now: float) -> State:

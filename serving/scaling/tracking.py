@@ -28,6 +28,8 @@ from serving.scaling.values import ALARM, MINUTE, NO_DATA, Alarm, AlarmReading, 
 #: What is rarer than this is not taken for chance. It is looked at every period: 1e-3 would move capacity on constant
 #: load several times in an hour.
 CHANCE = 1e-4
+#: More than any target's maximum can be.
+_MOST = 1e9
 #: Metrics whose value falls as workers are added.
 _SHARED = ("PerInstance", "PerCopy", "PerModel")
 
@@ -62,8 +64,8 @@ class Present(NamedTuple):
 
 
 def whole(demand: float) -> int:
-    """Workers for a demand: rounded up, but not for what is only rounding itself."""
-    return math.ceil(demand - 1e-9 * abs(demand))
+    """Workers for a demand: rounded up, but not for what is only rounding itself; a number, whatever was measured."""
+    return math.ceil(min(demand * (1 - 1e-9), _MOST)) if demand > 0 else 0
 
 
 def counts_calls(alarm: Alarm) -> bool:
