@@ -8,15 +8,33 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serving.fleet import capacity, room, scaled, timing
 from serving.fleet.decision_log import DecisionLog
 from serving.fleet.records import Record
+from serving.fleet.scaled import Scaled
 from serving.fleet.scaling_records import Scheduled
-from serving.scaling import timetable
+from serving.scaling import deciding, timetable
 from serving.scaling.remembering import State
 from serving.scaling.tracking import Capacity
-from serving.scaling.values import COPIES, INSTANCES, PROVISIONED, Decision, NotScaled, Resource
+from serving.scaling.values import (
+    COPIES,
+    INSTANCES,
+    PROVISIONED,
+    Alarm,
+    AlarmReading,
+    Decision,
+    NotScaled,
+    Query,
+    Resource,
+    Step,
+    StepScaling,
+    Target,
+    TargetTracking,
+)
+from serving.watch.readings import Metric, Stat
 
 VARIANT = Resource("endpoint/e/variant/v", INSTANCES)
 PROVISION = Resource("endpoint/e/variant/v", PROVISIONED)
@@ -133,3 +151,57 @@ def test_memory_that_is_left_is_what_linux_says(tmp_path: Path) -> None:
     assert 30 * os.sysconf("SC_PAGE_SIZE") == room.own_bytes(7, tmp_path)
     assert 0 == room.own_bytes(8, tmp_path)
     assert 5 * 1024 == room.free_bytes([7], tmp_path)
+
+
+CALLS = Stat(Metric("AWS/SageMaker", "InvocationsPerInstance"), "Sum", per_minute=True)
+HIGH = Alarm("high", (Query("m", CALLS),), 5.0, 3, 3, 70.0, "GreaterThanThreshold")
+LOW = Alarm("low", (Query("m", CALLS),), 5.0, 15, 15, 63.0, "LessThanThreshold")
+OWN = Alarm("own", (Query("m", CALLS),), 60.0, 1, 1, 1.0, "GreaterThanOrEqualToThreshold")
+TRACKING = TargetTracking("calls", 70.0, HIGH, LOW, 0.0, 0.0)
+STEPS = StepScaling("steps", "arn", "ChangeInCapacity", (Step(0.0, None, 1),))
+STATES = st.sampled_from(["OK", "ALARM", "INSUFFICIENT_DATA"])
+
+
+@given(
+    states=st.tuples(STATES, STATES, STATES),
+    value=st.floats(0.0, 1000.0),
+    count=st.integers(0, 6),
+    policies=st.lists(st.sampled_from([TRACKING, STEPS]), max_size=2),
+    suspended=st.tuples(st.booleans(), st.booleans()),
+)
+def test_a_target_at_rest_is_one_whose_next_look_changes_nothing(
+    states: tuple[str, str, str],
+    value: float,
+    count: int,
+    policies: list[TargetTracking | StepScaling],
+    suspended: tuple[bool, bool],
+) -> None:
+    """A look is only left out where it would have come to nothing, whatever alarms say and however much later it is."""
+    readings = {
+        alarm.name: AlarmReading(state, "", (value,) * alarm.evaluations, 0.0, 100.0)  # type: ignore[arg-type]  # of STATES
+        for alarm, state in zip((HIGH, LOW, OWN), states, strict=True)
+    }
+    watchers = {"arn": [OWN]}
+    target = Target(VARIANT, 1, 4, *suspended)
+    one = Scaled(target, tuple(policies), "e", "v", "endpoint/e", count, "")
+    assert not one.rests(readings, watchers)
+    decision, one.state = deciding.decide(target, policies, readings, count, one.state, 100.0, watchers)
+    if one.rests(readings, watchers):
+        assert (count, count) == (decision.current, decision.desired)
+        later, _ = deciding.decide(target, policies, readings, count, one.state, 1e6, watchers)
+        assert count == later.desired
+    else:
+        assert decision.desired != count or {"OK"} != set(states)
+
+
+def test_a_target_that_is_touched_rests_no_more() -> None:
+    """Other limits, another capacity, an alarm in another state: it is looked at again."""
+    readings = {name: AlarmReading("OK", "", (0.0,), 0.0, 100.0) for name in ("high", "low")}
+    one = Scaled(Target(VARIANT, 1, 4), (TRACKING,), "e", "v", "endpoint/e", 2, "")
+    assert [False, True] == [one.rests(readings, {}) for _ in range(2)]
+    one.count = 3
+    assert [False, True] == [one.rests(readings, {}) for _ in range(2)]
+    one.target = Target(VARIANT, 1, 5)
+    assert [False, True] == [one.rests(readings, {}) for _ in range(2)]
+    readings["low"] = readings["low"]._replace(state="INSUFFICIENT_DATA")
+    assert [False, True] == [one.rests(readings, {}) for _ in range(2)]
