@@ -349,6 +349,8 @@ def happened(before: Sample, now: Sample) -> Iterable[Event]:
         if len(holder) != 2:
             continue
         old = before.rows.get(holder, NOTHING)
+        if row is old:
+            continue  # nothing has changed
         ended = int(row.since(old)["deaths"]) if holder in before.rows else 0
         if ended:
             yield Event(now.time, *holder, f"{ended} worker{'s' * (ended > 1)} ended without being told to")
