@@ -15,7 +15,7 @@ from serving.scaling.values import NAMESPACE, Decision, Resource
 from serving.watch.journal import Journal
 
 #: Entries of one target that are kept in memory.
-_KEPT = 50
+_KEPT = 20
 #: Activities that came to nothing, of all targets.
 _MOST_IDLE = 1000
 _MOST_BYTES = 4 * 2**20
