@@ -104,7 +104,7 @@ class Autoscaling:
     def touch(self, tags: Iterable[str]) -> None:
         """Records of these have changed: ``scalable-target/…``, ``scaling-policy/…``, ``scheduled-action/…``, and
         those of what is scaled, ``endpoint/NAME`` and ``inference-component/NAME``."""
-        mine = {scaled.tag for scaled in self._scaled.values()}
+        mine = {known.tag for known in self._scaled.values()}
         if any(one in mine or one.partition("/")[0] in scaled.KINDS for one in tags):
             self._stale = self._due = True
             self._news.set()
