@@ -262,6 +262,11 @@ def test_calls_are_counted_by_the_second(server: Server, watch: Any) -> None:
     busy = [point for point in told["Datapoints"] if point["Sum"]]
     assert {1.0} == {point["Maximum"] for point in busy}
     assert all(point["Sum"] == point["SampleCount"] for point in told["Datapoints"])
+    latency = {**METRIC, "MetricName": "ModelLatency", **span(), "Period": 1, "ExtendedStatistics": ["p50", "p99.9"]}
+    slow = watch.get_metric_statistics(**latency)["Datapoints"]
+    assert {"Microseconds"} == {point["Unit"] for point in slow}
+    assert all(0 < point["ExtendedStatistics"]["p50"] <= point["ExtendedStatistics"]["p99.9"] for point in slow)
+    assert [] == watch.get_metric_statistics(**latency, Unit="Bytes")["Datapoints"]
 
 
 def total(watch: Any) -> float:

@@ -57,19 +57,21 @@ def get_statistics(call: ControlCall) -> Outcome:
     check_period(params["Period"])
     check_dimensions(params)
     _check_count(params["StartTime"], params["EndTime"], params["Period"], _MOST_STATISTICS)
+    metric = metric_of(params)
+    unit = catalogue.unit(metric)
+    if unit not in ("None", params.get("Unit", unit)):
+        return Outcome({"Label": metric.name, "Datapoints": []})  # there is none in that unit
     points: dict[float, dict[str, Any]] = {}
     for name in wanted:
         check_statistic(name)
-        stat = Stat(metric_of(params), name)
+        stat = Stat(metric, name)
         for at, value in series(meters, stat, params["Period"], params["StartTime"], params["EndTime"]):
-            point = points.setdefault(
-                at, {"Timestamp": at, "Unit": params.get("Unit") or catalogue.unit(metric_of(params))}
-            )
+            point = points.setdefault(at, {"Timestamp": at, "Unit": params.get("Unit", unit)})
             if name in params.get("Statistics", ()):
                 point[name] = value
             else:
                 point.setdefault("ExtendedStatistics", {})[name] = value
-    return Outcome({"Label": params["MetricName"], "Datapoints": [points[at] for at in sorted(points)]})
+    return Outcome({"Label": metric.name, "Datapoints": [points[at] for at in sorted(points)]})
 
 
 def series(meters: Meters, stat: Stat, period: int, start: float, end: float) -> Series:

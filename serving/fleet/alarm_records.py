@@ -30,6 +30,7 @@ MOST_ITEMS, MOST_OF_ALL = 100, 20_000
 _NEW_REASON = "Unchecked: Initial alarm creation"
 #: What AWS's model allows of a history item's texts.
 _LONGEST_SUMMARY, _LONGEST_DATA = 255, 4095
+#: So many are written before all are counted again.
 _SURPLUS = 100
 #: StateReasonData that a history item repeats: two of them fit.
 _LONGEST_TOLD = 1000
@@ -122,10 +123,11 @@ def _note(session: Session, record: Record, kind: str, summary: str, data: Mappi
         "HistorySummary": summary[:_LONGEST_SUMMARY],
         "HistoryData": orjson.dumps(data).decode()[:_LONGEST_DATA],
     }
-    name = f"{session.next_number(HISTORY):012}"
-    session.add(Record(HISTORY, name, body, now, now, status=kind, parent=record.name))
+    number = session.next_number(HISTORY)
+    session.add(Record(HISTORY, f"{number:012}", body, now, now, status=kind, parent=record.name))
     _trim(session, Query(HISTORY, descending=False, parent=record.name), MOST_ITEMS)
-    _trim(session, Query(HISTORY, descending=False), MOST_OF_ALL)
+    if number % _SURPLUS == 0:
+        _trim(session, Query(HISTORY, descending=False), MOST_OF_ALL)
 
 
 def _trim(session: Session, query: Query, most: int) -> None:
