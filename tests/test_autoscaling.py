@@ -199,6 +199,10 @@ def test_waiting_calls_need_no_alarm(server: Server, busy: str) -> None:
         scaling.reaches(2)
     assert failed == []
     assert "waiting calls triggered policy calls" == scaling.ended()[0]["Cause"]
+    logged = [json.loads(line) for line in (server.data_dir / "decisions.jsonl").read_text().splitlines()]
+    assert (1, 2) in [
+        (one["Current"], one["Desired"]) for one in logged if one["ResourceId"] == scaling.key["ResourceId"]
+    ]
     scaling.limits(1, 1)  # the others need the room
 
 

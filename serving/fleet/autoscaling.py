@@ -315,6 +315,7 @@ class Autoscaling:
         wanted = {change.resource: change for change in changes}
         for decision in decisions:
             self._acted(decision, wanted.get(decision.resource), made.get(decision.resource, Made(_NO_ROOM)))
+        self._log.flush()
 
     def _acted(self, decision: Decision, change: Change | None, made: Made) -> None:
         """Remember what became of a decision."""
