@@ -133,6 +133,31 @@ def test_what_came_just_before_the_end_of_a_period_is_in_it(bench: Bench) -> Non
     assert [9.0] == bench.values("Invocations")
 
 
+@pytest.mark.parametrize("period", [0.9, 5.0, 7.0])
+def test_each_call_is_in_its_own_period_at_any_time_of_day(tmp_path: Path, period: float) -> None:
+    """Sixths of a period are no exact numbers of seconds; nothing slips into the next one."""
+    at = [math.floor(1_763_754_893.0 / period) * period]
+    registry = Registry(tmp_path, "front-1")
+    meters = Meters(tmp_path, period, clock=lambda: at[0] + 0.002)
+    meters.know(table(variant()))
+    sixth, begun = period / 6, at[0]
+    for number in range(1, 61):
+        registry.counter(CALLS, *EV).add(number)
+        registry.counter(FLIGHT, *EV).set(number)
+        at[0] = begun + number * sixth
+        meters.sample()
+    invocations = Stat(Metric(SAGEMAKER, "Invocations", (E, V)), "Sum")
+    flight = Stat(Metric(SAGEMAKER, "ConcurrentRequestsPerModel", (E, V)), "Maximum")
+    sixths = [value for _, value in meters.series(invocations, sixth, begun, begun + 10 * period)]
+    assert [float(number) for number in range(1, 61)] == sixths
+    most = [value for _, value in meters.series(flight, sixth, begun, begun + 10 * period)]
+    assert [float(number) for number in range(60)] == most
+    whole = [value for _, value in meters.series(invocations, period, begun, begun + 10 * period)]
+    assert [sum(range(at * 6 + 1, at * 6 + 7)) for at in range(10)] == whole
+    meters.close()
+    registry.close()
+
+
 def test_an_idle_variant_has_zeros_and_no_latencies(bench: Bench) -> None:
     """As SageMaker sends them."""
     bench.wait(12)

@@ -278,10 +278,10 @@ class Meters:
             if now - self._full >= self.tick / 4 and end > self._full:
                 self.sample()  # periods end at the moment somebody asks for them
             start = max(start, self._full - self._grid.kept)
-            first = ceil(round(start / period, 6))
-            count = ceil(round(end / period, 6)) - first
+            first = ceil(round(start / period, 3))
+            count = ceil(round(end / period, 3)) - first
             ends = [((first + at) * period, (first + at + 1) * period) for at in range(max(0, count))]
-            found = self._values(stat, [(a, b) for a, b in ends if b <= self._full + 1e-6])
+            found = self._values(stat, [(a, b) for a, b in ends if b <= self._full + 1e-4])
         scale = 60.0 / period if stat.per_minute else 1.0
         return [(at, value * scale) for at, value in found]
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from math import ceil, floor, isnan
 from typing import NamedTuple
 
+#: Seconds by which a look at the end of a period may seem to be off: sums of sixths of periods are not exact.
+_NEAR = 1e-4
 #: A track that grew to so many entries is looked through for those that may go.
 _THIN_AT = 128
 
@@ -30,14 +32,24 @@ class Grid(NamedTuple):
         return tuple(width for width, oldest in most if age <= oldest)
 
 
-def _staying(times: Sequence[float], now: float, grid: Grid, bucket: Callable[[float], int]) -> list[int]:
+def _through(time: float, width: float) -> int:
+    """The period that a counter's look at ``time`` is of: its end belongs to it."""
+    return ceil((time - _NEAR) / width)
+
+
+def _from(time: float, width: float) -> int:
+    """The period that a level's look at ``time`` is of: its beginning belongs to it."""
+    return floor((time + _NEAR) / width)
+
+
+def _staying(times: Sequence[float], now: float, grid: Grid, bucket: Callable[[float, float], int]) -> list[int]:
     """The entries that stay: the last of each period, and the last of those that go, which tells where all began."""
     recent = bisect_left(times, now - grid.recent)
     stay = []
     for at in range(min(recent, len(times) - 1)):
         time, then = times[at], times[at + 1]
         widths = grid.widths(now - time)
-        if any(bucket(time / one) != bucket(then / one) for one in widths) or (not widths and grid.widths(now - then)):
+        if any(bucket(time, one) != bucket(then, one) for one in widths) or (not widths and grid.widths(now - then)):
             stay.append(at)
     return [*stay, *range(min(recent, len(times) - 1), len(times))]
 
@@ -57,14 +69,14 @@ class Total:
         self.times.append(now)
         self.values.append(value)
         if len(self.times) >= self._thin_at:
-            stay = _staying(self.times, now, grid, ceil)
+            stay = _staying(self.times, now, grid, _through)
             self.times = array("d", [self.times[at] for at in stay])
             self.values = array("d", [self.values[at] for at in stay])
             self._thin_at = max(_THIN_AT, len(stay) * 3 // 2)
 
     def at(self, time: float) -> float:
         """What it was."""
-        found = bisect_right(self.times, time) - 1
+        found = bisect_right(self.times, time + _NEAR) - 1
         return self.values[found] if found >= 0 else 0.0
 
     def grown(self, start: float, end: float) -> float:
@@ -95,20 +107,20 @@ class Buckets:
     def put(self, now: float, cells: bytes, grid: Grid) -> None:
         """They are these (float64) now."""
         step = grid.period / 6
-        if self.times and ceil(self.times[-1] / step) == ceil(now / step):
+        if self.times and _through(self.times[-1], step) == _through(now, step):
             self.times[-1], self.cells[-1] = now, cells
             return
         self.times.append(now)
         self.cells.append(cells)
         if len(self.times) >= self._thin_at:
-            stay = _staying(self.times, now, grid, ceil)
+            stay = _staying(self.times, now, grid, _through)
             self.times = array("d", [self.times[at] for at in stay])
             self.cells = [self.cells[at] for at in stay]
             self._thin_at = max(_THIN_AT, len(stay) * 3 // 2)
 
     def grown(self, start: float, end: float) -> Sequence[float]:
         """What was added to each cell after ``start`` and up to ``end``; empty = nothing."""
-        first, last = bisect_right(self.times, start) - 1, bisect_right(self.times, end) - 1
+        first, last = bisect_right(self.times, start + _NEAR) - 1, bisect_right(self.times, end + _NEAR) - 1
         if last < 0 or first == last:
             return ()
         after = memoryview(self.cells[last]).cast("d")
@@ -172,7 +184,7 @@ class Level:
         return self.integrals[at] + value * seconds, self.known[at] + seconds
 
     def _thin(self, now: float, grid: Grid) -> None:
-        stay = _staying(self.times, now, grid, floor)
+        stay = _staying(self.times, now, grid, _from)
         begin = 0
         for at in stay:
             self.leasts[at] = _least(self.leasts[begin : at + 1])
@@ -192,12 +204,12 @@ class Level:
     def spread(self, start: float, end: float, step: float) -> Spread | None:
         """From ``start`` to before ``end``; None = there was none. What it was before the period counts for its mean,
         and for the rest unless a look at it within the first ``step`` seconds found another."""
-        first, last = bisect_right(self.times, start) - 1, bisect_left(self.times, end) - 1
+        first, last = bisect_right(self.times, start + _NEAR) - 1, bisect_left(self.times, end - _NEAR) - 1
         (low, known), (high, so_far) = self._until(first, start), self._until(last, end)
         begin = first + 1
         carried = first >= 0 and not (begin <= last and self.times[begin] < start + step)
         at_start = [self.values[first]] if carried else []
-        if first >= 0 and self.times[first] == start:
+        if first >= 0 and self.times[first] >= start - _NEAR:
             at_start = [self.values[first]]
         leasts = [one for one in (*at_start, *self.leasts[begin : last + 1]) if not isnan(one)]
         mosts = [one for one in (*at_start, *self.mosts[begin : last + 1]) if not isnan(one)]
