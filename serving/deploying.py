@@ -231,6 +231,8 @@ async def scaled(wanted: Sequence[tuple[Section, Body]], call: Call, log: Callab
     for section, body in wanted:
         params = await _with_arns(body, wanted, call) if "AlarmActions" in body else body
         there = await _found(section, params, call)
+        if there is not None:
+            params = {name: value for name, value in params.items() if name != "Tags"}  # refused where there is one
         if there is None or not _covers(there, params):
             step = Step(section.operation, params, f"{section.spelt(body)} {'is new' if there is None else 'differs'}")
             log(step.why)
@@ -252,12 +254,8 @@ async def _found(section: Section, body: Body, call: Call) -> Body | None:
 
 def _covers(there: Body, wanted: Body) -> bool:
     """Does everything that is wanted stand there? What is there besides was given by others, or goes without
-    saying. Tags are for new things."""
-    return all(
-        name in there and _same(there[name], value)
-        for name, value in wanted.items()
-        if name not in ("Tags", "ResourceId")
-    )
+    saying."""
+    return all(name in there and _same(there[name], value) for name, value in wanted.items() if name != "ResourceId")
 
 
 def _same(there: object, wanted: object) -> bool:

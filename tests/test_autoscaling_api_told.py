@@ -162,8 +162,9 @@ def test_a_wish_that_makes_no_sense_registers_nothing(wish: elastic.Wish, text: 
 
 
 def test_only_what_differs_is_put_again() -> None:
-    """What the server adds is no difference; an action that names a policy is its ARN."""
+    """What the server adds is no difference; tags are for what is new; an action that names a policy is its ARN."""
     target = {**VARIANT, "MinCapacity": 1, "MaxCapacity": 2}
+    tagged = {**target, "Tags": {"team": "blue"}}
     policy = {**VARIANT, "PolicyName": "p", "StepScalingPolicyConfiguration": {"Cooldown": 5}}
     alarm = {"AlarmName": "a", "AlarmActions": ["p", "arn:other"]}
     there: dict[str, Any] = {
@@ -179,7 +180,7 @@ def test_only_what_differs_is_put_again() -> None:
         return answer
 
     said: list[str] = []
-    asyncio.run(scaled([(TARGETS, target), (POLICIES, policy), (ALARMS, alarm)], call, said.append))
+    asyncio.run(scaled([(TARGETS, tagged), (POLICIES, policy), (ALARMS, alarm)], call, said.append))
     assert ["scalable target of endpoint/E/variant/V differs", "alarm a is new"] == said
     assert [
         ("RegisterScalableTarget", target),
