@@ -37,6 +37,8 @@ class Measured:
     def series(self, stat: Stat, period: float, start: float, end: float) -> Sequence[tuple[float, float]]:
         """What was given, of the periods that begin in the span."""
         self.asked.append((stat, start, end))
+        if stat.metric.name == "broken":
+            raise RuntimeError("a defect")
         return [(at, value) for at, value in sorted(self.values.items()) if start <= at < end]
 
 
@@ -258,6 +260,21 @@ def test_an_alarm_that_cannot_be_read_holds_up_no_other(desk: Desk) -> None:
         assert ["high"] == list(desk.alarms.specs())
 
     play(story)
+
+
+def test_a_metric_that_cannot_be_read_holds_up_no_other(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """A defect in one is an alarm without data, and one line of log."""
+
+    async def story() -> None:
+        await desk.put(AlarmName="a", MetricName="broken", TreatMissingData="breaching")
+        await desk.put()
+        desk.measured.values = {T0 - 20: 80.0, T0 - 10: 90.0}
+        await desk.look(T0)
+        await desk.look(T0 + 10)
+        assert ("ALARM", "ALARM") == (desk.state("a"), desk.state())
+
+    play(story)
+    assert ["alarm a: a defect"] == caplog.messages
 
 
 # --- states in the store ----------------------------------------------------------------------------------------------

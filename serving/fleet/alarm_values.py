@@ -18,7 +18,8 @@ Values = tuple[float | None, ...]
 
 
 class Window:
-    """The latest values of some queries by periods of ``period`` seconds; for all alarms that look at them."""
+    """The latest values of some queries by periods of ``period`` seconds; for all alarms that look at them.
+    ``failing``: the last who asked got none."""
 
     def __init__(self, readings: Readings, queries: tuple[Query, ...], period: float) -> None:
         self._readings = readings
@@ -28,6 +29,7 @@ class Window:
         self._own = all(one.stat is None or one.stat.metric.namespace.startswith(_OWN) for one in queries)
         self._end = 0.0
         self._values: Values = ()
+        self.failing = False
 
     def of(self, length: int, end: float) -> Values:
         """The values of ``length`` periods before ``end``, oldest first; None = no data. Raises ``ValidationError`` for

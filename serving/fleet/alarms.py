@@ -280,12 +280,16 @@ class Alarms:
 
 
 def _values(alarm: Alarm, window: Window, end: float) -> Values:
-    """What was measured of late; nothing where an expression fails."""
+    """What was measured of late; nothing where that fails, which must not hold up the other alarms: told once."""
     try:
-        return window.of(periods(alarm), end)
-    except ServingError as error:
-        log.info("alarm %s: %s", alarm.name, error.message)
+        values = window.of(periods(alarm), end)
+    except Exception as error:
+        if not window.failing:
+            log.warning("alarm %s: %s", alarm.name, error, exc_info=not isinstance(error, ServingError))
+        window.failing = True
         return (None,) * periods(alarm)
+    window.failing = False
+    return values
 
 
 def _write(batch: Mapping[str, AlarmReading], specs: Mapping[str, Alarm], session: Session) -> None:
