@@ -20,8 +20,8 @@ Body = Mapping[str, Any]
 
 #: Seconds that a period may have, but for multiples of a minute.
 _SHORT_PERIODS = (1, 5, 10, 20, 30)
-#: All periods of an alarm together: a day (CloudWatch API, PutMetricAlarm).
-_LONGEST_WINDOW = 86_400
+#: All periods of an alarm together, in seconds: as far as the meters remember (``watch/meters.py``; CloudWatch: a day).
+_LONGEST_WINDOW = 3 * 3600
 _MOST_QUERIES_OF_ALARM = 20
 _STATISTICS = ("SampleCount", "Average", "Sum", "Minimum", "Maximum")
 _PERCENTILE = re.compile(r"p(100|[0-9]{1,2}(\.[0-9]{1,10})?)")
@@ -61,7 +61,9 @@ def check_alarm(params: Body) -> None:
                 raise ValidationError(f"Invalid arn syntax: {action}")
     period = _period_of_queries(params) if "Metrics" in params else _period_of_metric(params)
     if period * params["EvaluationPeriods"] > _LONGEST_WINDOW:
-        raise ValidationError("Metrics cannot be checked across more than a day (EvaluationPeriods * Period).")
+        raise ValidationError(
+            "Metrics cannot be checked across more than three hours (EvaluationPeriods * Period): no more is remembered."
+        )
 
 
 def _period_of_metric(params: Body) -> int:
