@@ -408,10 +408,13 @@ def test_series_that_take_the_place_of_others_are_their_own(bench: Bench) -> Non
 
 
 def test_each_side_of_a_guarded_update_has_its_own(bench: Bench) -> None:
-    """By EndpointConfigName, from the first call on."""
+    """By EndpointConfigName, from its beginning on: 0 before its first call."""
     of = (("EndpointConfigName", "new"), E, V)
     bench.wait(6)
     assert [] == bench.values("Invocation5XXErrors", "Average", of=of)
+    bench.front.counter("sagemaker_deployment_invocations_total", *EV, "new")
+    bench.wait(6)
+    assert [0.0] == bench.values("Invocation5XXErrors", "Average", of=of)
     bench.front.counter("sagemaker_deployment_invocations_total", *EV, "new").add(4)
     bench.front.counter("sagemaker_deployment_invocation_errors_total", *EV, "new", "5xx").add(1)
     bench.front.histogram("sagemaker_deployment_model_latency_seconds", *EV, "new").observe(0.5)

@@ -82,7 +82,7 @@ class Meters:
         self._subjects: dict[Dimensions, Subject] = {}
         self._since: dict[Dimensions, float] = {}
         self._whose: dict[Labels, Subject] = {}
-        self._sides: dict[Dimensions, Key] = {}
+        self._sides: dict[Dimensions, tuple[Labels, float]] = {}
         self._measuring = Measuring(self._tracks, self._each, self.tick, memory)
         self._sources: dict[Metric, Source] = {}
         self._custom = Custom()
@@ -150,6 +150,7 @@ class Meters:
             for track in tracks.values():
                 track.move(seconds)
         self._since = {dimensions: at + seconds for dimensions, at in self._since.items()}
+        self._sides = {dimensions: (labels, at + seconds) for dimensions, (labels, at) in self._sides.items()}
         self._sources.clear()
         self._last, self._full = self._last + seconds, self._full + seconds
         self._all_at = self._weigh_at = 0.0
@@ -172,11 +173,11 @@ class Meters:
                 track.put(now, 0.0, self._grid)
             return
         if track is None:
+            self._know_side(key, now)
             if kind != "gauge" and not cells.any():
                 return  # it has counted nothing yet
             made: Track = Level() if kind == "gauge" else Buckets() if kind == "histogram" else Total()
             track = self._tracks[key] = made
-            self._know_side(key)
         if isinstance(track, Buckets):
             track.put(now, cells.tobytes(), self._grid)
         else:
@@ -230,13 +231,14 @@ class Meters:
             for tracks in (self._tracks, self._each):
                 for key in [key for key in tracks if holder_of(key[0], key[1:]) not in there]:
                     del tracks[key]
-            self._sides = {dimensions: key for dimensions, key in self._sides.items() if key in self._tracks}
+            self._sides = {dimensions: side for dimensions, side in self._sides.items() if side[0][:2] in there}
 
-    def _know_side(self, key: Key) -> None:
-        family = FAMILIES[key[0]]
-        if family.labels[:3] == ("endpoint", "variant", "config"):
-            _, endpoint, variant, config = key[:4]
-            self._sides[(CONFIG, config), (ENDPOINT, endpoint), (VARIANT, variant)] = key
+    def _know_side(self, key: Key, now: float) -> None:
+        """Series of one side of a guarded update begin with it, and are 0 until its first call."""
+        if FAMILIES[key[0]].labels[:3] == ("endpoint", "variant", "config"):
+            labels = key[1:4]
+            dimensions = ((CONFIG, labels[2]), (ENDPOINT, labels[0]), (VARIANT, labels[1]))
+            self._sides.setdefault(dimensions, (labels, now - self.tick))
 
     def listed(
         self, namespace: str = "", name: str = "", dimensions: Sequence[tuple[str, str | None]] = ()
@@ -314,12 +316,12 @@ class Meters:
         if subject is not None:
             there, since = catalogue.measures(subject), self._since[metric.dimensions]
         elif side is not None:
-            there, since = catalogue.side_measures(), 0.0
+            there, since = catalogue.side_measures(), side[1]
         else:
             return None
         for space, name, measure in there:
             if (space, name) == (metric.namespace, metric.name):
-                whose = subject.holders(measure.family) if subject else (side[1:4] if side else (),)
+                whose = subject.holders(measure.family) if subject else (side[0] if side else (),)
                 third = (measure.third,) if measure.third else ()
                 return Source(measure, subject, tuple((measure.family, *one, *third) for one in whose), since)
         return None
