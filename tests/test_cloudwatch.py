@@ -198,7 +198,7 @@ def test_an_alarm_has_tags(watch: Any) -> None:
         ({"ExtendedStatistic": "p99"}, "InvalidParameterCombination", "Exactly one"),
         ({"Statistic": None, "ExtendedStatistic": "tm99"}, "InvalidParameterValue", "percentiles such as p99"),
         ({"Period": 7}, "InvalidParameterValue", "multiple of 60"),
-        ({"Period": 3600, "EvaluationPeriods": 4}, "ValidationError", "more than three hours"),
+        ({"Period": 3600, "EvaluationPeriods": 4}, "ValidationError", "three hours"),
         ({"DatapointsToAlarm": 2}, "ValidationError", "less than or equal to EvaluationPeriods"),
         ({"TreatMissingData": "Breaching"}, "ValidationError", "notBreaching"),
         ({"AlarmActions": ["scale"]}, "ValidationError", "Invalid arn syntax"),

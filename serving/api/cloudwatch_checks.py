@@ -62,7 +62,7 @@ def check_alarm(params: Body) -> None:
     period = _period_of_queries(params) if "Metrics" in params else _period_of_metric(params)
     if period * params["EvaluationPeriods"] > _LONGEST_WINDOW:
         raise ValidationError(
-            "Metrics cannot be checked across more than three hours (EvaluationPeriods * Period): no more is remembered."
+            "Metrics cannot be checked over more than three hours (EvaluationPeriods * Period): no more is remembered."
         )
 
 
