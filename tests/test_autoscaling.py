@@ -204,6 +204,7 @@ def test_waiting_calls_need_no_alarm(server: Server, busy: str) -> None:
         (one["Current"], one["Desired"]) for one in logged if one["ResourceId"] == scaling.key["ResourceId"]
     ]
     scaling.limits(1, 1)  # the others need the room
+    scaling.reaches(1)
 
 
 def test_limits_are_enforced_at_once(server: Server, busy: str) -> None:
@@ -225,6 +226,7 @@ def test_an_alarm_that_names_a_step_policy_sets_it_going(server: Server, busy: s
     scaling.reaches(2)
     assert "monitor alarm steps-alarm in state ALARM triggered policy step" == scaling.ended()[0]["Cause"]
     scaling.limits(1, 1)  # the others need the room
+    scaling.reaches(1)
 
 
 def test_a_machine_without_room_is_told(server: Server, busy: str) -> None:
@@ -238,6 +240,7 @@ def test_a_machine_without_room_is_told(server: Server, busy: str) -> None:
     assert "Setting desired instance count to 9." == activity["Description"]
     assert "no room for more workers" in activity["StatusMessage"]
     scaling.limits(1, 1)  # the others need the room
+    scaling.reaches(1)
 
 
 def test_a_scheduled_action_sets_limits_and_capacity(server: Server, busy: str) -> None:
