@@ -20,6 +20,8 @@ HIGH_PERIODS, LOW_PERIODS = 3, 15
 LOW_SHARE = 0.9
 #: AWS: 10 s of 60.
 _HIGH_RESOLUTION = 6
+#: The meters look twice in so many seconds at most (``watch/meters.py``): in less, calls that come steadily do not.
+_SHORTEST = 0.1
 
 
 #: AWS's words for the metrics of each dimension; what they are, ``watch/catalogue.py`` knows.
@@ -56,7 +58,8 @@ def alarm_bodies(resource: Resource, policy: Body, period: float) -> tuple[dict[
         }
 
     target = float(config["TargetValue"])
-    high = alarm("High", "GreaterThanThreshold", target, HIGH_PERIODS, period / _HIGH_RESOLUTION if fast else period)
+    often = min(period, max(period / _HIGH_RESOLUTION, _SHORTEST)) if fast else period
+    high = alarm("High", "GreaterThanThreshold", target, HIGH_PERIODS, often)
     if config.get("DisableScaleIn"):
         return high, None
     return high, alarm("Low", "LessThanThreshold", LOW_SHARE * target, LOW_PERIODS, period)
