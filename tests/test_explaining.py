@@ -16,6 +16,7 @@ from serving.explain import coalitions, explainer, expressions, kernel, outputs,
 from serving.explain import settings as explaining
 from serving.explain.settings import Explainer
 from serving.runtimes import trees_to_onnx
+from tests.shapley import shap_library
 
 Model = Callable[[np.ndarray], np.ndarray]
 
@@ -111,8 +112,7 @@ def test_a_seed_draws_the_same_again() -> None:
 @pytest.mark.parametrize("link", ["identity", "logit"])
 def test_exact_values_are_those_of_the_shap_library(count: int, link: str) -> None:
     """To rounding, for every class, as probabilities and as log-odds."""
-    import shap  # two seconds, for this test alone
-
+    shap = shap_library()
     model = crooked(count)
     theirs = shap.KernelExplainer(lambda kept: model(kept != 0.0), np.zeros((1, count)), link=link, silent=True)
     expected = theirs.shap_values(np.ones((1, count)), silent=True, l1_reg=False)[0]
@@ -447,8 +447,7 @@ def forest(objective: str) -> tuple[trees.Leaves, Any, np.ndarray]:
 def test_leaves_give_the_values_of_the_kernel() -> None:
     """Of the margin, against several rows, with missing values in both: all coalitions asked of the booster itself find
     the same, and so does the shap library's Tree SHAP."""
-    import shap
-
+    shap = shap_library()
     leaves, booster, rows = forest("reg:squarederror")
     row, baseline = rows[200], rows[:7]
     known = coalitions.coalitions(6, 62, dice())

@@ -26,6 +26,7 @@ from tests.gallery import artifacts, sample
 from tests.processes import is_alive, processes
 from tests.raw import Raw, gate, open_gate, request
 from tests.server import Server, script_model, serve, variant
+from tests.shapley import shap_library
 
 WEIGHTS = (1.0, -2.0, 0.5, 3.0)
 #: Of rows of four numbers, their weighted sum; a row whose first is 666 is refused, one whose first is 777 waits
@@ -219,9 +220,9 @@ def test_the_command_asks_for_explanations(server: Server) -> None:
 def test_a_model_of_trees_is_explained_as_by_all_coalitions(runtime: Any) -> None:
     """Of a regression by its leaves, which nobody asks the model for: the same as the shap library's kernel finds with
     the model itself."""
-    import shap
     import xgboost
 
+    shap = shap_library()
     body = sample("diabetes-xgboost").body
     with tarfile.open(artifacts() / "diabetes-xgboost" / "model.tar.gz") as archive:
         packed = archive.extractfile("xgboost-model")
