@@ -141,3 +141,19 @@ def test_a_metric_is_fetched_once() -> None:
     queries = [Query("m1", stat, returned=False), Query("e", expression="m1 + m1 * m1")]
     assert [(60.0, 2.0), (120.0, 6.0), (180.0, 12.0)] == maths.evaluate(queries, fetch)
     assert [stat] == asked
+
+
+def test_a_list_within_a_list_is_refused() -> None:
+    """Each of forty expressions doubles the one before: nobody ever reads such a list to its end."""
+    doubling = [Query(f"e{at + 1}", None, f"[e{at}, e{at}]", returned=False) for at in range(40)]
+    queries = [query("e0")._replace(returned=False), *doubling, Query("z", None, "SUM(ABS(e40))")]
+    with pytest.raises(ValidationError, match="within another"):
+        maths.evaluate(queries, lambda stat: A)
+
+
+@pytest.mark.parametrize("expression", ["+".join(["FILL(a, 1)"] * 100), "+".join(["f"] * 190)])
+def test_what_would_take_long_to_compute_is_refused(expression: str) -> None:
+    """Hundreds of operators over hours of seconds: others wait meanwhile."""
+    queries = [query("a")._replace(returned=False), Query("f", None, "FILL(a, 1)", False), Query("z", None, expression)]
+    with pytest.raises(ValidationError, match="points at most"):
+        maths.evaluate(queries, lambda stat: A, [float(at) for at in range(10_000)])

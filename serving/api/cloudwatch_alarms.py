@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -27,8 +28,8 @@ MOST_ALARMS = 5_000
 _PAGE, _HISTORY_PAGE = 50, 100
 #: Lists that CloudWatch shows whether or not anything is in them.
 _LISTS = ("OKActions", "AlarmActions", "InsufficientDataActions")
-#: Page tokens are sealed against accidents only: they lead to nothing that their holder may not see.
-_SECRET = b"DescribeAlarms"
+#: Seals page tokens, which are good until the server ends.
+_SECRET = secrets.token_bytes(32)
 #: What belongs to a target tracking policy and stays, whoever puts its alarm anew.
 _OWNERS = ("Policy", "PerMinute")
 

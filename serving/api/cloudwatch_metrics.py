@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,8 +31,8 @@ _MOST_STATISTICS = 1_440
 _PAGE = 500
 #: Data of one PutMetricData.
 _MOST_DATA = 1_000
-#: Page tokens are sealed against accidents only: they lead to nothing that their holder may not see.
-PAGES = b"CloudWatch"
+#: Seals page tokens, which are good until the server ends.
+PAGES = secrets.token_bytes(32)
 
 #: (start of the period, value), oldest first.
 Series = Sequence[tuple[float, float]]

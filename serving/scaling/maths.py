@@ -26,6 +26,8 @@ _Points = dict[float, float]
 _Value = float | _Points | list["_Value"]
 
 _LONGEST, _DEEPEST, _MOST_PARTS = 2048, 40, 200
+#: Points that one call may compute, of all its expressions together: others wait for it.
+_MOST_POINTS = 500_000
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|(?P<word>[A-Za-z][A-Za-z0-9_]*)"
     r"|(?P<sign>>=|<=|==|!=|&&|\|\||[-+*/^()\[\],<>]))"
@@ -267,6 +269,13 @@ def _pointwise_choice(condition: _Value, then: _Value, otherwise: _Value) -> _Va
     return found
 
 
+def _size(value: _Value) -> int:
+    """About how many points somebody looks at who looks at all of it."""
+    if isinstance(value, list):
+        return sum(map(_size, value))
+    return len(value) if isinstance(value, dict) else 1
+
+
 class _Computation:
     """The queries of one call, each computed once, in whatever order they name each other."""
 
@@ -274,6 +283,7 @@ class _Computation:
         self._queries = {query.id: query for query in queries}
         self._fetch = fetch
         self._times = times
+        self._left = _MOST_POINTS
         self._found: dict[str, _Value] = {}
 
     def is_expression(self, id: str) -> bool:
@@ -292,7 +302,14 @@ class _Computation:
     def times(self) -> list[float]:
         """Those at which any metric has a point, and those the caller named."""
         metrics = [self._found.get(id) for id, query in self._queries.items() if query.stat is not None]
-        return sorted({*self._times, *(at for one in metrics if isinstance(one, dict) for at in one)})
+        found = sorted({*self._times, *(at for one in metrics if isinstance(one, dict) for at in one)})
+        self._take(len(found))
+        return found
+
+    def _take(self, points: int) -> None:
+        self._left -= points
+        if self._left < 0:
+            raise ValidationError(f"The expressions of a call compute {_MOST_POINTS} points at most, all together.")
 
     def _of(self, node: _Node) -> _Value:
         if node.what == "number":
@@ -302,7 +319,10 @@ class _Computation:
         if node.what == "FILL":
             return self._filled(*node.parts)
         parts = [self._of(one) for one in node.parts]
+        self._take(sum(map(_size, parts)))
         if node.what == "list":
+            if any(isinstance(one, list) for one in parts):
+                raise ValidationError("A list of metrics cannot be within another.")
             return parts
         if node.what == "negative":
             return _each(operator.neg)(parts[0])
@@ -339,14 +359,9 @@ def _ids(node: _Node) -> Iterator[str]:
 # --- what others call -------------------------------------------------------------------------------------------------
 
 
-def check(queries: Sequence[Query]) -> None:
-    """Can these be computed? Raises ``ValidationError`` for an expression that cannot be read, names what there is not,
-    or itself."""
-    _order(queries)
-
-
 def _order(queries: Sequence[Query]) -> list[str]:
-    """Their ids, each after those that it names."""
+    """Their ids, each after those that it names. Raises ``ValidationError`` for an expression that cannot be read, names
+    what there is not, or itself."""
     uses = {query.id: set(_ids(_parsed(query.expression))) if query.stat is None else set() for query in queries}
     for id, named in uses.items():
         missing = sorted(named - uses.keys())
@@ -368,7 +383,7 @@ def all_of(
 ) -> dict[str, Series]:
     """Every query that is ``returned``, by its id. ``fetch``: the series of a query that is a metric; ``times``: where
     FILL fills, beyond the times at which any metric has a point. A number stands at each of these times. Raises
-    ``ValidationError`` (``check``), or when a list is returned."""
+    ``ValidationError`` for what cannot be read, takes too long to compute, or returns a list."""
     order = _order(queries)
     computation = _Computation(queries, fetch, times)
     for id in sorted(order, key=computation.is_expression):
