@@ -360,8 +360,8 @@ def _ids(node: _Node) -> Iterator[str]:
 
 
 def _order(queries: Sequence[Query]) -> list[str]:
-    """Their ids, each after those that it names. Raises ``ValidationError`` for an expression that cannot be read, names
-    what there is not, or itself."""
+    """Their ids, each after those that it names. Raises ``ValidationError`` for an expression that cannot be read,
+    names what there is not, or itself."""
     uses = {query.id: set(_ids(_parsed(query.expression))) if query.stat is None else set() for query in queries}
     for id, named in uses.items():
         missing = sorted(named - uses.keys())
