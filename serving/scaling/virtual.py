@@ -27,7 +27,7 @@ class Virtual:
         self._ready = np.zeros(ticks)
         self._waiting = np.zeros(ticks)
         self._busy = np.zeros(ticks)
-        self._known: dict[tuple[Stat, float, int], float] = {}
+        self._known: dict[tuple[Stat, float], dict[int, float]] = {}
 
     def sample(self, now: float, current: int, ready: int, waiting: int, busy: int, places: int) -> None:
         """A tick begins: ``busy`` of the ``places`` that each ready worker has are taken."""
@@ -61,18 +61,20 @@ class Virtual:
         """As ``Readings.series``."""
         if stat.metric.name not in METRICS:
             return ()
+        known = self._known.setdefault((stat, period), {})
         first, last = math.ceil(start / period - 1e-9), math.floor(min(end, self.now) / period + 1e-9)
-        return [(number * period, self._value(stat, period, number)) for number in range(max(first, 0), last)]
+        numbers = range(max(first, 0), last)
+        for number in numbers:
+            if number not in known:
+                known[number] = self._value(stat, period, number)
+        return [(number * period, known[number]) for number in numbers]
 
     def _value(self, stat: Stat, period: float, number: int) -> float:
-        key = (stat, period, number)
-        if key not in self._known:
-            first = round(number * period / TICK)
-            last = max(first + 1, round((number + 1) * period / TICK))
-            counted, values = METRICS[stat.metric.name]
-            found = _statistic(stat.statistic, counted, values(self, slice(first, last)), self._calls[first:last])
-            self._known[key] = found * (MINUTE / period if stat.per_minute else 1.0)
-        return self._known[key]
+        first = round(number * period / TICK)
+        last = max(first + 1, round((number + 1) * period / TICK))
+        counted, values = METRICS[stat.metric.name]
+        found = _statistic(stat.statistic, counted, values(self, slice(first, last)), self._calls[first:last])
+        return found * (MINUTE / period if stat.per_minute else 1.0)
 
     def per_instance(self, span: slice) -> np.ndarray:
         """Calls of each tick by ready worker."""
