@@ -258,7 +258,7 @@ def test_a_burst_soon_after_a_scale_in_makes_the_next_one_wait() -> None:
     """Fifteen periods of low load are enough, after one such mistake thirty from the burst on, then sixty."""
     policy, now, state, waits = tracking(6000), START, State(), []
     for _ in range(4):
-        less, state = look(policy, 0, 4, state, now)
+        less, state = look(policy, 60, 4, state, now)
         assert 2 == less.desired
         state = fulfilled(state, 4, 2, now)
         burst = Pressure(RESOURCE, now + 60, 1.0, 400, 20, 20, 2)
@@ -266,7 +266,7 @@ def test_a_burst_soon_after_a_scale_in_makes_the_next_one_wait() -> None:
         assert 4 == more.desired
         began, state = now + 60, fulfilled(state, 2, 4, now + 60)
         now = began + 75
-        while (again := look(policy, 0, 4, state, now))[0].desired == 4:
+        while (again := look(policy, 60, 4, state, now))[0].desired == 4:
             assert (NotScaled("AutoScalingAnticipatedFlapping", current=4),) == again[0].not_scaled
             now += 5
         waits.append(now - began)
@@ -472,3 +472,13 @@ def test_two_alarms_of_a_step_policy() -> None:
         "other": AlarmReading("ALARM", "", (75.0, 75.0), START, START),
     }
     assert 6 == decide(a_target(), [steps()], readings, 4, State(), START, watchers)[0].desired
+
+
+def test_low_load_of_before_a_burst_takes_nothing_of_it_back() -> None:
+    """A burst may come while the low alarm is in ALARM: less is not thought of until the alarm has seen a period since."""
+    policy = tracking(6000)
+    burst = Pressure(RESOURCE, START, 1.0, 400, 20, 20, 2)
+    more, state = deciding.burst(a_target(), [policy], burst, 2, State(), START)
+    state = fulfilled(state, 2, more.desired, START)
+    early, state = look(policy, 60, more.desired, state, START + 3)
+    assert (more.desired, ("", "capacity was added a moment ago")) == (early.desired, early.measured[-1])

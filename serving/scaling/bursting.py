@@ -46,7 +46,10 @@ def wanted(target: Target, policy: TargetTracking, pressure: Pressure, now: floa
     demand = _demand(policy, pressure)
     if demand is None or demand < BURST * pressure.ready:
         return None
-    capacity = max(target.minimum, min(tracking.whole(demand), target.maximum))
+    needed = tracking.whole(demand)
+    if tracking.counts_calls(policy.high):
+        needed = tracking.plausible(pressure.calls, policy.value * pressure.window / MINUTE, pressure.ready, needed)
+    capacity = max(target.minimum, min(needed, target.maximum))
     return capacity if capacity > pressure.ready else None
 
 

@@ -88,7 +88,7 @@ def decide(
     if needed and any(voice.ask.flapping for voice in needed):
         return replace(idle, not_scaled=(NotScaled(FLAPPING, current=current),)), state
     if needed and all(voice.ask.desired is not None and voice.ask.desired < current for voice in needed):
-        return _in(target, max(needed, key=_desired), idle, state, now)
+        return _in(target, max(needed, key=_desired), idle, readings, state, now)
     return _kept(target, policies, readings, idle), state
 
 
@@ -146,7 +146,9 @@ def _out(target: Target, voice: _Voice, idle: Decision, state: State, now: float
     return decision, remembering.changed(remembering.regretted(state, float(asked), now), decision, cooldown, now)
 
 
-def _in(target: Target, voice: _Voice, idle: Decision, state: State, now: float) -> tuple[Decision, State]:
+def _in(
+    target: Target, voice: _Voice, idle: Decision, readings: Mapping[str, AlarmReading], state: State, now: float
+) -> tuple[Decision, State]:
     current = idle.current
     desired = max(_desired(voice), target.minimum)
     if target.suspended_in:
@@ -158,6 +160,8 @@ def _in(target: Target, voice: _Voice, idle: Decision, state: State, now: float)
     if now < state.in_until:
         return _held(idle, f"the cooldown of scaling in runs for {state.in_until - now:.0f} s"), state
     low = voice.policy.low if isinstance(voice.policy, TargetTracking) else None
+    if low is not None and not remembering.seen(state, low, readings[low.name]):
+        return _held(idle, "capacity was added a moment ago"), state
     if low is not None and remembering.premature(state, voice.ask, low, now):
         return replace(idle, not_scaled=(NotScaled(FLAPPING, current=current),)), state
     decision = _triggered(idle, voice, desired)

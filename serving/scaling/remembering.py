@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from serving.scaling.tracking import Ask, Capacity
-from serving.scaling.values import Alarm, Decision
+from serving.scaling.values import Alarm, AlarmReading, Decision
 
 #: Seconds in which a scale-out says that the scale-in before it was a mistake; also the longest wait after mistakes.
 REGRET = 600.0
@@ -145,6 +145,13 @@ def regretted(state: State, asked: float, now: float) -> State:
     if math.isfinite(asked) and asked > 2 * max(1.0, last.load):
         return state
     return replace(state, last_in=None, doubled=min(_DOUBLINGS, state.doubled + 1))
+
+
+def seen(state: State, low: Alarm, reading: AlarmReading) -> bool:
+    """Has the ``low`` alarm seen a whole period since the last scale-out? Before, its low load is that of another time:
+    a burst may come while it is in ALARM."""
+    end = math.floor(reading.at / low.period) * low.period if reading.end is None else reading.end
+    return state.last_out is None or end - low.period >= state.last_out.at
 
 
 def premature(state: State, less: Ask, low: Alarm, now: float) -> bool:

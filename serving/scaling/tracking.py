@@ -4,7 +4,8 @@
 
     demand of a period = metric per worker x workers that were ready in it / target      (4 workers at 105 of 70: 6.0)
     AlarmHigh          -> ceil(demand of the latest period)
-    AlarmLow           -> ceil(mean demand of the evaluated periods), at most half of what is there goes at a time
+    AlarmLow           -> ceil(mean demand of the evaluated periods), at most half of what is there goes at a time;
+                          all of it where there was no load at all
 
 For a metric that is told per worker this is AWS's accepted formula, ceil(current x metric / target), with two of its
 gaps closed: workers that are being added count as present but not yet as sharing the load, and a period that saw two
@@ -148,20 +149,37 @@ def _believed(
 ) -> int:
     """The capacity that counted calls speak for. The demand is the mean of the longest stretch (the low ``alarm``'s,
     the evaluated periods, the latest), but for a shorter one that is off it by more than chance; one of those that
-    agree has more calls than what is there would have by chance. A policy that never scales in cannot flap, nor asks.
-    """
+    agree has more calls than what is there would have by chance. Where periods are shorter than AWS's, no more is asked
+    for than what makes the calls of that stretch no surprise: the next will tell. A policy that never scales in cannot
+    flap, nor asks."""
     each = _calls(policy, policy.high)
     windows = [(found, each), (found[-1:], each)]
     if low is not None and counts_calls(alarm):
         windows.insert(0, (demands(alarm, low, policy.value, present, careful=False), _calls(policy, alarm)))
-    demand, believed = 0.0, False
+    demand, believed, seen, usual = 0.0, False, 0.0, 0.0
     for window, calls in windows:
         total, length = sum(window) * calls, len(window) * calls
         above = at_least(total, length * present.current) < CHANCE
         if min(at_least(total, length * demand), at_most(total, length * demand)) < CHANCE:
-            demand, believed = sum(window) / len(window), above
+            demand, believed, seen, usual = sum(window) / len(window), above, total, length
         believed = believed or above
-    return max(whole(demand), present.current + 1) if believed else present.current
+    if not believed:
+        return present.current
+    most = max(whole(demand), present.current + 1)
+    return most if policy.high.period >= MINUTE else plausible(seen, usual, present.current, most)
+
+
+def plausible(calls: float, each: float, current: int, most: int) -> int:
+    """The least capacity above ``current`` for which so many ``calls`` would be no surprise, ``each`` worker at its
+    target having so many; at most ``most``, but for one more than ``current``."""
+    low, high = current + 1, max(most, current + 1)
+    while low < high:
+        middle = (low + high) // 2
+        if at_least(calls, each * middle) >= CHANCE:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 def _less(policy: TargetTracking, alarm: Alarm, low: AlarmReading, present: Present) -> Ask:
@@ -169,6 +187,8 @@ def _less(policy: TargetTracking, alarm: Alarm, low: AlarmReading, present: Pres
     current = present.current
     if not found or current < 1:
         return Ask(None)
+    if not any(found):  # nothing that could come back in part: no step on the way is of use
+        return Ask(0, alarm.name)
     desired = max(whole(sum(found) / len(found)), current - max(1, current // 2))
     if desired >= current:
         return Ask(None)
@@ -180,13 +200,10 @@ def _less(policy: TargetTracking, alarm: Alarm, low: AlarmReading, present: Pres
 
 def _enough(policy: TargetTracking, alarm: Alarm, found: Sequence[float], workers: int) -> bool:
     """Would so many workers have stayed at or below their target, and was that no chance?"""
-    total = sum(found)
-    if total == 0:
-        return True
     if not counts_calls(alarm):
         return max(found) <= workers
     each = _calls(policy, alarm)
-    return at_most(total * each, workers * len(found) * each) < CHANCE
+    return at_most(sum(found) * each, workers * len(found) * each) < CHANCE
 
 
 def _calls(policy: TargetTracking, alarm: Alarm) -> float:
