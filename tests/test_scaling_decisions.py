@@ -475,7 +475,7 @@ def test_two_alarms_of_a_step_policy() -> None:
 
 
 def test_low_load_of_before_a_burst_takes_nothing_of_it_back() -> None:
-    """A burst may come while the low alarm is in ALARM: less is not thought of until the alarm has seen a period since."""
+    """A burst may come while the low alarm is in ALARM: less waits until it has seen a whole period since."""
     policy = tracking(6000)
     burst = Pressure(RESOURCE, START, 1.0, 400, 20, 20, 2)
     more, state = deciding.burst(a_target(), [policy], burst, 2, State(), START)
