@@ -13,6 +13,7 @@ import pytest
 
 from serving.workers.memory import SLACK
 from tests.gallery import sample
+from tests.raw import Raw, request
 from tests.server import Server, declare, serve, variant
 from tests.zoo import (
     BUDGET,
@@ -184,15 +185,26 @@ def test_the_list_comes_in_pages(crowded: Server) -> None:
     with crowded.client() as client:
         unload_all(client)
         names = [f"n{number:04d}" for number in range(1003)]
-        for name in names:
-            assert 200 == client.post("/models", json={"model_name": name, "url": "model-044.ubj"}).status_code
+        bodies = [json.dumps({"model_name": name, "url": "model-044.ubj"}).encode() for name in names]
+        assert {200} == piped(crowded, [request("/models", body) for body in bodies])
         first = client.get("/models").json()
         assert (1000, "1000") == (len(first["models"]), first["nextPageToken"])
         assert names == listed(client)
         for token in ("²", "-1", "9" * 5000, "x"):
             assert 400 == client.get("/models", params={"next_page_token": token}).status_code
-        unload_all(client)
+        assert {200} == piped(crowded, [request(f"/models/{name}", method="DELETE") for name in names])
         assert [] == listed(client)
+
+
+def piped(server: Server, requests: list[bytes]) -> set[int]:
+    """The statuses of all answers to these requests; a hundred at a time, on one connection."""
+    statuses = set()
+    with Raw(server.url) as raw:
+        for at in range(0, len(requests), 100):
+            batch = requests[at : at + 100]
+            raw.send(b"".join(batch))
+            statuses |= {raw.answer().status for _ in batch}
+    return statuses
 
 
 @pytest.mark.parametrize(
