@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.errors import ServingError
+from tests import memory
 from tests.actions import ARN, Control, opened, without
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 
 @pytest.fixture

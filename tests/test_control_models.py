@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from serving.api.control_call import ControlCall
 from serving.api.control_models import unpacked
 from serving.errors import ServingError
+from tests import memory
 from tests.actions import ARN, URL, Control, opened, without
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 
 @pytest.fixture

@@ -15,7 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from serving.api.control_registry import updated_body
 from serving.api.failures import dress_control
 from serving.errors import Conflict, ServingError, ValidationError
+from tests import memory
 from tests.actions import ARN, URL, Control, opened, without
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 SPECIFICATION: dict[str, Any] = {
     "Containers": [{"Image": "i", "ModelDataUrl": URL, "Environment": {}, "Framework": "XGBOOST"}],
@@ -332,7 +335,7 @@ class Registry(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(dir=memory.place())
         self.context = opened(Path(self.folder.name))
         self.control = self.context.__enter__()
         self.approval: dict[str, dict[int, str]] = {}

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from serving.errors import ServingError
 from serving.fleet.store import Record
+from tests import memory
 from tests.actions import ARN, Control, opened
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 KINDS = (
     "model",

@@ -17,8 +17,11 @@ from hypothesis import strategies as some
 from serving.errors import ServiceUnavailable, ValidationError
 from serving.fleet.store import AlreadyThere, NotThere, Query, Record, Session, Stale, Store, StoreThread
 from serving.fleet.tables import ORDERS, page
+from tests import memory
 from tests.postgres import Postgres, postgres
 from tests.stores import DATABASES, opened, record, url_of, walk
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 
 @pytest.fixture(scope="module")

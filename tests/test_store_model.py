@@ -20,8 +20,11 @@ from hypothesis.stateful import (
 
 from serving.errors import ValidationError
 from serving.fleet.store import AlreadyThere, NotThere, Query, Record, Stale, Store
+from tests import memory
 from tests.postgres import Postgres, postgres
 from tests.stores import DATABASES, opened, record, url_of, walk
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 NAMES = some.text(alphabet="aAbB%_-", min_size=1, max_size=3)
 PARTS = some.text(alphabet="aAb%_", min_size=0, max_size=2)

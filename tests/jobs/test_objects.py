@@ -11,7 +11,10 @@ import pytest
 
 from serving.errors import ObjectMissing, ObjectUnavailable, ValidationError
 from serving.objects import LocalObjects, ObjectStore, S3Objects
+from tests import memory
 from tests.objects import ACTS, S3Server, finished, local, read, spool
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 _buckets = count(1)
 

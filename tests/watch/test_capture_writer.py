@@ -21,6 +21,9 @@ from serving.watch.capture import Shelf
 from serving.watch.capture_publishing import Publisher
 from serving.watch.capture_staging import Staging, keep_whole_lines
 from serving.watch.capture_writer import CaptureWriter, Chunk
+from tests import memory
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 HOUR = 493464
 LINE = b'{"record":1}\n'

@@ -18,6 +18,9 @@ from hypothesis import strategies as st
 
 from serving.errors import LoadFailed
 from serving.workers.archives import UnpackLimits, unpack
+from tests import memory
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 LIMITS = UnpackLimits(total_bytes=1 << 20, members=50, depth=6)
 

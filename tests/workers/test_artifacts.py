@@ -18,6 +18,9 @@ from hypothesis import strategies as st
 
 from serving.errors import LoadFailed, ModelNotReady, UnknownModel, ValidationError
 from serving.workers.artifacts import ArtifactCache, locate
+from tests import memory
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
