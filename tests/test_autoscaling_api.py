@@ -149,6 +149,26 @@ def test_an_endpoint_that_goes_cannot_be_scaled(scaling: Scaling) -> None:
         assert "does not exist" in scaling.refusal("RegisterScalableTarget", key, MinCapacity=1, MaxCapacity=2)
 
 
+@pytest.mark.parametrize(
+    ("variant", "text"),
+    [
+        ({"VariantName": "W"}, 'updated to configuration "other", which has no variant V'),
+        ({"InstanceType": "ml.c5.large"}, "which changes the instance type of variant V"),
+    ],
+)
+def test_what_an_update_under_way_takes_away_cannot_be_scaled(
+    scaling: Scaling, variant: dict[str, Any], text: str
+) -> None:
+    """A target would be left of what is no more; with an update that keeps the variant there is one."""
+    for name, pending in (("leaving", endpoint("_", **variant)), ("staying", endpoint("_"))):
+        body = {**endpoint(name).body, "Pending": pending.body["Serving"] | {"EndpointConfigName": "other"}}
+        with scaling.store.write() as session:
+            session.add(Record("endpoint", name, body, 1.0, 1.0, "Updating"))
+    leaving, staying = (VARIANT | {"ResourceId": f"endpoint/{name}/variant/V"} for name in ("leaving", "staying"))
+    assert text in scaling.refusal("RegisterScalableTarget", leaving, MinCapacity=1, MaxCapacity=2)
+    scaling.register(staying)
+
+
 def test_deregistering_takes_everything_along(scaling: Scaling) -> None:
     """Policies, their alarms, scheduled actions; those of others stay. What has gone is told to those who scale."""
     for key in (VARIANT, ASYNC):

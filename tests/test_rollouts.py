@@ -384,6 +384,7 @@ def test_alarms_and_sizes_that_cannot_be_are_refused_at_once(place: Place) -> No
     name = place.endpoint("refused")
     for policy, words in (
         (canary(alarm="no such alarm"), 'alarms that do not exist: "no such alarm"'),
+        (canary() | {"AutoRollbackConfiguration": {"Alarms": [{}]}}, "must have an AlarmName"),
         (blue_green("CANARY", CanarySize=instances(2)), "from 1 to 50 percent"),
     ):
         with pytest.raises(ClientError, match=words):

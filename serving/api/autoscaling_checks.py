@@ -76,11 +76,14 @@ def existing(call: ControlCall, resource: Resource) -> tuple[Resource, int]:
     if resource.dimension == COPIES:
         return Resource(f"inference-component/{record.name}", COPIES), 0
     deployment = record.body.get("Serving") or record.body["Pending"]
-    wanted = resource.id.split("/")[3].lower()
-    variants = resolve.variants_of(deployment["Config"])
-    variant = next((one for one in variants if one["VariantName"].lower() == wanted), None)
+    variant = _variant(deployment, resource.id.split("/")[3])
     if variant is None:
         raise ValidationError(f"Endpoint {record.name} has no production variant for resource ID: {resource.id}")
+    pending = record.body.get("Pending", deployment) if record.status == "Updating" else deployment
+    change = _change(deployment, pending, variant["VariantName"])
+    if change:
+        config = pending["EndpointConfigName"]
+        raise ValidationError(f'Endpoint {record.name} is being updated to configuration "{config}", which {change}')
     serverless = "ServerlessConfig" in variant
     if serverless != (resource.dimension == PROVISIONED):
         what = f"serverless: its scalable dimension is {PROVISIONED if serverless else INSTANCES}"
@@ -107,20 +110,25 @@ def check_capacity(limits: Body, resource: Resource, least: int) -> None:
 def check_update(call: ControlCall, record: Record, pending: Body) -> None:
     """An endpoint's new deployment keeps the variants that are scaled, and what they are. Raises ``ValidationError``
     (SageMaker, update of an endpoint with automatic scaling: deregister first)."""
-    before = {one["VariantName"].lower(): one for one in resolve.variants_of(record.body["Serving"]["Config"])}
-    after = {one["VariantName"].lower(): one for one in resolve.variants_of(pending["Config"])}
     for target in scaling_records.targets_of(call.session, record):
-        name = target.body["ResourceId"].split("/")[3]
-        old, new = before.get(name.lower(), {}), after.get(name.lower())
-        if new is None:
-            change = f"has no variant {name}"
-        elif ("ServerlessConfig" in old) != ("ServerlessConfig" in new):
-            change = f"changes whether variant {name} is serverless"
-        elif old.get("InstanceType") != new.get("InstanceType"):
-            change = f"changes the instance type of variant {name}"
-        else:
-            continue
-        raise ValidationError(
-            f'Endpoint configuration "{pending["EndpointConfigName"]}" {change}, which is a scalable target; '
-            f"deregister {target.body['ResourceId']} first."
-        )
+        change = _change(record.body["Serving"], pending, target.body["ResourceId"].split("/")[3])
+        if change:
+            raise ValidationError(
+                f'Endpoint configuration "{pending["EndpointConfigName"]}" {change}, which is a scalable target; '
+                f"deregister {target.body['ResourceId']} first."
+            )
+
+
+def _change(before: Body, after: Body, name: str) -> str:
+    """What a deployment changes in a variant of this name so that it cannot be scaled meanwhile; or empty."""
+    old, new = _variant(before, name) or {}, _variant(after, name)
+    if new is None:
+        return f"has no variant {name}"
+    if ("ServerlessConfig" in old) != ("ServerlessConfig" in new):
+        return f"changes whether variant {name} is serverless"
+    return f"changes the instance type of variant {name}" if old.get("InstanceType") != new.get("InstanceType") else ""
+
+
+def _variant(deployment: Body, name: str) -> Body | None:
+    found = resolve.variants_of(deployment["Config"])
+    return next((one for one in found if one["VariantName"].lower() == name.lower()), None)

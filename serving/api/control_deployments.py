@@ -29,7 +29,9 @@ def check_deployment_config(config: Body) -> None:
 
 def check_alarms(call: ControlCall, config: Body) -> None:
     """Every alarm that may roll an update back is there. Raises ``ValidationError``."""
-    names = [one["AlarmName"] for one in config.get("AutoRollbackConfiguration", {}).get("Alarms", ())]
+    names = [one.get("AlarmName", "") for one in config.get("AutoRollbackConfiguration", {}).get("Alarms", ())]
+    if not all(names):
+        raise ValidationError("Each of the Alarms of AutoRollbackConfiguration must have an AlarmName.")
     missing = [name for name in names if alarm_records.get(call.session, name) is None]
     if missing:
         quoted = ", ".join(f'"{name}"' for name in missing)
