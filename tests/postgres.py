@@ -20,6 +20,8 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
+from tests import memory
+
 #: The newest first.
 _PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: -float(path.parts[-3]))
 #: For tests that run on every database: skipped only where there is no PostgreSQL.
@@ -73,8 +75,9 @@ class Postgres:
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """Start a server for the length of a ``with``: 0.5 seconds, and 2 more for the first of a process."""
-    folder = Path(tempfile.mkdtemp(prefix="pg"))  # short: the path of a socket has 107 characters at most
+    """Start a server for the length of a ``with``: 0.5 seconds, and 2 more for the first of a process; its files are in
+    memory."""
+    folder = _folder()
     try:
         user = _own(folder)
         subprocess.run([*user, "cp", "-a", str(_initial()), str(folder / "data")], check=True, cwd="/")
@@ -88,10 +91,15 @@ def postgres() -> Iterator[Postgres]:
         shutil.rmtree(folder)
 
 
+def _folder() -> Path:
+    """A short name: the path of a socket has 107 characters at most."""
+    return Path(tempfile.mkdtemp(prefix="pg", dir=memory.place()))
+
+
 @cache
 def _initial() -> Path:
     """What every server begins with, made once: it goes with this process."""
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    folder = _folder()
     atexit.register(shutil.rmtree, folder)
     user = _own(folder)
     _run("initdb", user, "--pgdata", str(folder / "data"), "--username=postgres", "--auth=trust", "--no-sync")
