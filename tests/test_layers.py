@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -75,16 +76,21 @@ FRAMEWORKS = [*ML, "scipy", "pandas", "polars", "matplotlib"]
 COMFORTS = ["typer", "rich", "yaml", "boto3", "botocore", "locust", "pydantic", "pytest"]
 
 
-def modules() -> dict[str, ast.Module]:
-    """Every module of the package by its dotted name, parsed."""
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        found[name] = ast.parse(path.read_text())
-    return found
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
 
 
 MODULES = modules()
+
+
+@cache
+def parsed(module: str) -> ast.Module:
+    """A module's tree, when it is first asked for: whoever only collects tests needs none."""
+    return ast.parse(MODULES[module].read_text())
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
@@ -114,7 +120,7 @@ def test_every_room_has_a_floor() -> None:
 def test_imports_point_down(module: str) -> None:
     """Never up, and never to another room on the same floor."""
     here = room(module)
-    for name, line in imports(MODULES[module]):
+    for name, line in imports(parsed(module)):
         there = room(name)
         if not name.startswith("serving.") or there == here:
             continue
@@ -124,8 +130,7 @@ def test_imports_point_down(module: str) -> None:
 def test_no_ring() -> None:
     """Inside a room too, imports in functions included."""
     graph = {
-        name: {other for other, _ in imports(tree) if other in MODULES and other != name}
-        for name, tree in MODULES.items()
+        name: {other for other, _ in imports(parsed(name)) if other in MODULES and other != name} for name in MODULES
     }
     try:
         TopologicalSorter(graph).prepare()
@@ -136,7 +141,7 @@ def test_no_ring() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_libraries_stay_in_their_rooms(module: str) -> None:
     """The web framework at the doors, each ML framework behind its runtime."""
-    for name, line in imports(MODULES[module]):
+    for name, line in imports(parsed(module)):
         allowed = KEPT_IN.get(name.partition(".")[0])
         assert allowed is None or room(module) in allowed, f"{module}, line {line}, imports {name}"
 
@@ -153,13 +158,13 @@ def top_level(tree: ast.Module) -> Iterator[str]:
 @pytest.mark.parametrize("module", [name for name in MODULES if room(name) == "runtimes"])
 def test_frameworks_are_imported_by_those_who_need_them(module: str) -> None:
     """At the first load of such a model: not when the runtime's table is read."""
-    assert set() == {name.partition(".")[0] for name in top_level(MODULES[module])} & set(FRAMEWORKS)
+    assert set() == {name.partition(".")[0] for name in top_level(parsed(module))} & set(FRAMEWORKS)
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "serving.config"])
 def test_only_config_reads_the_environment(module: str) -> None:
     """One place where a setting can come from."""
-    for node in ast.walk(MODULES[module]):
+    for node in ast.walk(parsed(module)):
         attribute = node.attr if isinstance(node, ast.Attribute) else ""
         names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) and node.module == "os" else []
         used = {attribute, *names} & {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}

@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy  # ``scipy.stats`` comes when it is first used: two seconds
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from serving.monitor.distance import Method, Steps, categorical, chi_squared, numeric
 from serving.monitor.kll import Distribution, weighted
@@ -26,7 +26,7 @@ def sample(values: list[float]) -> Distribution:
 def test_simple_is_the_statistic_of_kolmogorov_and_smirnov(one: list[float], other: list[float]) -> None:
     """As scipy has it; its p-value, about which it warns, is not asked for."""
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        expected = stats.ks_2samp(one, other, method="asymp").statistic
+        expected = scipy.stats.ks_2samp(one, other, method="asymp").statistic
     assert pytest.approx(expected) == numeric(sample(one), sample(other), "Simple")
 
 
@@ -74,8 +74,10 @@ def test_chi_squared_is_scipy_s_after_merging_rare_categories() -> None:
     merged = np.array([[500.0, 60.0], [300.0, 30.0], [5.0, 10.0]])
     # The small sample is 100 of 905: "c", "d" and "e" are expected 1.7 times there, and join "b".
     joined = np.array([[500.0, 60.0], [305.0, 40.0]])
-    assert pytest.approx(stats.chi2_contingency(joined, correction=False).pvalue) == chi_squared(baseline, current)
-    assert stats.chi2_contingency(merged, correction=False).expected_freq.min() < 5
+    assert pytest.approx(scipy.stats.chi2_contingency(joined, correction=False).pvalue) == chi_squared(
+        baseline, current
+    )
+    assert scipy.stats.chi2_contingency(merged, correction=False).expected_freq.min() < 5
 
 
 def test_chi_squared_tells_one_distribution_from_two() -> None:
