@@ -14,6 +14,8 @@ from serving.errors import ConfigError, ServiceUnavailable
 
 #: A part of the instances, or so many of them.
 _SIZE = re.compile(r"(\d{1,4})(%?)", re.ASCII)
+#: SageMaker API: of a canary, a step and a batch.
+_MOST_PERCENT = 50
 #: Seconds that an update may take (SageMaker API, BlueGreenUpdatePolicy).
 LONGEST_UPDATE = 28_800
 _POLL_SECONDS = 0.25
@@ -42,8 +44,10 @@ def deployment_config(sizes: Mapping[str, str | None], bake: int, alarms: Sequen
 
 def _size(name: str, text: str) -> dict[str, Any]:
     match = _SIZE.fullmatch(text)
-    if match is None or not int(match[1]):
-        raise ConfigError(f"--{name} is {text!r}; expected a percentage (10%) or a number of instances (2).")
+    if match is None or not int(match[1]) or (match[2] and int(match[1]) > _MOST_PERCENT):
+        raise ConfigError(
+            f"--{name} is {text!r}; expected a percentage up to {_MOST_PERCENT}% or a number of instances (2)."
+        )
     return {"Type": "CAPACITY_PERCENT" if match[2] else "INSTANCE_COUNT", "Value": int(match[1])}
 
 

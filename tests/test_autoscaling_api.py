@@ -160,7 +160,7 @@ def test_what_an_update_under_way_takes_away_cannot_be_scaled(
     scaling: Scaling, variant: dict[str, Any], text: str
 ) -> None:
     """A target would be left of what is no more; with an update that keeps the variant there is one."""
-    for name, pending in (("leaving", endpoint("_", **variant)), ("staying", endpoint("_"))):
+    for name, pending in (("leaving", endpoint("_", **variant)), ("staying", endpoint("_", InstanceType=""))):
         body = {**endpoint(name).body, "Pending": pending.body["Serving"] | {"EndpointConfigName": "other"}}
         with scaling.store.write() as session:
             session.add(Record("endpoint", name, body, 1.0, 1.0, "Updating"))

@@ -242,6 +242,19 @@ def test_an_expression_that_means_nothing_is_refused(watch: Any, queries: list[d
     assert "ValidationError" == refused(error)
 
 
+def test_an_alarm_that_would_take_long_to_evaluate_is_refused(watch: Any) -> None:
+    """Each of its periods would hold up every other alarm."""
+    queries = [
+        {"Id": "a", "MetricStat": STAT, "ReturnData": False},
+        {"Id": "b", "Expression": " + ".join(["FILL(a, 0)"] * 40)},
+    ]
+    with pytest.raises(ClientError, match="20000 points"):
+        watch.put_metric_alarm(AlarmName="bad", Metrics=queries, **{**RULE, "EvaluationPeriods": 3600})
+    with pytest.raises(ClientError, match="three hours"):
+        watch.put_metric_alarm(AlarmName="bad", Metrics=queries, **{**RULE, "EvaluationPeriods": 2**31 - 1})
+    assert [] == watch.describe_alarms(AlarmNames=["bad"])["MetricAlarms"]
+
+
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
 

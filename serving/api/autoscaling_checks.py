@@ -126,7 +126,8 @@ def _change(before: Body, after: Body, name: str) -> str:
         return f"has no variant {name}"
     if ("ServerlessConfig" in old) != ("ServerlessConfig" in new):
         return f"changes whether variant {name} is serverless"
-    return f"changes the instance type of variant {name}" if old.get("InstanceType") != new.get("InstanceType") else ""
+    kinds = {one["InstanceType"] for one in (old, new) if "InstanceType" in one}  # a declared variant may have none
+    return f"changes the instance type of variant {name}" if len(kinds) > 1 else ""
 
 
 def _variant(deployment: Body, name: str) -> Body | None:

@@ -22,7 +22,9 @@ Body = Mapping[str, Any]
 _SHORT_PERIODS = (1, 5, 10, 20, 30)
 #: All periods of an alarm together, in seconds: as far as the meters remember (``watch/meters.py``; CloudWatch: a day).
 _LONGEST_WINDOW = 3 * 3600
-_MOST_QUERIES_OF_ALARM = 20
+_TOO_LONG = "Metrics cannot be checked over more than three hours (EvaluationPeriods * Period): no more is remembered."
+#: Points that an alarm's expressions may compute each time.
+_MOST_QUERIES_OF_ALARM, _MOST_POINTS_OF_ALARM = 20, 20_000
 _STATISTICS = ("SampleCount", "Average", "Sum", "Minimum", "Maximum")
 _PERCENTILE = re.compile(r"p(100|[0-9]{1,2}(\.[0-9]{1,10})?)")
 _ID = re.compile(r"[a-z][a-zA-Z0-9_]*")
@@ -61,9 +63,7 @@ def check_alarm(params: Body) -> None:
                 raise ValidationError(f"Invalid arn syntax: {action}")
     period = _period_of_queries(params) if "Metrics" in params else _period_of_metric(params)
     if period * params["EvaluationPeriods"] > _LONGEST_WINDOW:
-        raise ValidationError(
-            "Metrics cannot be checked over more than three hours (EvaluationPeriods * Period): no more is remembered."
-        )
+        raise ValidationError(_TOO_LONG)
 
 
 def _period_of_metric(params: Body) -> int:
@@ -82,6 +82,8 @@ def _period_of_queries(params: Body) -> int:
     given = [name for name in _PLAIN if name in params]
     if given:
         raise InvalidParameterCombination(f"{given[0]} cannot be used together with Metrics.")
+    if params["EvaluationPeriods"] > _LONGEST_WINDOW:  # of a second each
+        raise ValidationError(_TOO_LONG)
     if len(params["Metrics"]) > _MOST_QUERIES_OF_ALARM:
         raise ValidationError(f"An alarm has {_MOST_QUERIES_OF_ALARM} metrics and expressions at most.")
     queries = read_queries(params["Metrics"])
@@ -90,7 +92,8 @@ def _period_of_queries(params: Body) -> int:
     periods = {one["MetricStat"]["Period"] for one in params["Metrics"] if "MetricStat" in one}
     if len(periods) != 1:
         raise ValidationError("All metrics of an alarm have the same period.")
-    maths.evaluate(queries, lambda stat: ())  # what cannot be computed of nothing cannot be computed
+    points = [(float(at), 1.0) for at in range(params["EvaluationPeriods"])]
+    maths.evaluate(queries, lambda stat: points, most=_MOST_POINTS_OF_ALARM)  # as it will be, every period
     return int(periods.pop())
 
 

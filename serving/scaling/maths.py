@@ -26,8 +26,8 @@ _Points = dict[float, float]
 _Value = float | _Points | list["_Value"]
 
 _LONGEST, _DEEPEST, _MOST_PARTS = 2048, 40, 200
-#: Points that one call may compute, of all its expressions together: others wait for it.
-_MOST_POINTS = 500_000
+#: Points that all expressions of one call may compute together: others wait for it.
+MOST_POINTS = 500_000
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|(?P<word>[A-Za-z][A-Za-z0-9_]*)"
     r"|(?P<sign>>=|<=|==|!=|&&|\|\||[-+*/^()\[\],<>]))"
@@ -279,11 +279,13 @@ def _size(value: _Value) -> int:
 class _Computation:
     """The queries of one call, each computed once, in whatever order they name each other."""
 
-    def __init__(self, queries: Sequence[Query], fetch: Callable[[Query], Series], times: Sequence[float]) -> None:
+    def __init__(
+        self, queries: Sequence[Query], fetch: Callable[[Query], Series], times: Sequence[float], most: int
+    ) -> None:
         self._queries = {query.id: query for query in queries}
         self._fetch = fetch
         self._times = times
-        self._left = _MOST_POINTS
+        self._most = self._left = most
         self._found: dict[str, _Value] = {}
 
     def is_expression(self, id: str) -> bool:
@@ -309,7 +311,7 @@ class _Computation:
     def _take(self, points: int) -> None:
         self._left -= points
         if self._left < 0:
-            raise ValidationError(f"The expressions of a call compute {_MOST_POINTS} points at most, all together.")
+            raise ValidationError(f"Its expressions may compute {self._most} points at most, all together.")
 
     def _of(self, node: _Node) -> _Value:
         if node.what == "number":
@@ -379,13 +381,16 @@ def _order(queries: Sequence[Query]) -> list[str]:
 
 
 def all_of(
-    queries: Sequence[Query], fetch: Callable[[Query], Series], times: Sequence[float] = ()
+    queries: Sequence[Query],
+    fetch: Callable[[Query], Series],
+    times: Sequence[float] = (),
+    most: int = MOST_POINTS,
 ) -> dict[str, Series]:
     """Every query that is ``returned``, by its id. ``fetch``: the series of a query that is a metric; ``times``: where
-    FILL fills, beyond the times at which any metric has a point. A number stands at each of these times. Raises
-    ``ValidationError`` for what cannot be read, takes too long to compute, or returns a list."""
+    FILL fills, beyond the times at which any metric has a point. A number stands at each of these times;
+    ``most``: points to compute. Raises ``ValidationError`` for what cannot be read, is more than that, or is a list."""
     order = _order(queries)
-    computation = _Computation(queries, fetch, times)
+    computation = _Computation(queries, fetch, times, most)
     for id in sorted(order, key=computation.is_expression):
         computation.compute(id)
     return {query.id: _series(query, computation) for query in queries if query.returned}
@@ -400,7 +405,12 @@ def _series(query: Query, computation: _Computation) -> Series:
     return [] if math.isnan(value) else [(at, value) for at in computation.times()]
 
 
-def evaluate(queries: Sequence[Query], fetch: Callable[[Stat], Series], times: Sequence[float] = ()) -> Series:
+def evaluate(
+    queries: Sequence[Query],
+    fetch: Callable[[Stat], Series],
+    times: Sequence[float] = (),
+    most: int = MOST_POINTS,
+) -> Series:
     """The one query that is ``returned``. ``fetch``: the series of a metric. Raises ``ValidationError`` as ``all_of``
     does, and unless just one is."""
 
@@ -410,5 +420,5 @@ def evaluate(queries: Sequence[Query], fetch: Callable[[Stat], Series], times: S
 
     if sum(query.returned for query in queries) != 1:
         raise ValidationError("Exactly one of the metrics and expressions must be returned.")
-    (found,) = all_of(queries, series, times).values()
+    (found,) = all_of(queries, series, times, most).values()
     return found
