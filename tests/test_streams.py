@@ -89,7 +89,8 @@ def predict_fn(words, model): return (word + "|" for word in words)
 OPTIONS = {"SERVING_LOG_LEVEL": "warning", "SERVING_MAX_QUEUE": "64"}
 
 
-def _serve(folder: Path, **environment: str) -> Any:
+def _serve(folder: Path, *wanted: str, **environment: str) -> Any:
+    """``wanted``: these endpoints; all unless it is said."""
     write_script_model(folder / "told", TOLD)
     write_script_model(folder / "predicts", PREDICTS)
     write_sum_model(folder / "sum" / "model.onnx")
@@ -98,7 +99,8 @@ def _serve(folder: Path, **environment: str) -> Any:
     models["many"] = {"ModelDataUrl": str(folder), "Mode": "MultiModel"}
     endpoints = {name: [variant(name)] for name in (*names, "many")}
     endpoints |= {"two": [variant("told", count=2)], "leaving": [variant("told")]}
-    path = declare(folder / "endpoints.yaml", endpoints, models)
+    wanted = wanted or tuple(endpoints)
+    path = declare(folder / "endpoints.yaml", {name: endpoints[name] for name in wanted}, models)
     return serve(folder, "--config", str(path), "--allow-code", environment=OPTIONS | environment)
 
 
@@ -545,7 +547,7 @@ def resident(pid: int) -> int:
 
 def test_a_front_that_dies_closes_its_generators(tmp_path: Path) -> None:
     """The worker is not left with streams that nobody reads."""
-    with _serve(tmp_path) as running, Raw(running.url, receive_buffer=4096) as raw:
+    with _serve(tmp_path, "told") as running, Raw(running.url, receive_buffer=4096) as raw:
         body = json.dumps({"parts": [50_000], "times": 10_000, "mark": str(tmp_path / "m")}).encode()
         raw.send(request("/endpoints/told/invocations-response-stream", body))
         running.eventually((tmp_path / "m.begun").exists)
@@ -659,7 +661,7 @@ def hasty(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "SERVING_FRONTS": "2",
         "SERVING_FAST_PATH": str(request.param == "fast"),
     }
-    with _serve(tmp_path_factory.mktemp("hasty"), **limits) as running:
+    with _serve(tmp_path_factory.mktemp("hasty"), "told", "two", **limits) as running:
         yield running
         client(running).close()
 
@@ -751,7 +753,7 @@ def test_an_update_leaves_open_streams_whole(tmp_path: Path) -> None:
 
 def test_a_worker_holds_so_many_streams_and_no_more(tmp_path: Path) -> None:
     """One more is refused for now, and plain calls go on; when one has gone there is room."""
-    with _serve(tmp_path, SERVING_MAX_QUEUE="1024") as running, ExitStack() as stack:
+    with _serve(tmp_path, "told", SERVING_MAX_QUEUE="1024") as running, ExitStack() as stack:
         body = json.dumps({"parts": [100_000], "times": 100}).encode()
         path = "/endpoints/told/invocations-response-stream"
         held = [stack.enter_context(Raw(running.url, receive_buffer=4096)) for _ in range(128)]
@@ -770,7 +772,7 @@ def test_a_worker_holds_so_many_streams_and_no_more(tmp_path: Path) -> None:
 
 def test_a_server_that_ends_says_so_in_the_stream(tmp_path: Path) -> None:
     """What is accepted is finished, a stream as far as there is time; then it ends cleanly."""
-    with _serve(tmp_path, SERVING_DRAIN_SECONDS="3") as running, Raw(running.url) as raw:
+    with _serve(tmp_path, "told", SERVING_DRAIN_SECONDS="1") as running, Raw(running.url) as raw:
         body = json.dumps({"parts": ["one", {"sleep": 0.05}], "times": 10_000}).encode()
         raw.send(request("/endpoints/told/invocations-response-stream", body))
         assert b"HTTP/1.1 200 OK" == raw._line()
