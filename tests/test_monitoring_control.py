@@ -15,8 +15,11 @@ from serving.fleet import executions
 from serving.fleet.executions import DEFINITIONS, EXECUTION, SCHEDULE
 from serving.fleet.schedules import HOUR, Due
 from serving.fleet.store import Record
+from tests import memory
 from tests.actions import ARN, Control, opened, without
 from tests.calls import GOOD
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 NOW = {"ScheduleExpression": "NOW", "DataAnalysisStartTime": "-PT1H", "DataAnalysisEndTime": "-PT0H"}
 CAPTURE = {"DestinationS3Uri": "s3://b/captured", "InitialSamplingPercentage": 100, "CaptureOptions": []}

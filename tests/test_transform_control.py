@@ -26,7 +26,10 @@ from serving.types import FleetKey, FleetSpec, ModelSpec
 from serving.watch.metrics import Registry
 from serving.workers.roster import MOST_FAILED_STARTS, Fleet
 from serving.workers.supervisor import Supervisor
+from tests import memory
 from tests.actions import ARN, URL, Control, opened, schema
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 JOB_ARN = f"{ARN}transform-job/"
 

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from serving.fleet.resolve import deployment, endpoint_fleets, endpoint_spec
+from tests import memory
 from tests.actions import Control, opened
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 HOOK = "https://hooks.example:8443/done?for=me"
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:done"

@@ -16,7 +16,10 @@ from serving.errors import ObjectMissing, ValidationError
 from serving.jobs import inputs
 from serving.jobs.inputs import sources
 from serving.objects import ObjectStore
+from tests import memory
 from tests.objects import S3Server, fill, local
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 _buckets = count(1)
 OUT = "s3://out/results"

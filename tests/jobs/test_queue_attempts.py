@@ -10,7 +10,10 @@ import pytest
 
 from serving.jobs.queue import Queue
 from serving.jobs.work import Backlog, QueueSession, State, Work
+from tests import memory
 from tests.queues import DATABASES, LANE, Hands, backlog, names, new, one, opened, put, take, url_of
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 DAY = 86_400.0
 

@@ -14,8 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from serving.jobs.queue import Queue
 from serving.jobs.work import NewWork, Work
+from tests import memory
 from tests.postgres import Postgres, postgres
 from tests.queues import DATABASES, Hands, names, opened, url_of
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 LANES = some.sampled_from(["one", "two"])
 NAMES = some.sampled_from("abcdefgh")

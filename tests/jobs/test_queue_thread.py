@@ -15,8 +15,11 @@ from serving.errors import ServiceUnavailable
 from serving.jobs import queue as module
 from serving.jobs.queue import Queue, QueueThread
 from serving.jobs.work import QueueSession
+from tests import memory
 from tests.postgres import Postgres, postgres
 from tests.queues import DATABASES, LANE, names, new, opened, url_of
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 
 @pytest.fixture(scope="module")

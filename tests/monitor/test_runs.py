@@ -19,6 +19,9 @@ from serving.monitor.predictions import Attributes
 from serving.monitor.tasks import Means
 from serving.monitor.values import Complaints, Record, Side, Window
 from serving.objects import LocalObjects
+from tests import memory
+
+tmp_path_factory = memory.tmp_path_factory  # no fact here concerns the disk
 
 HOUR = 3600.0
 #: 2026-01-02 at three o'clock.
