@@ -111,7 +111,7 @@ def test_no_two_inputs_have_one_output(keys: set[str], data: st.DataObject) -> N
     """Whatever the keys and the prefix: as many outputs as inputs, each the input's tail below the output path."""
     start = data.draw(st.sampled_from(sorted(keys)))
     prefix = start[: data.draw(st.integers(0, len(start)))]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=memory.place()) as folder:
         objects = local(Path(folder))
         kept = set()
         for key in sorted(keys):
@@ -296,7 +296,7 @@ JSON = st.recursive(
 @settings(deadline=None, max_examples=100)
 def test_any_json_is_a_manifest_or_refused(content: object) -> None:
     """Never another error; and nothing outside the prefix is read."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=memory.place()) as folder:
         objects = local(Path(folder))
         objects.put("s3://m/m", json.dumps(content).encode())
         with pytest.raises(ValidationError):
