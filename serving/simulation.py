@@ -37,6 +37,8 @@ Service = Callable[[np.random.Generator, int], np.ndarray]
 HEADINGS = ("WAY", "WORKER-HOURS", "BUSY", "WAIT P50", "WAIT P99", "SLOW CALLS", "CHANGES", "MOST")
 #: Coefficient of variation of the lognormal's service times.
 _SPREAD = 0.5
+#: Workers that are simulated: each is a place in memory.
+_MOST_WORKERS = 10_000
 #: Columns of the drawing in a terminal, and points of a chart.
 _COLUMNS, _ROWS, _POINTS = 72, 6, 720
 _COLOURS = ("#1f6f8b", "#b5651d", "#5b5b9f", "#3f7f4f")
@@ -151,6 +153,10 @@ def _check_bounds(target: Body) -> None:
     least, most = target.get("MinCapacity"), target.get("MaxCapacity")
     if least is None or most is None or not 0 <= least <= most or not most:
         raise ConfigError(f"MinCapacity {least} and MaxCapacity {most} of {target['ResourceId']} are no bounds.")
+    if most > _MOST_WORKERS:
+        raise ConfigError(
+            f"MaxCapacity of {target['ResourceId']} is {most}; {_MOST_WORKERS} workers are simulated at most."
+        )
 
 
 def _check_policy(policy: Body) -> None:

@@ -68,6 +68,7 @@ def test_a_column_of_calls_is_counts() -> None:
         (["0,1", "5"], "one or two"),
         (["0,1,2", "1,1,2"], "one or two"),
         (["0,1"], "two rows"),
+        (["0", "1e308"], "366 days"),
     ],
 )
 def test_what_is_no_trace_is_refused_with_its_line(lines: list[str], told: str) -> None:

@@ -24,6 +24,7 @@ from serving.errors import ValidationError
 
 #: What a trace may come to: more takes minutes and says no more.
 MOST_CALLS = 5_000_000
+_MOST_DAYS = 366
 #: Names of a second column that holds calls per row, where any other holds calls a second.
 _COUNTS = frozenset({"calls", "count", "counts", "requests", "invocations", "arrivals"})
 _DAY_SECONDS = 86_400.0
@@ -62,6 +63,8 @@ def parse(lines: Iterable[str]) -> Trace | Rates:
         rows.append(_row(cells, rows, number))
     if not rows:
         raise ValidationError("The trace has no rows.")
+    if rows[-1][0] - rows[0][0] > _MOST_DAYS * _DAY_SECONDS:
+        raise ValidationError(f"The trace lasts longer than {_MOST_DAYS} days.")
     if len(rows[0]) == 1:
         return _arrivals([row[0] for row in rows])
     return _rates(rows, len(heading) > 1 and heading[1].lower() in _COUNTS)
