@@ -155,7 +155,13 @@ class _Control:
             note=self._history.note,
         )
         self._autoscaling = Autoscaling(
-            self._thread, self._supervisor, self._endpoints, self._alarms, self._history, self._changed
+            self._thread,
+            self._supervisor,
+            self._endpoints,
+            self._alarms,
+            self._history,
+            self._changed,
+            self._registry,
         )
         self._endpoints.elastic = self._autoscaling.elastic
         self._endpoints.alarm, self._endpoints.note = self._alarms.reading, self._history.note

@@ -208,7 +208,7 @@ def test_waiting_calls_need_no_alarm(server: Server, busy: str) -> None:
 
 
 def test_limits_are_enforced_at_once(server: Server, busy: str) -> None:
-    """Raising Min and lowering Max change the capacity without any alarm."""
+    """Raising Min and lowering Max change the capacity without any alarm; the changes are counted."""
     scaling = scaled(server, "limits", busy)
     scaling.limits(2, 3)
     scaling.reaches(2)
@@ -216,6 +216,7 @@ def test_limits_are_enforced_at_once(server: Server, busy: str) -> None:
     scaling.reaches(1)
     causes = [one["Cause"] for one in scaling.ended(2)]
     assert ["maximum capacity was set to 1", "minimum capacity was set to 2"] == causes
+    assert 2 == server.metric("sagemaker_scaling_activities_total", endpoint="limits", status="Successful")
 
 
 def test_an_alarm_that_names_a_step_policy_sets_it_going(server: Server, busy: str) -> None:

@@ -34,6 +34,7 @@ from serving.scaling import deciding, remembering
 from serving.scaling.bursting import Pressure
 from serving.scaling.values import Alarm, Decision, Resource
 from serving.watch.history import History
+from serving.watch.metrics import Registry
 from serving.workers.supervisor import Supervisor
 
 #: The clock is looked at so often at least: it may be set, and a machine may sleep.
@@ -61,6 +62,7 @@ class Autoscaling:
         alarms: Alarms,
         history: History,
         on_change: Callable[[], None],
+        registry: Registry,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``on_change``: ``elastic`` answers otherwise than before. ``clock``: epoch seconds."""
@@ -70,6 +72,7 @@ class Autoscaling:
         self._alarms = alarms
         self._history = history
         self._on_change = on_change
+        self._registry = registry
         self._clock = clock
         self._changes = Changes(thread, supervisor, endpoints, self._ended)
         self._room = Room(supervisor, self._changes)
@@ -324,6 +327,8 @@ class Autoscaling:
         self._log.add(decision, self._clock(), outcome)
         if one is None:
             return
+        if change is not None and change.shortage:
+            self._count(one, "Unfulfilled")
         if change is None or made.refusal:
             one.state = remembering.dropped(one.state)
             if change is not None and not change.shortage:
@@ -338,12 +343,17 @@ class Autoscaling:
         one, now = self._scaled.get(resource), self._clock()
         if one is None:
             return
+        self._count(one, "Failed" if failure else "Successful")
         one.state = remembering.fulfilled(one.state, before, after, now)
         one.held_until, one.failures = 0.0, 0 if not failure else one.failures + 1
         if failure:
             one.state, one.held_until = remembering.dropped(one.state), time.monotonic() + _held_seconds(one.failures)
             one.count = after
             self._note(resource, f"capacity could not be changed: {failure}")
+
+    def _count(self, one: Scaled, status: str) -> None:
+        """How a change ended."""
+        self._registry.counter("sagemaker_scaling_activities_total", one.endpoint, one.name, status).add()
 
     def _note(self, resource: Resource, text: str) -> None:
         """An event of the endpoint's, for people."""

@@ -40,7 +40,6 @@ _WORDS: dict[Comparison, str] = {
     "LessThanThreshold": "less than",
     "LessThanOrEqualToThreshold": "less than or equal to",
 }
-UNCHECKED = "Unchecked: Initial alarm creation"
 
 
 def periods(alarm: Alarm) -> int:

@@ -94,7 +94,6 @@ class Sides:
     def __init__(self, variant: str, blue: Side | None, green: Side | None, share: float) -> None:
         self.variant = variant
         self.share = share
-        self._blue = blue
         self._green = green
         self._both = tuple(side for side in (blue, green) if side is not None)
 
