@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.cloud import answers, client, container, deploy, make_config, make_model, production, put, said, settled
+from tests.cloud import (
+    answers,
+    client,
+    container,
+    deploy,
+    make_config,
+    make_model,
+    production,
+    put,
+    put_script,
+    said,
+    settled,
+)
 from tests.server import Server, serve
 
 ROLE = "arn:aws:iam::123456789012:role/any"
@@ -101,6 +113,24 @@ def test_calls_for_a_component_without_copies_wait_for_one(
     assert 1 <= server.metric("sagemaker_model_setup_seconds_count", endpoint="e", variant="held") <= 8
     done = scaling.describe_scaling_activities(ServiceNamespace="sagemaker", ResourceId="inference-component/held")
     assert ["Setting desired copy count to 1."] == [one["Description"] for one in done["ScalingActivities"]]
+
+
+def test_calls_held_for_a_model_that_cannot_be_loaded_hear_why(
+    server: Server, sagemaker: Any, runtime: Any, scaling: Any
+) -> None:
+    """At once, all of them, though the component goes back to none."""
+    component(server, sagemaker, "unloadable", put_script(server, "unloadable", "raise RuntimeError('no weights')\n"))
+    scalable(scaling, "inference-component/unloadable", COPIES)
+
+    def refused() -> str:
+        with pytest.raises(ClientError) as caught:
+            said(runtime, "e", InferenceComponentName="unloadable")
+        return str(caught.value)
+
+    with ThreadPoolExecutor(4) as threads:
+        told = [call.result() for call in [threads.submit(refused) for _ in range(4)]]
+    assert [True] * 4 == ["raised RuntimeError: no weights" in one for one in told], told
+    assert 0 == status(sagemaker, "unloadable")["RuntimeConfig"]["DesiredCopyCount"]
 
 
 @pytest.mark.parametrize("target", ["none", "suspended"])

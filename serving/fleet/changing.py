@@ -154,6 +154,7 @@ class Changes:
             await self._supervisor.settled(self.keys(change.resource), patience)
         except ServiceUnavailable as error:
             failure = error.message
+            await self._endpoints.known()  # calls that were held for it hear why, before it is forgotten
         if not self.keys(change.resource):
             failure = "It has gone."
         left = change.desired if not failure else min(change.desired, max(made.before, self.ready(change.resource)))

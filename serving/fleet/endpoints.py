@@ -145,6 +145,10 @@ class Endpoints:
                 driver = self._drivers[one] = _Driver(self, one)
             driver.look()
 
+    async def known(self) -> None:
+        """Return when every front works by the newest table, or has had time enough to."""
+        await self._known()
+
     async def settled(self, tags: Iterable[str], seconds: float) -> None:
         """Return when these are as they should be, or have failed; after ``seconds`` at the latest."""
         waiting = [driver.settled.wait() for one in tags if (driver := self._drivers.get(one)) is not None]

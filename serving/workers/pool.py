@@ -143,7 +143,8 @@ class Pool:
         for worker_id, address in addresses.items():
             if worker_id not in self._channels:
                 self._connect(address)
-        if not expected and not self.ready and not self._holds:
+        failed = bool(failure and self._waiting)  # the worker that held calls have brought cannot load its model
+        if not self.ready and (failed or not (expected or self._holds)):
             self._fail_parked()
         self._look_again()
 
