@@ -130,7 +130,7 @@ def test_calls_held_for_a_model_that_cannot_be_loaded_hear_why(
     with ThreadPoolExecutor(4) as threads:
         told = [call.result() for call in [threads.submit(refused) for _ in range(4)]]
     assert [True] * 4 == ["raised RuntimeError: no weights" in one for one in told], told
-    assert 0 == status(sagemaker, "unloadable")["RuntimeConfig"]["DesiredCopyCount"]
+    server.eventually(lambda: 0 == status(sagemaker, "unloadable")["RuntimeConfig"]["DesiredCopyCount"])
 
 
 @pytest.mark.parametrize("target", ["none", "suspended"])

@@ -68,6 +68,7 @@ class Monitoring:
         self._last: dict[str, Record] | None = None
         self._work: asyncio.Task[Any] | None = None
         self._working_on = ""
+        self._closed = False
 
     def start(self) -> None:
         """Begin: what a former server left open first."""
@@ -75,6 +76,7 @@ class Monitoring:
 
     def close(self) -> None:
         """No more runs; the one under way is given up, and taken up by the next start."""
+        self._closed = True  # a cancellation is lost where what was waited for comes in the same moment
         for task in (self._task, self._work):
             if task is not None:
                 task.cancel()
@@ -94,7 +96,7 @@ class Monitoring:
 
     async def _loop(self) -> None:
         failures = 0
-        while True:
+        while not self._closed:
             self._again.clear()
             try:
                 if self._last is None:
