@@ -20,13 +20,14 @@ from models.data import DataSet, Floats
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A metric on held-out rows beside the same metric of a named baseline."""
+    """A metric on held-out rows beside the same metric of a named baseline. ``aim``: what it must reach."""
 
     metric: str
     value: float
     baseline: str
     baseline_value: float
     higher_is_better: bool = True
+    aim: float | None = None
 
     @property
     def beats_baseline(self) -> bool:
@@ -34,6 +35,13 @@ class Score:
         if self.higher_is_better:
             return self.value > self.baseline_value
         return self.value < self.baseline_value
+
+    @property
+    def reaches_aim(self) -> bool:
+        """Whether it is as good as it has to be."""
+        if self.aim is None:
+            return True
+        return self.value >= self.aim if self.higher_is_better else self.value <= self.aim
 
     def __str__(self) -> str:
         """The metric and its baseline, for a person."""
@@ -43,14 +51,34 @@ class Score:
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A request body and the answer to it. ``expected``: the model's outputs by name, one entry a row, compared within
-    ``tolerance`` (largest absolute difference); how a reply spells them is the server's business."""
+    ``tolerance`` (largest absolute difference); how a reply spells them is the server's business.
+
+    The built-in algorithms' samples have an ``accept``, and the whole answer for ``expected``: the JSON document (for
+    JSON Lines and CSV a list of the lines' values), or the bytes of an image. The library that trained the model
+    computes it, not the server."""
 
     name: str
     suffix: str
     content_type: str
     body: bytes
-    expected: Mapping[str, Any]
+    expected: Mapping[str, Any] | list[Any] | bytes
     tolerance: float = 1e-5
+    accept: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a family's data comes from: the package, who made it, under which licence; how much was trained on and held
+    out, counted in ``unit``."""
+
+    name: str
+    source: str
+    licence: str
+    trained: int
+    held: int
+    unit: str = "rows"
+    columns: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +90,7 @@ class Card:
     title: str
     artifact: str
     framework: str
-    data: DataSet
+    data: DataSet | Source
     score: Score
     inputs: str
     outputs: str
@@ -117,13 +145,20 @@ def write(card: Card, folder: Path) -> None:
     (folder / "MODEL_CARD.md").write_text(_markdown(card))
     for sample in card.samples:
         (folder / f"{sample.name}{sample.suffix}").write_bytes(sample.body)
-        (folder / f"{sample.name}.expected.json").write_bytes(json_body(sample.expected))
+        (folder / _expected_file(sample)).write_bytes(
+            sample.expected if isinstance(sample.expected, bytes) else json_body(sample.expected)
+        )
     for file, content in card.extra.items():
         (folder / file).write_bytes(content)
 
 
+def _expected_file(sample: Sample) -> str:
+    return f"{sample.name}.expected.{'png' if isinstance(sample.expected, bytes) else 'json'}"
+
+
 def _described(card: Card) -> dict[str, Any]:
     data, score = card.data, card.score
+    trained, held = _counts(data)
     return {
         "name": card.name,
         "title": card.title,
@@ -138,8 +173,9 @@ def _described(card: Card) -> dict[str, Any]:
             "name": data.name,
             "source": data.source,
             "licence": data.licence,
-            "rows_trained": len(data.train_x),
-            "rows_held_out": len(data.held_x),
+            "unit": data.unit if isinstance(data, Source) else "rows",
+            "rows_trained": trained,
+            "rows_held_out": held,
         },
         "score": {
             "metric": score.metric,
@@ -154,29 +190,37 @@ def _described(card: Card) -> dict[str, Any]:
             sample.name: {
                 "body": f"{sample.name}{sample.suffix}",
                 "content_type": sample.content_type,
-                "expected": f"{sample.name}.expected.json",
+                "expected": _expected_file(sample),
                 "tolerance": sample.tolerance,
+                "accept": sample.accept,
             }
             for sample in card.samples
         },
     }
 
 
+def _counts(data: DataSet | Source) -> tuple[int, int]:
+    """How much was trained on, how much held out."""
+    return (data.trained, data.held) if isinstance(data, Source) else (len(data.train_x), len(data.held_x))
+
+
 def _markdown(card: Card) -> str:
     data, sample = card.data, card.samples[0]
+    trained, held = _counts(data)
+    unit = data.unit if isinstance(data, Source) else "rows"
     flag = " --allow-code" if card.executes_code else ""
     header = f" with the header `X-Amzn-SageMaker-Target-Model: {card.target_model}`" if card.target_model else ""
     parts = [
         f"# {card.title}",
         f"`{card.artifact}` ({card.framework}). {card.training}".rstrip(),
         f"- **Input**: {card.inputs}\n- **Output**: {card.outputs}",
-        f"## Data\n{data.name}: {len(data.train_x)} rows to train on, {len(data.held_x)} held out.\n"
+        f"## Data\n{data.name}: {trained} {unit} to train on, {held} held out.\n"
         f"Source: {data.source}.\nLicence: {data.licence}.",
-        f"## Measured on held-out rows\n{card.score}",
+        f"## Measured on held-out {unit}\n{card.score}",
         "## Limits\n" + "\n".join(f"- {limit}" for limit in card.limits),
         "## Try it\n"
         f"`serving up models/artifacts/{card.artifact}{flag}`, then send `{sample.name}{sample.suffix}` as "
-        f"`{sample.content_type}`{header} to `/invocations`; the answer holds `{sample.name}.expected.json`.",
+        f"`{sample.content_type}`{header} to `/invocations`; the answer holds `{_expected_file(sample)}`.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,34 +19,61 @@ INSTALL = {"torch": "serving[torch]"}
 LIGHT_EXTRA = "serving[models]"
 
 
+#: Whom to tell how far the training is: the part done, from 0 to 1, and what is being done.
+Tell = Callable[[float, str], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How to make one artifact. ``build``: ``module:function`` in this package, taking the folder to fill;
-    ``needs``: importable packages; ``sources``: its further files, part of the digest."""
+    ``needs``: importable packages; ``sources``: its further files, part of the digest.
+
+    The built-in algorithms (``families.py``) have a ``family``, the folder of their recipe, and a function that also
+    takes whom to tell how far it is (``Tell``); ``quick``: trained in seconds; ``npm``: packages of data."""
 
     name: str
     build: str
     needs: tuple[str, ...]
     summary: str
     sources: tuple[str, ...] = ()
+    family: str = ""
+    quick: bool = True
+    npm: tuple[str, ...] = ()
 
     def digest(self) -> str:
         """Changes when the code that makes the artifact changes, and only then."""
-        own = self.build.partition(":")[0] + ".py"
         total = hashlib.sha256(self.name.encode())
-        for file in (*SHARED, own, *self.sources):
+        for file in self.files():
             total.update(hashlib.sha256((HERE / file).read_bytes()).digest())
         return total.hexdigest()
+
+    def files(self) -> tuple[str, ...]:
+        """The files whose change makes the artifact another, relative to this folder."""
+        if self.family:
+            own = sorted(path.name for path in (HERE / self.family).glob("*.py") if path.name != "show.py")
+            return (*(f"{self.family}/{name}" for name in own), *self.sources)
+        return (*SHARED, self.build.partition(":")[0] + ".py", *self.sources)
 
     def lacking(self) -> tuple[str, ...]:
         """The packages it needs that are not installed."""
         return tuple(package for package in self.needs if importlib.util.find_spec(package) is None)
 
-    def run(self, into: Path) -> Card:
-        """Train, and fill the empty folder ``into``, whose name is the model's."""
+    def run(self, into: Path, tell: Tell | None = None) -> Card:
+        """Train, and fill the empty folder ``into``, whose name is the model's. Raises NotGoodEnough."""
         module, _, function = self.build.partition(":")
-        card: Card = getattr(importlib.import_module(f"models.{module}"), function)(into)
+        build = getattr(importlib.import_module(f"models.{module}"), function)
+        card: Card = build(into, tell or _nobody) if self.family else build(into)
+        if not card.score.reaches_aim:
+            raise NotGoodEnough(f"{self.name}: {card.score}, but {card.score.aim} is the least that will do")
         return card
+
+
+class NotGoodEnough(Exception):
+    """A model was trained, and is worse on held-out data than it has to be."""
+
+
+def _nobody(done: float, what: str) -> None:
+    """Tells nobody."""
 
 
 XGBOOST = ("xgboost", "sklearn")

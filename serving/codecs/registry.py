@@ -20,7 +20,17 @@ from serving.codecs.media import negotiate, parse_media_type
 from serving.codecs.replies import WRITERS
 from serving.errors import BadInput, PredictionFailed, UnsupportedContentType
 
-__all__ = ["CODECS", "decode", "decode_rows", "encode", "encode_each", "negotiate", "offered", "parse_media_type"]
+__all__ = [
+    "CODECS",
+    "check_read",
+    "decode",
+    "decode_rows",
+    "encode",
+    "encode_each",
+    "negotiate",
+    "offered",
+    "parse_media_type",
+]
 
 
 class Codec(NamedTuple):
@@ -110,6 +120,15 @@ def decode_rows(bodies: Sequence[bytes], content_type: str, spec: InputSpec) -> 
         parts.append(packed)
     size = plan.row_bytes
     return plan.array(bytearray().join(parts)), [len(part) // size for part in parts]
+
+
+@lru_cache(maxsize=512)
+def check_read(content_type: str, reads: tuple[str, ...]) -> None:
+    """Raises ``UnsupportedContentType`` for a type that is none of ``reads``, under any of its names."""
+    media_type, _ = parse_media_type(content_type)
+    codec = CODECS.get(media_type)
+    if codec is None or all(CODECS[one] is not codec for one in reads):
+        raise UnsupportedContentType(f"this model does not read {media_type[:80]!r}; it reads {', '.join(reads)}")
 
 
 def offered(layout: str) -> tuple[str, ...]:

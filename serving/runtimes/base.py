@@ -45,11 +45,13 @@ class TensorModel(ABC):
     ``predict`` and split the answer, unless ``batchable`` is False (fixed row axis, or state).
 
     ``layout`` names the reply shape in ``codecs.registry.encode``; ``default_accept`` the reply's media type when the
-    caller names none. ``engine`` says which code answers, for ``serving check`` and the logs.
+    caller names none; ``reads`` the request types that an algorithm documents, None = all of ours. ``engine`` says
+    which code answers, for ``serving check`` and the logs.
     """
 
     spec: InputSpec
     layout: str = "generic"
+    reads: tuple[str, ...] | None = None
     default_accept: str = "application/json"
     batchable: bool = True
     max_batch_rows: int | None = None
@@ -113,7 +115,8 @@ class ScriptReply(NamedTuple):
 
 
 class ScriptModel(ABC):
-    """A model from bytes to bytes: user code that decodes and encodes for itself. Never batched."""
+    """A model from bytes to bytes, which decodes and encodes for itself: user code, or an algorithm whose bodies are no
+    rows of numbers. Never batched."""
 
     engine: str = "script"
 

@@ -1,8 +1,8 @@
 """What is this file? Told by content alone: nothing of it is executed, no framework is imported.
 
-==============  =============================================================  ====
+==============  =============================================================  ============
 format          recognised by                                                  code
-==============  =============================================================  ====
+==============  =============================================================  ============
 ``onnx``        a protobuf whose top-level fields are ``ModelProto``'s
 ``xgboost``     ``{"learner"`` (JSON) or ``{L`` + ``learner`` (UBJSON)
 ``lightgbm``    text beginning with a line ``tree``
@@ -11,7 +11,8 @@ format          recognised by                                                  c
 ``torchscript`` zip with ``constants.pkl`` and ``code/``                        yes
 ``pt2``         zip with ``archive_format`` or a serialized exported program    yes
 ``script``      a folder with Python files in ``code/``, or an inference.py     yes
-==============  =============================================================  ====
+``algorithm``   a folder with ``algorithm.json`` (``declaration.py``)           as its model
+==============  =============================================================  ============
 
 Which formats are code was measured, not assumed: a crafted ``.pt2`` runs commands when torch loads it, and TorchScript
 is a program by design.
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from serving.errors import CodeNotAllowed, LoadFailed
-from serving.runtimes import mlflow
+from serving.runtimes import declaration, mlflow
 from serving.runtimes.base import Artifact
 
 EXECUTES_CODE = frozenset({"script", "pickle", "torchscript", "pt2"})
@@ -126,6 +127,8 @@ def _folder(path: Path, depth: int = 0) -> Artifact:
     if (path / "MLmodel").is_file():
         file = mlflow.model_file(path)
         return _file(file, path, size)
+    if (path / declaration.NAME).is_file():
+        return _declared(path, size)
     only = native(path)
     if only is not None:
         return Artifact(only.format, path, only.file, size, only.executes_code, only.frameworks)
@@ -136,6 +139,19 @@ def _folder(path: Path, depth: int = 0) -> Artifact:
         f"the folder {path.name!r} holds no model that is recognised: expected ONNX, XGBoost, LightGBM, scikit-learn "
         "(joblib or skops), TorchScript, .pt2, an MLflow model or code/inference.py"
     )
+
+
+def _declared(path: Path, size: int) -> Artifact:
+    """A folder with ``algorithm.json``: it needs what the models beside it need, and is code if one of them is."""
+    found = []
+    for file in _candidates(path):
+        try:
+            found.append(_file(file, path, file.stat().st_size))
+        except LoadFailed:
+            continue  # words, vectors, the declaration itself
+    frameworks = frozenset().union(*(one.frameworks for one in found))
+    code = any(one.executes_code for one in found)
+    return Artifact("algorithm", path, path / declaration.NAME, size, code, frameworks)
 
 
 def _script_name(root: Path) -> str:

@@ -24,6 +24,7 @@ RUNTIMES: dict[str, str] = {
     "torchscript": "serving.runtimes.torch:load_script",
     "pt2": "serving.runtimes.torch:load_exported",
     "script": "serving.runtimes.script:load",
+    "algorithm": "serving.runtimes.algorithms.registry:load",
 }
 
 #: Importable module -> the extra of ours that installs it.

@@ -41,6 +41,8 @@ def run(model: TensorModel, content_type: str, accept: str, bodies: Sequence[byt
     began = time.perf_counter()
     content_type = content_type or DEFAULT_CONTENT_TYPE
     try:
+        if model.reads is not None:
+            codecs.check_read(content_type, model.reads)
         media_type, _ = reply = _reply_type(accept, model.default_accept, model.layout)
         together = codecs.decode_rows(bodies, content_type, model.spec) if model.batchable else None
     except ServingError as error:  # neither type depends on a body: it is the answer to them all

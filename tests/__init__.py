@@ -1,0 +1,1 @@
+"""The tests. A package of its own, lest an installed one of the same name be taken for it."""
