@@ -75,6 +75,26 @@ def decode(body: bytes, params: Mapping[str, str], spec: InputSpec) -> Decoded:
     return decoded(inputs)
 
 
+def read_records(body: bytes, field: int = FEATURES) -> list[dict[str, np.ndarray]]:
+    """The records of a body, each its dense tensors by key, of the type and shape that the record says: for models that
+    decode for themselves. ``field``: ``FEATURES`` of a request, ``LABEL`` of an answer. Raises ``BadInput``."""
+    records = []
+    for number, (start, end) in enumerate(_frames(body), 1):
+        tensors = _features(body, start, end, field)
+        records.append({key: _dense(tensor, f"record {number}: {key[:80]!r}") for key, tensor in tensors.items()})
+    return records
+
+
+def _dense(tensor: Tensor, where: str) -> np.ndarray:
+    if len(tensor.keys):
+        raise BadInput(f"{where} is sparse, where a dense tensor is needed")
+    if not tensor.shape:
+        return tensor.values
+    if not len(tensor.values) or math.prod(tensor.shape) != len(tensor.values):
+        raise BadInput(f"{where} has {len(tensor.values)} values, its shape says {math.prod(tensor.shape)}")
+    return tensor.values.reshape(tensor.shape)
+
+
 def _single(record: Mapping[str, Tensor], tensor: TensorSpec | None) -> Tensor | None:
     """The features of a model with one input: ``values``, the input's own name, or the only key there is."""
     if "values" in record:
@@ -170,10 +190,10 @@ def _frames(body: bytes) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _features(body: bytes, start: int, end: int) -> dict[str, Tensor]:
+def _features(body: bytes, start: int, end: int, map_field: int = FEATURES) -> dict[str, Tensor]:
     features: dict[str, Tensor] = {}
     for field, wire, first, last in _fields(body, start, end):
-        if field == FEATURES and wire == _BYTES:
+        if field == map_field and wire == _BYTES:
             key, value = "", None
             for part, kind, a, b in _fields(body, first, last):
                 if part == 1 and kind == _BYTES:
@@ -305,3 +325,41 @@ def encode_rows(columns: Mapping[str, np.ndarray], field: int = LABEL) -> list[b
         frame + b"".join([part for head, array in entries for part in (head, array[row].tobytes())]) + padding
         for row in range(rows)
     ]
+
+
+def encode_record(
+    features: Mapping[str, np.ndarray], label: Mapping[str, np.ndarray] | None = None, shapes: bool = True
+) -> bytes:
+    """One frame with one record: each array a dense tensor under its key, whole numbers as int32, others as float32.
+
+    An array of several axes says its shape in the record, unless ``shapes`` is False. Raises ValueError for whole
+    numbers outside int32.
+    """
+    entries = [(FEATURES, key, array) for key, array in features.items()]
+    entries += [(LABEL, key, array) for key, array in (label or {}).items()]
+    payload = b"".join([_entry(field, key, np.asarray(array), shapes) for field, key, array in entries])
+    return MAGIC + len(payload).to_bytes(4, "little") + payload + bytes(-len(payload) % 4)
+
+
+def _entry(field: int, key: str, array: np.ndarray, shapes: bool) -> bytes:
+    if array.dtype.kind in "iub":
+        if array.size and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:
+            raise ValueError(f"{key!r} has values outside int32")
+        kind, values = 7, _encode_varints(array.astype(np.int64).ravel().view(np.uint64))
+    else:
+        kind, values = 2, array.astype(np.dtype("<f4")).tobytes()
+    tensor = _length_delimited(1, values)
+    if shapes and array.ndim > 1:
+        tensor += _length_delimited(3, _encode_varints(np.array(array.shape, np.uint64)))
+    value = _length_delimited(2, _length_delimited(kind, tensor))
+    return _length_delimited(field, _length_delimited(1, key.encode()) + value)
+
+
+def _encode_varints(numbers: np.ndarray) -> bytes:
+    """A packed run of uint64 [n]: seven bits a byte, low ones first, the top bit set on all bytes but the last."""
+    places = np.arange(10, dtype=np.uint64)
+    groups = (numbers[:, None] >> (places * np.uint64(7)) & np.uint64(0x7F)).astype(np.uint8)
+    lengths = np.maximum(10 - (groups[:, ::-1] != 0).argmax(axis=1), 1)
+    lengths[~groups.any(axis=1)] = 1
+    groups[places < lengths[:, None] - 1] |= 0x80
+    return bytes(groups[places < lengths[:, None]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zipfile
@@ -9,10 +10,12 @@ import zipfile
 import numpy as np
 import pytest
 from families import image_spec, npy, spec
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serving.codecs.base import InputSpec, TensorSpec
 from serving.codecs.npy import MAX_UNPACKED
-from serving.codecs.recordio import FEATURES, encode_rows
+from serving.codecs.recordio import FEATURES, LABEL, encode_record, encode_rows, read_records
 from serving.codecs.registry import decode
 from serving.errors import BadInput, UnsupportedContentType
 
@@ -315,3 +318,55 @@ def test_raw_values_need_a_model_of_fixed_rows() -> None:
             decode(values.tobytes(), RAW, which)
     with pytest.raises(BadInput, match="a row is 16 bytes"):
         decode(values.tobytes()[:-1], RAW, image_spec(2, 2))
+
+
+def test_record_is_written_as_documented() -> None:
+    """The worked example of the format, byte for byte."""
+    assert DENSE == encode_record({"values": np.array([1.5, 16], np.float32)})
+
+
+@given(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=40))
+def test_whole_numbers_travel_as_int32(numbers: list[int]) -> None:
+    """Token ids, also negative ones, come back as they went, with their type."""
+    (record,) = read_records(encode_record({"values": np.array(numbers, np.int64)}))
+    assert (numbers, "int32") == (record["values"].tolist(), record["values"].dtype.name)
+
+
+def test_record_keeps_shapes_and_labels() -> None:
+    """An array of several axes says its shape; labels lie apart from the features."""
+    body = encode_record({"target": np.ones((1, 2, 3)), "shape": np.array([1, 2, 3])}, {"score": np.array([0.5])})
+    (features,), (label,) = read_records(body), read_records(body, LABEL)
+    assert ((1, 2, 3), [1, 2, 3], [0.5]) == (
+        features["target"].shape,
+        features["shape"].tolist(),
+        label["score"].tolist(),
+    )
+
+
+def test_whole_number_outside_int32_is_not_written() -> None:
+    """It would come back as another number."""
+    with pytest.raises(ValueError, match="'values' has values outside int32"):
+        encode_record({"values": np.array([2**31])})
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (SPARSE, "sparse"),
+        (DENSE[:-2], "cut short"),
+        (b"hello", "no RecordIO frame"),
+        (encode_record({"values": np.empty((0, 2**40))}), "its shape says 0"),
+    ],
+)
+def test_records_that_hold_no_dense_tensors_are_refused(body: bytes, sentence: str) -> None:
+    """A model that decodes for itself gets arrays or a sentence."""
+    with pytest.raises(BadInput, match=sentence):
+        read_records(body)
+
+
+@given(st.binary(max_size=60))
+def test_hostile_records_are_bad_input(tail: bytes) -> None:
+    """Whatever a frame holds, the reader answers with records or BadInput."""
+    body = DENSE[:4] + len(tail).to_bytes(4, "little") + tail + bytes(-len(tail) % 4)
+    with contextlib.suppress(BadInput):
+        read_records(body)
