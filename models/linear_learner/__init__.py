@@ -1,0 +1,1 @@
+"""Linear Learner: one weight a column, and a threshold."""
