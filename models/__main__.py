@@ -1,4 +1,5 @@
-"""``python -m models``: build the example models that are missing."""
+"""``python -m models``: build the example models that are missing; ``python -m models train``: the gallery of the
+built-in algorithms (``train.py``)."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from models import gallery
+from models import gallery, train
 from models.cards import Card
 from models.recipes import BY_NAME, RECIPES, Recipe
 
@@ -51,7 +52,10 @@ class ConsoleReporter:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. 0 when everything asked for is there, or lacks only torch and was not asked for by name; 1 when
     something could not be built; 2 for a wrong command line."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["train"]:
+        return train.main(given[1:])
+    options = _parser().parse_args(given)
     console = Console()
     chosen = [BY_NAME[name] for name in dict.fromkeys(options.names)] or list(RECIPES)
     if options.list:
@@ -68,9 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m models",
         description="Train the example models on data that ships in packages; build only what is missing.",
+        epilog="`python -m models train --help`: the gallery of the built-in algorithms.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", type=_known, help="models to build (default: all)")
-    parser.add_argument("--out", type=Path, default=_near(gallery.DEFAULT_OUT), help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=gallery.near(gallery.DEFAULT_OUT), help="folder (default: %(default)s)"
+    )
     parser.add_argument("--force", action="store_true", help="build also what is up to date")
     parser.add_argument("--list", action="store_true", help="show the models and their state, build nothing")
     return parser
@@ -80,11 +87,6 @@ def _known(name: str) -> str:
     if name not in BY_NAME:
         raise argparse.ArgumentTypeError(f"no model {name!r}; there are {', '.join(BY_NAME)}")
     return name
-
-
-def _near(path: Path) -> Path:
-    """``path`` as a person standing in the current folder would write it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _print_list(console: Console, recipes: Sequence[Recipe], out: Path) -> None:

@@ -2,9 +2,10 @@
 
 Layout of the output folder::
 
-    NAME/...           the artifact, only what a server is meant to load
-    cards/NAME/...     card.json, MODEL_CARD.md, sample requests, expected answers
-    manifest.json      {"models": {NAME: {"recipe", "seconds", "built_with", "files"}}}
+    NAME/...               the artifact, only what a server is meant to load
+    cards/NAME/...         card.json, MODEL_CARD.md, sample requests, expected answers
+    gallery/NAME.tar.gz    of a built-in algorithm: the artifact, packed (trainer.py)
+    manifest.json          {"models": {NAME: {"recipe", "seconds", "built_with", "files"}}}
 
 A model is built in a hidden folder and moved into place whole; two builders take turns by a lock on the folder.
 """
@@ -30,6 +31,8 @@ from models.recipes import HERE, Recipe, advice
 DEFAULT_OUT = HERE / "artifacts"
 MANIFEST = "manifest.json"
 SCRATCH = ".building-"
+#: Where the packed built-in algorithms lie: what a multi-model endpoint serves.
+PACKED = "gallery"
 
 State = Literal["current", "stale", "missing"]
 
@@ -79,23 +82,36 @@ def build(recipes: Sequence[Recipe], out: Path, report: Reporter, *, force: bool
 
 def _build_one(recipe: Recipe, out: Path, report: Reporter) -> None:
     began = time.perf_counter()
+    digest = recipe.digest()
     with report.building(recipe), tempfile.TemporaryDirectory(prefix=SCRATCH, dir=out) as scratch:
         staged = Path(scratch)
-        artifact, card_folder = staged / recipe.name, staged / "cards" / recipe.name
+        artifact = staged / recipe.name
         artifact.mkdir()
-        with _one_thread():
+        with one_thread():
             card = recipe.run(artifact)
-        cards.write(card, card_folder)
-        files = {str(file.relative_to(staged)): _facts(file) for file in sorted(staged.rglob("*")) if file.is_file()}
-        _move(artifact, out / recipe.name)
-        _move(card_folder, out / "cards" / recipe.name)
-    seconds = time.perf_counter() - began
-    _remember(out, recipe, seconds, files)
+        cards.write(card, staged / "cards" / recipe.name)
+        seconds = time.perf_counter() - began
+        _place(recipe, staged, out, seconds, digest)
     report.built(recipe, seconds, card)
 
 
+def place(recipe: Recipe, staged: Path, out: Path, seconds: float, made_by: str) -> None:
+    """Move what a model consists of from the folder ``staged`` into ``out``, and remember it. ``made_by``: the recipe's
+    digest when the training began, or another word, which makes it stale."""
+    with _turn(out):
+        _place(recipe, staged, out, seconds, made_by)
+
+
+def _place(recipe: Recipe, staged: Path, out: Path, seconds: float, made_by: str) -> None:
+    files = {str(file.relative_to(staged)): _facts(file) for file in sorted(staged.rglob("*")) if file.is_file()}
+    for part in (recipe.name, f"cards/{recipe.name}", f"{PACKED}/{recipe.name}.tar.gz"):
+        if (staged / part).exists():
+            _move(staged / part, out / part)
+    _remember(out, recipe, seconds, made_by, files)
+
+
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """BLAS and OpenMP on one thread: several add in an order of their own, and the last bits of a sum then vary."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
@@ -121,10 +137,10 @@ def _move(source: Path, target: Path) -> None:
     source.rename(target)
 
 
-def _remember(out: Path, recipe: Recipe, seconds: float, files: dict[str, Any]) -> None:
+def _remember(out: Path, recipe: Recipe, seconds: float, made_by: str, files: dict[str, Any]) -> None:
     entries = _entries(out)
     entries[recipe.name] = {
-        "recipe": recipe.digest(),
+        "recipe": made_by,
         "seconds": round(seconds, 2),
         "built_with": {package: _version(package) for package in recipe.needs},
         "files": files,
@@ -132,6 +148,11 @@ def _remember(out: Path, recipe: Recipe, seconds: float, files: dict[str, Any]) 
     fresh = out / f"{MANIFEST}.new"
     fresh.write_text(json.dumps({"models": entries}, indent=1, sort_keys=True) + "\n")
     fresh.replace(out / MANIFEST)
+
+
+def near(path: Path) -> Path:
+    """``path`` as a person standing in the current folder would write it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _entries(out: Path) -> dict[str, Any]:

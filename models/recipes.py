@@ -58,11 +58,12 @@ class Recipe:
         """The packages it needs that are not installed."""
         return tuple(package for package in self.needs if importlib.util.find_spec(package) is None)
 
-    def run(self, into: Path, tell: Tell | None = None) -> Card:
-        """Train, and fill the empty folder ``into``, whose name is the model's. Raises NotGoodEnough."""
+    def run(self, into: Path, tell: Tell | None = None, effort: float = 1.0) -> Card:
+        """Train, and fill the empty folder ``into``, whose name is the model's; a family may be trained with less
+        ``effort``. Raises NotGoodEnough."""
         module, _, function = self.build.partition(":")
         build = getattr(importlib.import_module(f"models.{module}"), function)
-        card: Card = build(into, tell or _nobody) if self.family else build(into)
+        card: Card = build(into, tell or _nobody, effort) if self.family else build(into)
         if not card.score.reaches_aim:
             raise NotGoodEnough(f"{self.name}: {card.score}, but {card.score.aim} is the least that will do")
         return card

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +21,7 @@ Ask = Callable[[bytes, str, str], bytes]
 MODEL, TRUTH, ODD, QUIET = "#1f77b4", "#444444", "#d62728", "#bbbbbb"
 LARGEST = 60_000
 _DOTS = 100
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "font.family": "DejaVu Sans",
     "axes.titlesize": 10,
