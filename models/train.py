@@ -6,9 +6,10 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -34,7 +35,12 @@ class Display:
             TextColumn("{task.description}", markup=False),
             console=console,
         )
-        self.live = Live(Group(self._progress), console=console, refresh_per_second=8, transient=True)
+
+    def live(self) -> AbstractContextManager[object]:
+        """While it is open the bars move; a log gets none."""
+        if not self._console.is_terminal:
+            return nullcontext()
+        return Live(self._progress, console=self._console, refresh_per_second=8, transient=True)
 
     def step(self, recipe: Recipe, step: Step) -> None:
         """Move its bar."""
@@ -54,7 +60,7 @@ class Display:
             case Failed():
                 self._line(recipe, "red", result.why)
                 if result.trace:
-                    self._console.print(result.trace, style="dim", markup=False, highlight=False)
+                    self._console.print(result.trace, style="dim", markup=False, highlight=False, soft_wrap=True)
 
     def _line(self, recipe: Recipe, style: str, text: str) -> None:
         self._console.print(f"{recipe.name:<26} {text}", style=style, markup=False, highlight=False, soft_wrap=True)
@@ -71,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     display, began = Display(console), time.perf_counter()
     try:
-        with display.live:
+        with display.live():
             failed = trainer.train(
                 chosen, options.out, display, jobs=options.jobs, effort=options.effort, force=options.force
             )

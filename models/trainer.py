@@ -166,7 +166,8 @@ def _run(name: str, out: Path, effort: float, force: bool, pipe: Connection) -> 
     except KeyboardInterrupt:
         pipe.send(Failed("interrupted"))
     except Exception as error:  # whatever a recipe or its libraries raise: the others are trained all the same
-        pipe.send(Failed(f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}", traceback.format_exc()))
+        first = next(iter(str(error).strip().splitlines()), "")
+        pipe.send(Failed(f"{type(error).__name__}: {first}", traceback.format_exc()))
 
 
 @contextmanager
