@@ -65,6 +65,7 @@ KEPT_IN = {
     "boto3": {"storage", "objects", "jobs", "testing"},
     "botocore": {"storage", "objects", "jobs"},
     **{name: {"runtimes"} for name in ("onnxruntime", "xgboost", "lightgbm", "torch", "joblib", "skops")},
+    "PIL": {"runtimes"},
     "sklearn": {"runtimes", "monitor"},
     "scipy": {"monitor"},
     "shap": {"explain"},

@@ -36,6 +36,7 @@ EXTRAS: dict[str, str] = {
     "joblib": "sklearn",
     "skops": "sklearn",
     "torch": "torch",
+    "PIL": "images",
 }
 
 _log = logging.getLogger(__name__)

@@ -13,13 +13,16 @@ from serving.runtimes.declaration import Declaration
 #: Algorithm -> the function that loads it, ``(Declaration, LoadSettings) -> Model``.
 ALGORITHMS: dict[str, str] = {
     "factorization-machines": "serving.runtimes.algorithms.arrays:load",
+    "image-classification": "serving.runtimes.algorithms.vision:load_classification",
     "kmeans": "serving.runtimes.algorithms.arrays:load",
     "knn": "serving.runtimes.algorithms.arrays:load",
     "lda": "serving.runtimes.algorithms.arrays:load",
     "linear-learner": "serving.runtimes.algorithms.arrays:load",
     "ntm": "serving.runtimes.algorithms.arrays:load",
+    "object-detection": "serving.runtimes.algorithms.vision:load_detection",
     "pca": "serving.runtimes.algorithms.arrays:load",
     "randomcutforest": "serving.runtimes.algorithms.arrays:load",
+    "semantic-segmentation": "serving.runtimes.algorithms.vision:load_segmentation",
     "xgboost": "serving.runtimes.algorithms.arrays:load",
 }
 
