@@ -1,0 +1,1 @@
+"""DeepAR: forecasts with their uncertainty."""
