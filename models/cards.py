@@ -183,6 +183,7 @@ def _described(card: Card) -> dict[str, Any]:
             "baseline": score.baseline,
             "baseline_value": round(score.baseline_value, 6),
             "higher_is_better": score.higher_is_better,
+            "aim": score.aim,
         },
         "facts": card.facts,
         "limits": card.limits,

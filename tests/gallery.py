@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from models import gallery
-from models.recipes import BY_NAME, RECIPES
+from models import families, gallery
+from models.recipes import BY_NAME, RECIPES, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,20 +24,44 @@ class Sample(NamedTuple):
     tolerance: float
 
 
+class Question(NamedTuple):
+    """A sample of a built-in algorithm, as its card has it: the request, and the whole answer within ``tolerance``."""
+
+    name: str
+    body: bytes
+    content_type: str
+    accept: str
+    expected: Any
+    tolerance: float
+
+
 @functools.cache
 def artifacts(*names: str) -> Path:
-    """The folder with the artifacts of ``names``, or of all models that can be built here, building what is missing.
+    """The folder with the artifacts of ``names``, or of all plain models that can be built here, building what is
+    missing. A name may also be that of a built-in algorithm's family.
 
     ``artifacts("wine-script") / "wine-script"`` is one artifact. Training happens in a process of its own, so that no
     framework or native thread is left in the caller's; two callers take turns.
     """
-    wanted = [BY_NAME[name] for name in names] or list(RECIPES)
-    if any(gallery.state(recipe, gallery.DEFAULT_OUT) != "current" for recipe in wanted):
-        command = [sys.executable, "-m", "models", *names]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"the example models could not be built:\n{done.stdout}{done.stderr}")
+    chosen = [name for name in names if name in families.BY_NAME]
+    plain = [name for name in names if name not in families.BY_NAME]
+    if chosen and any(_is_stale(families.BY_NAME[name]) for name in chosen):
+        _run("train", *chosen)
+    wanted = [BY_NAME[name] for name in plain] or ([] if chosen else list(RECIPES))
+    if any(_is_stale(recipe) for recipe in wanted):
+        _run(*plain)
     return gallery.DEFAULT_OUT
+
+
+def _is_stale(recipe: Recipe) -> bool:
+    return gallery.state(recipe, gallery.DEFAULT_OUT) != "current"
+
+
+def _run(*arguments: str) -> None:
+    command = [sys.executable, "-m", "models", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the example models could not be built:\n{done.stdout}{done.stderr}")
 
 
 def card(name: str) -> dict[str, Any]:
@@ -56,3 +80,23 @@ def sample(name: str, which: str = "request") -> Sample:
         json.loads((folder / described["expected"]).read_text()),
         described["tolerance"],
     )
+
+
+def questions(name: str) -> list[Question]:
+    """All samples of a built-in algorithm's family."""
+    folder = artifacts(name) / "cards" / name
+    return [
+        Question(
+            which,
+            (folder / described["body"]).read_bytes(),
+            described["content_type"],
+            described["accept"],
+            _expected(folder / described["expected"]),
+            described["tolerance"],
+        )
+        for which, described in card(name)["samples"].items()
+    ]
+
+
+def _expected(file: Path) -> Any:
+    return file.read_bytes() if file.suffix == ".png" else json.loads(file.read_bytes())
