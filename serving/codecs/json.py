@@ -43,7 +43,8 @@ Inputs = np.ndarray | dict[str, np.ndarray]
 
 
 def pack(body: bytes, plan: RowPlan) -> bytes | None:
-    """``[...]``, ``[[...], ...]`` or ``{"instances": [[...], ...]}`` of plain numbers -> packed rows, else None."""
+    """``[...]``, ``[[...], ...]``, ``{"instances": [[...], ...]}`` or instances that are objects of features, of plain
+    numbers -> packed rows, else None."""
     try:
         document = orjson.loads(body)
         if type(document) is dict:
@@ -52,31 +53,40 @@ def pack(body: bytes, plan: RowPlan) -> bytes | None:
             rows = [document]
         else:
             rows = document
-        if type(rows) is not list or not rows or type(rows[0]) is not list:
+        if type(rows) is not list or not rows:
             return None
         row = plan.pack
+        if type(rows[0]) is dict:
+            return b"".join([row(*_plain(instance)) for instance in rows])
         # ``pack`` would also spread an object's keys or a string, but takes none of what it finds there.
-        return b"".join([row(*cells) for cells in rows])
+        return b"".join([row(*cells) for cells in rows]) if type(rows[0]) is list else None
     except (*PACK_ERRORS, KeyError):
         return None
 
 
 def pack_lines(body: bytes, plan: RowPlan) -> bytes | None:
-    """Lines of ``[...]`` or ``{"features": [...]}`` of plain numbers -> packed rows, else None."""
+    """Lines of ``[...]`` or of objects of features, of plain numbers -> packed rows, else None."""
     packed = []
     try:
         for line in body.split(b"\n"):
             if not line or line.isspace():
                 continue
             row = orjson.loads(line)
-            if type(row) is dict and len(row) == 1:
-                row = row["features"]
-            if type(row) is not list:
-                return None
-            packed.append(plan.pack(*row))
+            packed.append(plan.pack(*(row if type(row) is list else _plain(row))))
     except (*PACK_ERRORS, KeyError):
         return None
     return b"".join(packed) or None
+
+
+def _plain(instance: Any) -> list[Any]:
+    """The features of an object that holds a dense row and nothing else. Raises one of PACK_ERRORS or KeyError."""
+    outer = instance["data"] if "data" in instance else instance
+    features = outer["features"]
+    inner = features if type(features) is dict else {"values": features}
+    values = inner["values"]
+    if type(values) is not list or not len(instance) == len(outer) == len(inner) == 1:
+        raise TypeError
+    return values
 
 
 def decode(body: bytes, params: Mapping[str, str], spec: InputSpec) -> Decoded:
