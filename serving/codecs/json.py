@@ -80,7 +80,9 @@ def pack_lines(body: bytes, plan: RowPlan) -> bytes | None:
 
 def _plain(instance: Any) -> list[Any]:
     """The features of an object that holds a dense row and nothing else. Raises one of PACK_ERRORS or KeyError."""
-    outer = instance["data"] if "data" in instance else instance
+    if type(instance) is not dict:
+        raise TypeError
+    outer = instance.get("data", instance)
     features = outer["features"]
     inner = features if type(features) is dict else {"values": features}
     values = inner["values"]

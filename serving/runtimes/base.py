@@ -45,14 +45,15 @@ class TensorModel(ABC):
     ``predict`` and split the answer, unless ``batchable`` is False (fixed row axis, or state).
 
     ``layout`` names the reply shape in ``codecs.registry.encode``; ``default_accept`` the reply's media type when the
-    caller names none; ``reads`` the request types that an algorithm documents, None = all of ours. ``engine`` says
-    which code answers, for ``serving check`` and the logs.
+    caller names none, and ``default_content_type`` the body's; ``reads`` the request types that an algorithm documents,
+    None = all of ours. ``engine`` says which code answers, for ``serving check`` and the logs.
     """
 
     spec: InputSpec
     layout: str = "generic"
     reads: tuple[str, ...] | None = None
     default_accept: str = "application/json"
+    default_content_type: str = "text/csv"
     batchable: bool = True
     max_batch_rows: int | None = None
     engine: str = ""

@@ -136,10 +136,11 @@ class Booster:
 
 
 class XGBoostModel(TensorModel):
-    """A booster. ``layout`` and ``default_accept`` are those of SageMaker's XGBoost container."""
+    """A booster. ``layout`` and the default types are those of SageMaker's XGBoost container."""
 
     layout = "xgboost"
     default_accept = "text/csv"
+    default_content_type = "text/libsvm"
 
     def __init__(self, booster: Booster, threads: int) -> None:
         """Takes the booster over. Raises LoadFailed when it holds no model that can predict."""

@@ -16,9 +16,6 @@ from serving.errors import BadInput, ModelError, OutOfMemory, PredictionFailed, 
 from serving.runtimes.base import TensorModel
 from serving.runtimes.failures import is_out_of_memory, said
 
-#: A body without Content-Type is read as CSV by a tensor model (``api/01``: the container gets it untyped).
-DEFAULT_CONTENT_TYPE = "text/csv"
-
 
 class Outcome(NamedTuple):
     """What became of a batch: for each call its body or its error; seconds spent in each step."""
@@ -31,19 +28,20 @@ class Outcome(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _reply_type(accept: str, default: str, layout: str) -> tuple[str, str]:
+def _reply_type(accept: str, default: str, layout: str) -> str:
+    """The reply's media type with the parameters that Accept gave it. Raises ``NotAcceptable``."""
     media_type, params = codecs.negotiate(accept, default, codecs.offered(layout))
-    return media_type, "".join((media_type, *(f"; {k}={v}" for k, v in params.items() if k != "q")))
+    return "".join((media_type, *(f"; {k}={v}" for k, v in params.items() if k != "q")))
 
 
 def run(model: TensorModel, content_type: str, accept: str, bodies: Sequence[bytes]) -> Outcome:
     """Answer several calls of one content type. Never raises for what a body holds or a model does in Python."""
     began = time.perf_counter()
-    content_type = content_type or DEFAULT_CONTENT_TYPE
+    content_type = content_type or model.default_content_type  # the container gets such a body untyped (``api/01``)
     try:
         if model.reads is not None:
             codecs.check_read(content_type, model.reads)
-        media_type, _ = reply = _reply_type(accept, model.default_accept, model.layout)
+        reply = _reply_type(accept, model.default_accept, model.layout)
         together = codecs.decode_rows(bodies, content_type, model.spec) if model.batchable else None
     except ServingError as error:  # neither type depends on a body: it is the answer to them all
         return Outcome([error] * len(bodies), "", 0.0, 0.0, 0.0)
@@ -53,17 +51,17 @@ def run(model: TensorModel, content_type: str, accept: str, bodies: Sequence[byt
         try:
             outputs = model.predict(rows)
             predicted = time.perf_counter()
-            answers: list[bytes | ServingError] = list(codecs.encode_each(outputs, counts, media_type, model.layout))
+            answers: list[bytes | ServingError] = list(codecs.encode_each(outputs, counts, reply, model.layout))
         except Exception as error:
             if len(bodies) > 1:
                 return _one_by_one(model, content_type, reply, bodies)
             answers, predicted = [failure(error)], time.perf_counter()
         done = time.perf_counter()
-        return Outcome(answers, reply[1], decoded - began, predicted - decoded, done - predicted)
+        return Outcome(answers, reply, decoded - began, predicted - decoded, done - predicted)
     return _one_by_one(model, content_type, reply, bodies)
 
 
-def _one_by_one(model: TensorModel, content_type: str, reply: tuple[str, str], bodies: Sequence[bytes]) -> Outcome:
+def _one_by_one(model: TensorModel, content_type: str, reply: str, bodies: Sequence[bytes]) -> Outcome:
     answers: list[bytes | ServingError] = []
     spent = [0.0, 0.0, 0.0]
     for body in bodies:
@@ -73,13 +71,13 @@ def _one_by_one(model: TensorModel, content_type: str, reply: tuple[str, str], b
             marks.append(time.perf_counter())
             outputs = _predict(model, decoded)
             marks.append(time.perf_counter())
-            answers.append(codecs.encode(outputs, reply[0], model.layout))
+            answers.append(codecs.encode(outputs, reply, model.layout))
         except Exception as error:
             answers.append(failure(error))
         marks.append(time.perf_counter())
         for step, (start, end) in enumerate(pairwise(marks)):
             spent[step] += end - start
-    return Outcome(answers, reply[1], *spent)
+    return Outcome(answers, reply, *spent)
 
 
 def _predict(model: TensorModel, decoded: Decoded) -> Outputs:

@@ -9,21 +9,26 @@ from __future__ import annotations
 import numpy as np
 
 from serving.codecs.base import Outputs
+from serving.codecs.layouts import LAYOUTS
 from serving.errors import LoadFailed
 from serving.runtimes.algorithms import inner
 from serving.runtimes.base import LoadSettings, TensorModel
 from serving.runtimes.declaration import NAME, Declaration
 
-_CSV, _JSON, _LINES, _RECORDIO = (
+_CSV, _JSON, _LINES, _RECORDIO, _LIBSVM = (
     "text/csv",
     "application/json",
     "application/jsonlines",
     "application/x-recordio-protobuf",
+    "text/libsvm",
 )
-#: Algorithm -> the request types it documents, where these are not all four (``behaviour/10``).
+_ALL = (_CSV, _JSON, _LINES, _RECORDIO)
+#: Algorithm -> the request types it documents, where these are not all four (``behaviour/10``); a body without a
+#: Content-Type is of the first.
 READS = {
     "factorization-machines": (_JSON, _LINES, _RECORDIO),
     "lda": (_CSV, _JSON, _RECORDIO),
+    "xgboost": (_LIBSVM, _CSV, _RECORDIO),
 }
 
 
@@ -36,7 +41,9 @@ class ArrayAlgorithm(TensorModel):
         self._names = names
         self.spec = model.spec
         self.layout = algorithm
-        self.reads = READS.get(algorithm, (_CSV, _JSON, _LINES, _RECORDIO))
+        self.reads = READS.get(algorithm, _ALL)
+        self.default_content_type = self.reads[0]
+        self.default_accept = LAYOUTS[algorithm].types[0]
         self.batchable = model.batchable
         self.max_batch_rows = model.max_batch_rows
         self.engine = model.engine
@@ -44,13 +51,17 @@ class ArrayAlgorithm(TensorModel):
     def predict(self, inputs: np.ndarray | dict[str, np.ndarray]) -> Outputs:
         """The model's outputs under the names of the answer. Raises what the model raises."""
         outputs = self._model.predict(inputs)
-        if not self._names or not isinstance(outputs, dict):
+        if not self._names:
             return outputs
+        if not isinstance(outputs, dict):
+            return {next(iter(self._names.values())): outputs}
         return {self._names.get(name, name): array for name, array in outputs.items()}
 
     def optimise(self) -> bool:
         """The model's own."""
-        return self._model.optimise()
+        changed = self._model.optimise()
+        self.engine = self._model.engine
+        return changed
 
     def set_threads(self, threads: int) -> None:
         """The model's own."""
@@ -63,8 +74,22 @@ class ArrayAlgorithm(TensorModel):
 
 def load(declared: Declaration, settings: LoadSettings) -> TensorModel:
     """An algorithm of arrays. Raises LoadFailed."""
-    names = declared.settings.get("Outputs", {})
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+    return dressed(declared.algorithm, inner.model(declared, settings), _names(declared))
+
+
+def dressed(algorithm: str, model: TensorModel, names: dict[str, str] | None = None) -> TensorModel:
+    """The model, answering as the algorithm does. ``names``: output of the model -> field of the answer, where they
+    differ."""
+    return ArrayAlgorithm(algorithm, model, names or {})
+
+
+def _names(declared: Declaration) -> dict[str, str]:
+    """Output of the model -> field of the answer. Raises LoadFailed."""
+    outputs = declared.settings.get("Outputs", {})
+    fields = {field.name for field in LAYOUTS[declared.algorithm].fields}
+    if not isinstance(outputs, dict) or not all(isinstance(name, str) for name in outputs.values()):
         raise LoadFailed(f"{NAME}: Outputs must map fields of the answer to outputs of the model")
-    model = inner.model(declared, settings)
-    return ArrayAlgorithm(declared.algorithm, model, {output: field for field, output in names.items()})
+    if unknown := sorted(set(outputs) - fields):
+        answers = ", ".join(sorted(fields))
+        raise LoadFailed(f"{NAME}: Outputs names {unknown[0][:80]!r}; {declared.algorithm} answers {answers}")
+    return {output: field for field, output in outputs.items()}
