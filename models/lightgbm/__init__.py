@@ -1,0 +1,1 @@
+"""LightGBM: boosted trees of another library, which knows names from numbers."""

@@ -1,0 +1,1 @@
+"""PCA: many columns in the few directions that vary most."""
