@@ -1,0 +1,1 @@
+"""LDA: mails as mixtures of topics, topics as mixtures of words."""
