@@ -13,10 +13,11 @@ from functools import cache
 from statistics import median
 from urllib.parse import quote
 
-from loadtests.client import ClientProcess, Count, Plan, parse_head
+from loadtests.client import ClientProcess, Count, Plan
 from loadtests.figures import Zipf, median_ratio
 from loadtests.generator import Call
 from loadtests.inprocess import Cold
+from loadtests.latency import timed
 from loadtests.processes import Answer, Running, call, our_server, tree_bytes
 from loadtests.report import Figure
 from loadtests.scrape import metric
@@ -125,10 +126,10 @@ def _cold_call(bench: Bench, zoo: Zoo, server: Running) -> Figure:
     wrong = 0
     with Cold() as cold, socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         cold.microseconds(zoo.path / zoo.names[0], row)  # imports the library
-        _timed(connection, zoo.call(0))
+        timed(connection, zoo.call(0).raw())
         missed = metric(server.port, _CACHE, _MISS)
         for rank in ranks:
-            taken, answer = _timed(connection, zoo.call(rank))
+            taken, answer = timed(connection, zoo.call(rank).raw())
             ours.append(taken)
             wrong += not zoo.is_right(rank, answer)
             bare.append(cold.microseconds(zoo.path / zoo.names[rank], row))
@@ -138,21 +139,6 @@ def _cold_call(bench: Bench, zoo: Zoo, server: Running) -> Figure:
         microseconds(median(bare)), median_ratio(ours, bare), 1.5, "<=",
         note=f"{missed:.0f} misses in {len(ranks)} calls", failures=wrong,
     )  # fmt: skip
-
-
-def _timed(connection: socket.socket, one: Call) -> tuple[float, Answer]:
-    """Microseconds of one call on an open connection, and its answer. A bare socket: ``http.client`` alone would cost
-    a fifth of what a small model takes to load."""
-    request = one.raw()
-    began = time.perf_counter()
-    connection.sendall(request)
-    received = connection.recv(65536)
-    while (end := received.find(b"\r\n\r\n")) < 0:
-        received += connection.recv(65536)
-    status, length, _ = parse_head(received[:end])
-    while len(received) < end + 4 + length:
-        received += connection.recv(65536)
-    return (time.perf_counter() - began) * 1e6, Answer(status, {}, received[end + 4 :])
 
 
 def _warm_beside_cold(bench: Bench, zoo: Zoo, server: Running) -> Figure:

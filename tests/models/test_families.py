@@ -17,9 +17,9 @@ import httpx
 import pytest
 
 from models import npm, train
+from models.answers import differences, read
 from models.families import BY_NAME, FAMILIES
 from models.recipes import HERE
-from tests.answers import differences, read
 from tests.gallery import ROOT, Question, artifacts, card, questions
 from tests.server import Server, serve
 
