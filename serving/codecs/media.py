@@ -14,7 +14,7 @@ from serving.errors import NotAcceptable, UnsupportedContentType
 
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _TYPE = re.compile(rf"\s*({_TOKEN}(?:/{_TOKEN})?)\s*")
-_PARAM = re.compile(rf';\s*(?:({_TOKEN})\s*=\s*(?:"([^"]*)"|({_TOKEN}))?)?\s*')
+_PARAM = re.compile(rf';\s*(?:({_TOKEN})\s*=\s*(?:"([^"]*)"|({_TOKEN}(?:,{_TOKEN})*))?)?\s*')
 _COMMA_OUTSIDE_QUOTES = re.compile(r'((?:[^,"]|"[^"]*"|")+)')
 
 

@@ -6,6 +6,8 @@ format          recognised by                                                  c
 ``onnx``        a protobuf whose top-level fields are ``ModelProto``'s
 ``xgboost``     ``{"learner"`` (JSON) or ``{L`` + ``learner`` (UBJSON)
 ``lightgbm``    text beginning with a line ``tree``
+``fasttext``    fastText's magic number: BlazingText's ``model.bin``
+``vectors``     text: a line of two numbers, then a word and as many numbers
 ``skops``       zip with ``schema.json`` (data and an allow-list of types)
 ``pickle``      pickle protocol 2-5, plain or as joblib compresses it          yes
 ``torchscript`` zip with ``constants.pkl`` and ``code/``                        yes
@@ -56,7 +58,9 @@ _GRAPH = 7
 _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 _ZLIB = (b"\x1f\x8b", b"x\x01", b"x^", b"x\x9c", b"x\xda")
 _COMPRESSED = (*_ZLIB, b"BZh", b"\xfd7zXZ\x00", b"]\x00\x00", b"\x04\x22\x4d\x18")
-_PREFERRED = ("xgboost-model", "model")
+_NUMBER = re.compile(rb"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+_PREFERRED = ("xgboost-model", "model", "vectors.bin", "vectors.txt")
+_FASTTEXT = (793712314).to_bytes(4, "little")
 
 
 class _Refused(LoadFailed):
@@ -136,8 +140,8 @@ def _folder(path: Path, depth: int = 0) -> Artifact:
     if inner is not None and depth < 3:
         return _folder(inner, depth + 1)
     raise LoadFailed(
-        f"the folder {path.name!r} holds no model that is recognised: expected ONNX, XGBoost, LightGBM, scikit-learn "
-        "(joblib or skops), TorchScript, .pt2, an MLflow model or code/inference.py"
+        f"the folder {path.name!r} holds no model that is recognised: expected ONNX, XGBoost, LightGBM, BlazingText, "
+        "scikit-learn (joblib or skops), TorchScript, .pt2, an MLflow model or code/inference.py"
     )
 
 
@@ -243,6 +247,10 @@ def _format(path: Path, file: BinaryIO) -> str:
         return "xgboost"
     if re.match(rb"tree\r?\n", head):
         return "lightgbm"
+    if head.startswith(_FASTTEXT):
+        return "fasttext"
+    if _is_vectors(head):
+        return "vectors"
     _refuse_known(name, head)
     if _is_model_proto(file, path.stat().st_size):
         return "onnx"
@@ -307,6 +315,18 @@ def _weights_only(name: str, what: str) -> _Refused:
         f"the model file {name!r} holds {what} without the code that uses them: add code/inference.py with a model_fn, "
         "or export the model to ONNX"
     )
+
+
+def _is_vectors(head: bytes) -> bool:
+    """Whether text begins as a table of words' vectors: how many, of how many numbers, then a word and those."""
+    sizes = re.match(rb"([1-9]\d*) ([1-9]\d*)[ \r]*\n", head)
+    if sizes is None:
+        return False
+    line, end, _ = head[sizes.end() :].partition(b"\n")
+    numbers = [number for number in line.rstrip().split(b" ")[1:] if number]
+    if not end:  # the line goes on after what was read, perhaps within a number
+        return len(numbers) > 1 and all(map(_NUMBER.fullmatch, numbers[:-1]))
+    return int(sizes[2]) == len(numbers) and all(map(_NUMBER.fullmatch, numbers))
 
 
 def _is_model_proto(file: BinaryIO, size: int) -> bool:

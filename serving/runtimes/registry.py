@@ -19,6 +19,8 @@ RUNTIMES: dict[str, str] = {
     "onnx": "serving.runtimes.onnx:load",
     "xgboost": "serving.runtimes.xgboost:load",
     "lightgbm": "serving.runtimes.lightgbm:load",
+    "fasttext": "serving.runtimes.algorithms.blazingtext:load_bare",
+    "vectors": "serving.runtimes.algorithms.blazingtext:load_bare",
     "pickle": "serving.runtimes.sklearn:load",
     "skops": "serving.runtimes.sklearn:load_skops",
     "torchscript": "serving.runtimes.torch:load_script",

@@ -12,7 +12,9 @@ from serving.runtimes.declaration import Declaration
 
 #: Algorithm -> the function that loads it, ``(Declaration, LoadSettings) -> Model``.
 ALGORITHMS: dict[str, str] = {
+    "blazingtext": "serving.runtimes.algorithms.blazingtext:load",
     "factorization-machines": "serving.runtimes.algorithms.arrays:load",
+    "forecasting-deepar": "serving.runtimes.algorithms.deepar:load",
     "image-classification": "serving.runtimes.algorithms.vision:load_classification",
     "kmeans": "serving.runtimes.algorithms.arrays:load",
     "knn": "serving.runtimes.algorithms.arrays:load",
@@ -20,9 +22,11 @@ ALGORITHMS: dict[str, str] = {
     "linear-learner": "serving.runtimes.algorithms.arrays:load",
     "ntm": "serving.runtimes.algorithms.arrays:load",
     "object-detection": "serving.runtimes.algorithms.vision:load_detection",
+    "object2vec": "serving.runtimes.algorithms.object2vec:load",
     "pca": "serving.runtimes.algorithms.arrays:load",
     "randomcutforest": "serving.runtimes.algorithms.arrays:load",
     "semantic-segmentation": "serving.runtimes.algorithms.vision:load_segmentation",
+    "seq2seq": "serving.runtimes.algorithms.seq2seq:load",
     "xgboost": "serving.runtimes.algorithms.arrays:load",
 }
 
