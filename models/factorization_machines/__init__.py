@@ -1,0 +1,1 @@
+"""Factorization Machines: pairs of features that meet, through a few numbers a feature."""
