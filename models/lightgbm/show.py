@@ -10,7 +10,7 @@ import numpy as np
 from models.showing import MODEL, QUIET, TRUTH, Ask, figure, save
 
 _PARTS = 20
-_FEWEST = 40
+_FEWEST = 150
 
 
 def draw(ask: Ask, card: Path, picture: Path) -> None:
