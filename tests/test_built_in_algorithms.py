@@ -257,3 +257,16 @@ def test_missing_values_of_a_linear_model_are_no_crash(runtime: Any) -> None:
     """NaN in, null out: an answer that is JSON whatever comes in."""
     found, _ = ask(runtime, "linear-learner-regression", b"nan,1.0\n1.5,16.0", CSV)
     assert {"predictions": [{"score": None}, {"score": pytest.approx(0.4)}]} == json.loads(found)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        (JSON, b'{"instances":[{"data":{"features":{"keys":[],"shape":[2000],"values":[]}}}]}'),
+        (RECORDIO, sparse_record({}, 2000)),
+    ],
+)
+def test_sparse_row_without_keys_is_all_zeros(runtime: Any, content_type: str, body: bytes) -> None:
+    """As AWS's own writer makes of an empty row of a sparse matrix."""
+    found, _ = ask(runtime, "factorization-machines", body, content_type)
+    assert {"predictions": [{"score": 0.0, "predicted_label": 0}]} == json.loads(found)

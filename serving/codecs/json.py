@@ -168,7 +168,7 @@ def _instances(value: Any, spec: InputSpec) -> Inputs:
     if len(spec.tensors) > 1:
         return _named_rows(value, spec)
     features = [_features(instance, number, spec.tensors[0]) for number, instance in enumerate(value, 1)]
-    if any(isinstance(row, dict) and row.get("keys") for row in features):
+    if any(map(_is_sparse, features)):
         return _sparse(features, spec)
     return from_nested([_dense(row) for row in features], spec.tensors[0], sample=False, column=True)
 
@@ -188,6 +188,11 @@ def _features(instance: Any, row: int, tensor: TensorSpec) -> Any:
     raise BadInput(f"row {row} has neither 'features' nor {tensor.name!r}")
 
 
+def _is_sparse(features: Any) -> bool:
+    """Whether there are keys; or a shape without keys and values, which is a row of nothing but zeros."""
+    return isinstance(features, dict) and bool(features.get("keys") or ("shape" in features and not features["values"]))
+
+
 def _dense(features: Any) -> Any:
     return features["values"] if isinstance(features, dict) else features
 
@@ -199,10 +204,10 @@ def _sparse(features: list[Any], spec: InputSpec) -> np.ndarray:
         values = _dense(row)
         if not isinstance(values, list):
             raise BadInput(f"row {number} is not an array")
-        if not isinstance(row, dict) or not row.get("keys"):
+        if not _is_sparse(row):
             said, keys = len(values), list(range(len(values)))
         else:
-            said, keys = _sparse_width(row, number), row["keys"]
+            said, keys = _sparse_width(row, number), row.get("keys", [])
             if not isinstance(keys, list) or not all(type(key) is int for key in keys):
                 raise BadInput(f"row {number}: 'keys' must be a list of integers")
         width = said if width is None else width

@@ -114,7 +114,8 @@ def _named(record: Mapping[str, Tensor], tensor: TensorSpec, number: int) -> Ten
 
 
 def _column(tensors: Sequence[Tensor], spec: InputSpec) -> np.ndarray:
-    if any(len(tensor.keys) for tensor in tensors):
+    # A sparse row of nothing but zeros has a shape, and neither keys nor values.
+    if any(len(tensor.keys) or (tensor.shape and not len(tensor.values)) for tensor in tensors):
         return _sparse_rows(tensors, spec)
     wanted = spec.tensors[0]
     rows = [_dense_rows(tensor, number, wanted) for number, tensor in enumerate(tensors, 1)]
