@@ -63,6 +63,12 @@ def state(recipe: Recipe, out: Path) -> State:
     return "current" if entry["recipe"] == recipe.digest() else "stale"
 
 
+def entry(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """What the manifest remembers of a model. Raises KeyError when it knows nothing of it."""
+    found: dict[str, Any] = _entries(out)[recipe.name]
+    return found
+
+
 def build(recipes: Sequence[Recipe], out: Path, report: Reporter, *, force: bool = False) -> list[Recipe]:
     """Build those of ``recipes`` that are not current (all of them with ``force``), and return the ones that could not
     be built because a package is missing. A current model needs no package."""
