@@ -131,11 +131,9 @@ def shown(data: Counts) -> Floats:
     return data.held[:SAMPLES]
 
 
-def samples_of(
-    rows: Floats, answers: Sequence[dict[str, Any]], tolerance: float, types: Sequence[str]
-) -> tuple[Sample, ...]:
+def samples_of(rows: Floats, answers: Sequence[dict[str, Any]], types: Sequence[str]) -> tuple[Sample, ...]:
     """Those of every algorithm of rows. One mail is asked for by the words that are in it, as anybody would."""
-    found = samples.of_rows(rows, answers, tolerance=tolerance, types=types)
+    found = samples.of_rows(rows, answers, types=types)
     return (dataclasses.replace(found[0], body=samples.sparse(rows[:1])), *found[1:])
 
 
