@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m models train",
         description="Train the built-in algorithms' models on data that ships in packages; only what is missing.",
     )
-    parser.add_argument("families", nargs="*", metavar="FAMILY", type=_known, help="which (default: all)")
+    parser.add_argument("families", nargs="*", metavar="FAMILY", type=known, help="which (default: all)")
     parser.add_argument("--out", type=Path, default=gallery.near(gallery.DEFAULT_OUT), help="default: %(default)s")
     parser.add_argument("--force", action="store_true", help="train also what is up to date")
     parser.add_argument("--list", action="store_true", help="show the families and their state, train nothing")
@@ -115,7 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _known(name: str) -> str:
+def known(name: str) -> str:
+    """``name``, if there is such a family. Raises ArgumentTypeError, for a parser of command lines."""
     if name not in BY_NAME:
         raise argparse.ArgumentTypeError(f"no family {name!r}; there are {', '.join(BY_NAME)}")
     return name
