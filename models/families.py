@@ -7,6 +7,7 @@ from models.recipes import Recipe
 _ONNX = ("onnx", "onnxruntime")
 _SKLEARN = ("sklearn", *_ONNX)
 _TORCH = ("torch", "onnxscript", *_ONNX)
+_PICTURES, _DRAWN = ("torch", "mlxtend", "PIL", *_ONNX), ("convolutions.py", "pictures.py")
 _FLIGHTS = ("data.py", "flights.py", "samples.py")
 _ROWS = ("baselines.py", "data.py", "packaging.py", "samples.py")
 
@@ -75,9 +76,25 @@ FAMILIES = (
     _family("blazingtext-labels", "blazingtext.labels:train", "spam or not", ("fasttext",), slow=True, npm=(_SPAM,)),
     _family("seq2seq", "seq2seq.train:train", "spelling to sound", _TORCH, slow=True),
     _family("deepar", "deepar.train:train", "demand for electricity, with its band", _TORCH, slow=True),
-    _family("image-classification", "image_classification.train:train", "digits as pictures", _TORCH),
-    _family("object-detection", "object_detection.train:train", "digits found in scenes", _TORCH, slow=True),
-    _family("semantic-segmentation", "semantic_segmentation.train:train", "coins, pixel by pixel", _TORCH, slow=True),
+    _family(
+        "image-classification", "image_classification.train:train", "digits as pictures", _PICTURES, sources=_DRAWN
+    ),
+    _family(
+        "object-detection",
+        "object_detection.train:train",
+        "digits found in scenes",
+        (*_PICTURES, "skimage"),
+        sources=_DRAWN,
+        slow=True,
+    ),
+    _family(
+        "semantic-segmentation",
+        "semantic_segmentation.train:train",
+        "coins, pixel by pixel",
+        ("torch", "skimage", "PIL", *_ONNX),
+        sources=_DRAWN,
+        slow=True,
+    ),
 )
 
 BY_NAME = {family.name: family for family in FAMILIES}

@@ -1,0 +1,1 @@
+"""Image Classification: which digit a picture shows."""
