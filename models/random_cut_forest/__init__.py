@@ -1,0 +1,1 @@
+"""Random Cut Forest: how much a point would disturb trees of random cuts."""
