@@ -55,16 +55,16 @@ the same rows predicted in process by the library that runs it. {machine}
 This page is what `python -m docs.gallery` wrote."""
 
 TABLE = """
-| family | learns | measured | artifact | request | answer | p50 | library |
-|---|---|---|---|---|---|---|---|"""
+| family | learns | data | measured | artifact | request | answer | p50 | library |
+|---|---|---|---|---|---|---|---|---|"""
 
 SECTION = """
 ## {title}
 
 ![{title}](gallery/{name}.png)
 
-{training}Trained in {seconds:.0f} s on {trained:,} {unit} of {data}; {held:,} held out.
-{measured}{aim}.
+{training}Trained in {seconds:.0f} s on {trained:,} {unit} of {data}.
+On {held:,} that were held out: {measured}{aim}.
 
 - **Data**: {source}. Licence: {licence}.
 - **Input**: {inputs}.
@@ -218,6 +218,7 @@ def _row(family: Recipe, record: Mapping[str, Any]) -> str:
     cells = (
         f"[{family.name}](#{_anchor(record['title'])})",
         family.summary,
+        record["data"]["name"],
         _measured(score),
         f"{max(record['files'], key=lambda file: record['files'][file])}, {_size(size)}",
         f"`{record['request']['short']}`",
@@ -292,6 +293,8 @@ def _size(count: int) -> str:
 
 
 def _time(microseconds: float) -> str:
+    if microseconds < 1000:
+        return f"{microseconds:.0f} \u00b5s"
     return f"{microseconds / 1000:.2f} ms" if microseconds < 10_000 else f"{microseconds / 1000:.0f} ms"
 
 

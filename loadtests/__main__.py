@@ -21,7 +21,8 @@ SCENARIOS = {
     "ab_split": "single rows to several variants; fails unless the split is within three standard deviations",
     "multi_model_zipf": "single rows to one of several hundred models, few of them hot",
     "big_payload": "ten thousand rows in a call",
-    "mixed": "all of these together",
+    "mixed": "rows, variants, many models and big payloads together",
+    "gallery": "each built-in algorithm's sample to the multi-model endpoint of all, the whole answers judged",
 }
 REPORTS = Path(__file__).resolve().parent / "reports"
 _GRACE_SECONDS = 120
@@ -34,7 +35,8 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, l
         prog="python -m loadtests",
         description=f"{__doc__}\n\nscenarios:\n{lines}",
         epilog="Other options are the scenario's own; see loadtests/locustfile.py: --endpoint, "
-        "--content-type, --ab-endpoint, --weights, --zoo-endpoint, --zoo-names, --zoo-models, --zoo-exponent, --rows.",
+        "--content-type, --ab-endpoint, --weights, --zoo-endpoint, --zoo-names, --zoo-models, --zoo-exponent, --rows, "
+        "--gallery-endpoint, --gallery-artifacts.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("scenario", choices=list(SCENARIOS), metavar="SCENARIO")

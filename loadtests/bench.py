@@ -26,6 +26,7 @@ from loadtests.workloads.capture import capture
 from loadtests.workloads.convnet import convnet
 from loadtests.workloads.drift import drift
 from loadtests.workloads.explanations import explanations
+from loadtests.workloads.families import ARRAYS, gallery_latency
 from loadtests.workloads.queue import queue
 from loadtests.workloads.rows import many_rows, one_row
 from loadtests.workloads.shadow import shadow
@@ -52,6 +53,7 @@ WORKLOADS: dict[str, Callable[[Bench], list[Figure]]] = {
     "transform": transform,
     "transform-small": transform_small,
     "drift": drift,
+    "gallery-latency": gallery_latency,
 }
 _ARTIFACTS = ROOT / "models" / "artifacts"
 _QUICK = (3, 1)  # rounds, seconds a side in each
@@ -69,15 +71,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _build_models(console: Console, artifacts: Path) -> None:
-    """Train the example models that are missing; one second when they are there."""
-    names = ("bench-xgboost", "bench-convnet", "zoo")
-    built = subprocess.run(
-        python("models", *names, "--out", str(artifacts)), cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if built.returncode:
-        console.print(built.stdout + built.stderr, markup=False)
-        raise SystemExit("the bench's models could not be built")
+def _build_models(console: Console, artifacts: Path, workloads: Sequence[str]) -> None:
+    """Train the models that are missing; one second when they are there."""
+    commands: list[tuple[str, ...]] = [("bench-xgboost", "bench-convnet", "zoo")]
+    if "gallery-latency" in workloads:
+        commands.append(("train", *ARRAYS))
+    for command in commands:
+        built = subprocess.run(
+            python("models", *command, "--out", str(artifacts)), cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        if built.returncode:
+            console.print(built.stdout + built.stderr, markup=False)
+            raise SystemExit("the bench's models could not be built")
 
 
 def run(bench: Bench, names: Sequence[str]) -> list[Figure]:
@@ -99,11 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     exit_on_sigterm()
     options = parse(arguments)
     progress, console = Console(stderr=True), Console(width=None if sys.stdout.isatty() else 160)
-    _build_models(progress, options.artifacts)
+    workloads = options.only or list(WORKLOADS)
+    _build_models(progress, options.artifacts, workloads)
     rounds, seconds = _QUICK if options.quick else _FULL
     bench = Bench(options.artifacts.resolve(), rounds, seconds, progress, options.generator)
     facts = {**report.machine(), "generator": options.generator, "rounds": f"{rounds} x {seconds} s"}
-    figures = run(bench, options.only or list(WORKLOADS))
+    figures = run(bench, workloads)
     console.print(report.table(figures, facts))
     if options.json:
         options.json.write_text(json.dumps(report.document(figures, facts), indent=1) + "\n")

@@ -27,6 +27,10 @@ DEMOS = {
         "loadtests.demo_drift:main",
         "captured calls as in training pass, later ones have their changed columns named",
     ),
+    "gallery": (
+        "loadtests.demo_gallery:main",
+        "all built-in algorithms behind one endpoint, with memory for half of them, under load",
+    ),
 }
 
 

@@ -18,8 +18,10 @@ from locust import FastHttpUser, constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
+from loadtests.families import Asked, trained
 from loadtests.figures import Zipf, parse_weights, split_faults, split_shares
 from loadtests.scrape import find_weights
+from models.gallery import DEFAULT_OUT
 
 # The first held-out rows of the data sets that the example models were trained on (30 and 10 columns).
 TUMOUR_ROW = (
@@ -54,6 +56,8 @@ def add_options(parser: LocustArgumentParser) -> None:
     option("zoo-models", 490, "how many target models there are")
     option("zoo-exponent", 1.1, "exponent of Zipf's law over them")
     option("rows", 10_000, "rows of a big payload")
+    option("gallery-endpoint", "gallery", "multi-model endpoint of the built-in algorithms (gallery)")
+    option("gallery-artifacts", str(DEFAULT_OUT), "where they were trained")
 
 
 @cache
@@ -73,9 +77,16 @@ class Caller(FastHttpUser):
         """The parsed command line."""
         return self.environment.parsed_options
 
-    def invoke(self, endpoint: str, body: str | bytes, name: str, headers: dict[str, str] | None = None) -> Any:
-        """POST a ``body``, CSV unless ``headers`` say otherwise; the response, already judged. ``name`` is its line in
-        the report."""
+    def invoke(
+        self,
+        endpoint: str,
+        body: str | bytes,
+        name: str,
+        headers: dict[str, str] | None = None,
+        asked: Asked | None = None,
+    ) -> Any:
+        """POST a ``body``, CSV unless ``headers`` say otherwise; the response, already judged, also by what was
+        ``asked``. ``name`` is its line in the report."""
         path = f"/endpoints/{endpoint}/invocations"
         sent = {"Content-Type": "text/csv", **(headers or {})}
         data: Any = body  # bytes pass through, though locust declares text only
@@ -85,6 +96,8 @@ class Caller(FastHttpUser):
                 response.failure(f"{response.status_code}: {_ID.sub('<id>', said)[:200]}")
             elif not response.content:
                 response.failure("an empty answer")
+            elif asked and (fault := asked.fault(response.content, response.headers.get("content-type", ""))):
+                response.failure(fault[:200])
         return response
 
     def single(self, endpoint: str, name: str) -> Any:
@@ -158,6 +171,26 @@ class big_payload(Caller):
     def call(self) -> None:
         """One call."""
         self.big(self.options.rows)
+
+
+class gallery(Caller):
+    """Each family's sample request to the multi-model endpoint of the gallery, few of them hot; the whole answer must
+    be the one its card expects."""
+
+    def on_start(self) -> None:
+        """The families, in an order of fame of this user's own, and a law."""
+        self.families = trained(Path(self.options.gallery_artifacts))
+        if not self.families:
+            raise RuntimeError("no family is trained: python -m models train")
+        random.shuffle(self.families)
+        self.law = Zipf(len(self.families), self.options.zoo_exponent, random.Random())
+
+    @task
+    def call(self) -> None:
+        """One call."""
+        one = self.families[self.law.draw()]
+        headers = {**one.headers, TARGET: one.member}
+        self.invoke(self.options.gallery_endpoint, one.body, one.family, headers, one)
 
 
 class mixed(Caller):
