@@ -43,7 +43,7 @@ def pack(body: bytes, plan: RowPlan) -> bytes | None:
     try:
         start, end = next(_frames(body))
         tensor = _single(_features(body, start, end), None)
-    except BadInput:
+    except (BadInput, StopIteration):  # no frame at all
         return None
     if tensor is None or tensor.span is None or tensor.values.dtype != plan.dtype or len(tensor.keys):
         return None

@@ -11,7 +11,7 @@ import numpy as np
 from serving.codecs.base import Outputs
 from serving.codecs.layouts import LAYOUTS
 from serving.errors import LoadFailed
-from serving.runtimes.algorithms import counts, inner
+from serving.runtimes.algorithms import counts, finite, inner
 from serving.runtimes.base import LoadSettings, TensorModel
 from serving.runtimes.declaration import NAME, Declaration
 
@@ -39,7 +39,8 @@ class ArrayAlgorithm(TensorModel):
         """``names``: output of the model -> field of the answer."""
         self._model = model
         self._names = names
-        self._counts = algorithm in counts.ALGORITHMS
+        self._check = counts.check if algorithm in counts.ALGORITHMS else finite.check
+        self._whole = algorithm not in finite.MISSING_ALLOWED
         self.spec = model.spec
         self.layout = algorithm
         self.reads = READS.get(algorithm, _ALL)
@@ -51,8 +52,8 @@ class ArrayAlgorithm(TensorModel):
 
     def predict(self, inputs: np.ndarray | dict[str, np.ndarray]) -> Outputs:
         """The model's outputs under the names of the answer. Raises what the model raises."""
-        if self._counts:
-            counts.check(inputs)
+        if self._whole:
+            self._check(inputs)
         outputs = self._model.predict(inputs)
         if not self._names:
             return outputs

@@ -1,0 +1,40 @@
+"""Rows that must be all there: to most algorithms a missing value is not another number, and their sums and distances
+would be none. A neighbour or cluster found by such a distance is a wrong answer that looks like a right one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from serving.errors import BadInput
+
+#: The algorithms that know what to do with a missing value.
+MISSING_ALLOWED = frozenset({"xgboost"})
+#: A row's squares must have a sum in float32, in which the models reckon distances.
+_MOST = float(np.finfo(np.float32).max)
+
+
+def check(inputs: np.ndarray | dict[str, np.ndarray]) -> None:
+    """Raises BadInput, naming the first row with a missing value, an infinity or numbers whose squares no float32
+    holds. 2 us for a row of 64 numbers: one product tells, as NaN and infinities survive it."""
+    for array in inputs.values() if isinstance(inputs, dict) else (inputs,):
+        if array.dtype.kind != "f":
+            continue
+        flat = array.ravel()
+        with np.errstate(over="ignore", invalid="ignore"):
+            whole = math.isfinite(flat.dot(flat))
+        if not whole:
+            _check_rows(array)
+
+
+def _check_rows(array: np.ndarray) -> None:
+    """The same row by row, in double precision: many great rows together may be too much for the short way."""
+    rows = array.reshape(len(array), -1).astype(np.float64)
+    for number, row in enumerate(rows, 1):
+        if not np.isfinite(row).all():
+            raise BadInput(f"row {number} has a missing value or an infinity: this model needs all of its numbers")
+        with np.errstate(over="ignore"):
+            if float(row.dot(row)) > _MOST:
+                raise BadInput(f"row {number} holds numbers too large for the model")
