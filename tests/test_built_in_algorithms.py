@@ -239,6 +239,7 @@ BAD = {
     "half a record": (RECORDIO, encode_record({"values": np.ones(2)})[:-4], "cut short"),
     "key outside a record": (RECORDIO, sparse_record({2: 1.0}, 2), "feature 2 of 2"),
     "empty": (JSON, b" ", "not JSON"),
+    "missing": (CSV, b"1.5,16.0\nnan,1.0", "row 2 has a missing value"),
 }
 
 
@@ -251,12 +252,6 @@ def test_one_bad_row_fails_the_call_with_a_sentence(runtime: Any, case: str) -> 
     error = refused.value.response
     assert (424, 400) == (error["ResponseMetadata"]["HTTPStatusCode"], error["OriginalStatusCode"])
     assert sentence in error["OriginalMessage"]
-
-
-def test_missing_values_of_a_linear_model_are_no_crash(runtime: Any) -> None:
-    """NaN in, null out: an answer that is JSON whatever comes in."""
-    found, _ = ask(runtime, "linear-learner-regression", b"nan,1.0\n1.5,16.0", CSV)
-    assert {"predictions": [{"score": None}, {"score": pytest.approx(0.4)}]} == json.loads(found)
 
 
 @pytest.mark.parametrize(
