@@ -11,8 +11,9 @@ semantic-segmentation   ``[1, classes, height, width]``     a PNG of class ids; 
 
 Settings: those of ``images.py``; ``Output``, the output's name where the model has several. Detection besides:
 ``ScoreThreshold`` (boxes of less are left out, 0.01 unless said), ``NmsThreshold`` (of two boxes of a class that
-overlap by more of their union, the better stays; 0.45 unless said, as SageMaker's ``nms_threshold``) and ``MostBoxes``
-(200). A class below 0 marks a box as none, as in SSD's output.
+overlap by more of their union, the better stays; 0.45 unless said, as SageMaker's ``nms_threshold``),
+``ForceSuppress`` (true: of whatever classes) and ``MostBoxes`` (200). A class below 0 marks a box as none, as in SSD's
+output.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import io
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import orjson
@@ -39,6 +41,17 @@ _PHOTOS = (JPEG, PNG, ANY, _UNSAID)
 #: Probabilities of one answer: classes x height x width float32.
 _MOST_VALUES = 2**24
 _BOX = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which boxes are answered: of at least this score; overlapping better ones by at most this part, of their class or
+    ``of_all``; so many."""
+
+    score_least: float
+    overlap_most: float
+    of_all: bool
+    boxes_most: int
 
 
 class ImageModel(ScriptModel):
@@ -109,12 +122,10 @@ class Classification(ImageModel):
 
 
 class Detection(ImageModel):
-    """``[1, boxes, 6]``: what is where. ``score_least``, ``overlap_most``: from 0 to 1."""
+    """``[1, boxes, 6]``: what is where."""
 
-    def __init__(
-        self, reader: Reader, model: TensorModel, output: str, score_least: float, overlap_most: float, boxes_most: int
-    ) -> None:
-        self._score_least, self._overlap_most, self._boxes_most = score_least, overlap_most, boxes_most
+    def __init__(self, reader: Reader, model: TensorModel, output: str, choice: Choice) -> None:
+        self._choice = choice
         super().__init__(reader, model, output)
 
     def _check(self, output: np.ndarray, picture: Picture) -> None:
@@ -122,7 +133,7 @@ class Detection(ImageModel):
             raise LoadFailed(f"the model answers {list(output.shape)}, where [1, boxes, {_BOX}] is expected")
 
     def _answer(self, output: np.ndarray, picture: Picture, accept: str, params: Mapping[str, str]) -> bytes:
-        boxes = best_boxes(output[0], self._score_least, self._overlap_most, self._boxes_most)
+        boxes = best_boxes(output[0], self._choice)
         if params.get("annotation") == "1":
             answer: dict[str, object] = annotated(boxes, picture, self._reader.channels)
         else:
@@ -158,19 +169,20 @@ class Segmentation(ImageModel):
         return recordio.encode_record({"target": target.ravel(), "shape": shape})
 
 
-def best_boxes(boxes: np.ndarray, score_least: float, overlap_most: float, boxes_most: int) -> np.ndarray:
+def best_boxes(boxes: np.ndarray, choice: Choice) -> np.ndarray:
     """Those of ``boxes`` ``[n, 6]`` (class, score, xmin, ymin, xmax, ymax) that are answered, the best first: cut to
     0..1, of enough score, and none that overlaps a better one of its class (greedy non-maximum suppression)."""
     boxes = boxes[np.isfinite(boxes).all(axis=1)].astype(np.float32)
     boxes[:, 2:] = boxes[:, 2:].clip(0, 1)
-    fit = (boxes[:, 0] >= 0) & (boxes[:, 1] >= score_least)
+    fit = (boxes[:, 0] >= 0) & (boxes[:, 1] >= choice.score_least)
     boxes = boxes[fit & (boxes[:, 4] > boxes[:, 2]) & (boxes[:, 5] > boxes[:, 3])]
     left = boxes[np.argsort(-boxes[:, 1], kind="stable")]
     kept: list[np.ndarray] = []
-    while len(left) and len(kept) < boxes_most:
+    while len(left) and len(kept) < choice.boxes_most:
         best, left = left[0], left[1:]
         kept.append(best)
-        left = left[(left[:, 0] != best[0]) | (overlap(best[2:], left[:, 2:]) <= overlap_most)]
+        beside = overlap(best[2:], left[:, 2:]) <= choice.overlap_most
+        left = left[beside if choice.of_all else beside | (left[:, 0] != best[0])]
     return np.array(kept, np.float32).reshape(-1, _BOX)
 
 
@@ -210,12 +222,13 @@ def load_classification(declared: Declaration, settings: LoadSettings) -> ImageM
 
 def load_detection(declared: Declaration, settings: LoadSettings) -> ImageModel:
     """``object-detection``. Raises LoadFailed."""
-    return Detection(
-        *_parts(declared, settings),
+    choice = Choice(
         declared.number("ScoreThreshold", 0.01),
         declared.number("NmsThreshold", 0.45),
+        declared.flag("ForceSuppress"),
         declared.whole("MostBoxes", 200, most=10_000),
     )
+    return Detection(*_parts(declared, settings), choice)
 
 
 def load_segmentation(declared: Declaration, settings: LoadSettings) -> ImageModel:
