@@ -177,14 +177,13 @@ def shown(body: bytes, content_type: str, wide: int) -> str:
     if kind.startswith("image/") or "recordio" in kind or kind == "application/x-image":
         return f"{kind}, {len(body):,} bytes"
     text = body.decode().strip()
-    if kind == "application/json":
-        text = json.dumps(_shortened(json.loads(text)), ensure_ascii=False)
-        text = text.replace('"\\u2026"', "\u2026").replace('"\u2026"', "\u2026")
-    else:
-        first, _, more = text.partition("\n")
-        text = first + (" \u2026" if more else "")
-        if kind == answers.LINES:
-            text = json.dumps(_shortened(json.loads(first)), ensure_ascii=False).replace('"\u2026"', "\u2026")
+    more = ""
+    if kind != "application/json":
+        text, _, rest = text.partition("\n")
+        more = " \u2026" if rest else ""
+    if kind in ("application/json", answers.LINES):
+        text = json.dumps(_shortened(json.loads(text)), ensure_ascii=False).replace('"\u2026"', "\u2026")
+    text += more
     return text if len(text) <= wide else text[: wide - 1] + "\u2026"
 
 

@@ -42,7 +42,8 @@ def differences(expected: Any, actual: Any, tolerance: float, where: str = "answ
         same = abs(expected - actual) <= tolerance or (math.isnan(expected) and math.isnan(actual))
         return [] if same else [f"{where} is {actual} where {expected} was expected"]
     else:
-        return [] if expected == actual else [f"{where} is {actual!r} where {expected!r} was expected"]
+        same = type(expected) is type(actual) and expected == actual
+        return [] if same else [f"{where} is {actual!r} where {expected!r} was expected"]
     return [found for name, one, other in parts for found in differences(one, other, tolerance, name)]
 
 
