@@ -69,13 +69,13 @@ class Machine:
 
 
 class Effort(NamedTuple):
-    """How long and how freely to fit. ``ridge``: the penalty on squared weights and factors, in rows."""
+    """How long and how freely to fit. The two ridges: the penalty on squared weights and factors, in rows."""
 
     factors: int = 8
-    steps: int = 120
+    steps: int = 100
     rate: float = 0.05
     weights_ridge: float = 4.0
-    factors_ridge: float = 10.0
+    factors_ridge: float = 20.0
 
 
 def fit(

@@ -16,13 +16,15 @@ from models.factorization_machines.ratings import LICENCE, NAME, SOURCE, Ratings
 from models.packaging import onnx_bytes
 from models.recipes import Tell
 
-AIM = 0.87
+AIM = 0.86
 HELD_OUT = 0.2
+#: Chosen on a tenth of the ratings to learn from: any ridge from 14 to 28 does.
 FULL = Effort()
 #: What the baseline is: the same machine without factors, only a weight a person, a film, a genre, five years.
 NO_FACTORS = Effort(factors=0, steps=60)
 SAMPLE_ROWS = 20
 SHOWN_FILMS, SHOWN_RATINGS = 300, 400
+SHOWN_PERSON = (100, 300)  # ratings: enough to be known by, and no collector
 
 
 def train(into: Path, tell: Tell, effort: float = 1.0) -> Card:
@@ -108,9 +110,11 @@ def _samples(rows: Any, scores: Any) -> tuple[Sample, ...]:
 
 
 def _films(table: Ratings, machine: Machine) -> dict[str, Any]:
-    """For the picture: the most rated films, as a person of strong tastes would be asked about each."""
+    """For the picture: the most rated films, each asked for the person of the strongest tastes."""
     often = np.argsort(-np.bincount(table.film), kind="stable")[:SHOWN_FILMS]
-    person = int(np.linalg.norm(machine.factors[: table.people], axis=1).argmax())
+    given = np.asarray(table.rows[:, : table.people].sum(axis=0)).ravel()
+    known = (SHOWN_PERSON[0] <= given) & (given <= SHOWN_PERSON[1])
+    person = int((np.linalg.norm(machine.factors[: table.people], axis=1) * known).argmax())
     first = {film: number for number, film in reversed(list(enumerate(table.film)))}
     rows = table.rows[[first[film] for film in often]].tolil()
     rows[:, : table.people] = 0
