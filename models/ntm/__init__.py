@@ -1,0 +1,1 @@
+"""The neural topic model: mails as mixtures of topics, read by a net."""
