@@ -63,6 +63,12 @@ class Graph:
             dilations=list(layer.dilation),
         )
 
+    def doubled(self, seen: str) -> str:
+        """Each pixel as four."""
+        scales = self.constant(np.array([1, 1, 2, 2], np.float32))
+        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        return self.add("Resize", seen, "", scales, **how)
+
     def sequential(self, seen: str, layers: Any) -> str:
         """A ``Sequential`` of ``Conv2d``, ``BatchNorm2d``, ``ReLU``, ``MaxPool2d``, ``Flatten`` and ``Linear``."""
         chain = list(layers)

@@ -1,0 +1,1 @@
+"""Object Detection: which digits are in a scene, and where."""

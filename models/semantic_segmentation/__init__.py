@@ -1,0 +1,1 @@
+"""Semantic Segmentation: which pixels belong to a coin."""
