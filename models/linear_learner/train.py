@@ -56,7 +56,7 @@ def train(into: Path, tell: Tell, effort: float = 1.0) -> Card:
         outputs="`score`, the probability that the tumour is benign; `predicted_label`, 1 above one half",
         limits=(
             "One hospital, 569 patients of around 1990: an example for a server, not for decisions about people.",
-            "A missing value has no substitute: send numbers only.",
+            "A row with a missing value is refused: the sum of its columns would be no number.",
         ),
         samples=samples.of_rows(table.held_x[:SAMPLE_ROWS], answers[:SAMPLE_ROWS]),
         training="Standardised columns, L2 penalty 1; standardisation is a part of the graph.",
