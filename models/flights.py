@@ -69,8 +69,8 @@ def load(share: float = 1.0) -> Flights:
     draw = np.random.default_rng(SEED)
     ordinal = _days(table)
     held_day = ordinal % 4 == 0
+    held = draw.choice(np.flatnonzero(held_day), HELD, replace=False)  # first: whatever is trained on, judged alike
     train = draw.choice(np.flatnonzero(~held_day), round(TRAINED * share), replace=False)
-    held = draw.choice(np.flatnonzero(held_day), HELD, replace=False)
     chosen = np.concatenate((train, held))
     codes = {name: sorted(table[_THEIRS[name]].unique().tolist()) for name in CODED}
     x = _columns(table.iloc[chosen], ordinal[chosen], weather, codes)

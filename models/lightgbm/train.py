@@ -18,7 +18,7 @@ from models.flights import Doubles
 from models.recipes import Tell
 from models.samples import CSV, JSON, LINES
 
-AIM = 17.4
+AIM = 17.0
 ROUNDS = 150
 SAMPLE_ROWS = 20
 _FEW = 3
