@@ -1,0 +1,1 @@
+"""BlazingText: the vectors of words, and texts by their labels."""
