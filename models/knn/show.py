@@ -19,7 +19,7 @@ _SHOWN = 8
 
 def draw(ask: Ask, card: Path, picture: Path) -> None:
     """A column a digit: the one asked about, then its five nearest, found again by the distances of the live answer.
-    Neighbours of another digit are framed; the mistakes of the held-out part come first."""
+    Half of the digits are ones whose neighbours disagree; the outvoted are framed."""
     held = np.loadtxt(card / "held.csv", delimiter=",", skiprows=1, dtype=np.float32)
     known = np.loadtxt(card / "train.csv", delimiter=",", skiprows=1, dtype=np.float32)
     rows = "\n".join(",".join(map(str, row)) for row in held[:, 1:]).encode()
