@@ -30,7 +30,7 @@ DOCUMENTS = st.recursive(
 )
 
 
-@pytest.fixture(scope="module", params=["linear-learner", "knn", "pca", "kmeans", "randomcutforest"])
+@pytest.fixture(scope="module", params=["linear-learner", "knn", "pca"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TensorModel:
     """Three columns times a matrix, in each algorithm's dress."""
     folder = tmp_path_factory.mktemp(request.param)
