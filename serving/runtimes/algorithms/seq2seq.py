@@ -201,7 +201,8 @@ class Seq2Seq(ScriptModel):
                 ids.append(int(token[row]))
                 shares.append(attention[row])
             row = int(parent[row])
-        return Target(ids[::-1], np.array(shares[::-1]).reshape(len(ids), -1))
+        length = trail[0][2].shape[1]
+        return Target(ids[::-1], np.array(shares[::-1]).reshape(len(ids), length))
 
     def _read(self, sources: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Memory, state and length of each source."""
