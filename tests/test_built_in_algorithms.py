@@ -265,3 +265,20 @@ def test_sparse_row_without_keys_is_all_zeros(runtime: Any, content_type: str, b
     """As AWS's own writer makes of an empty row of a sparse matrix."""
     found, _ = ask(runtime, "factorization-machines", body, content_type)
     assert {"predictions": [{"score": 0.0, "predicted_label": 0}]} == json.loads(found)
+
+
+def test_xgboost_answers_an_empty_body_with_nothing(server: Server, runtime: Any) -> None:
+    """The container with 204, the runtime API with an empty 200; the connection goes on."""
+    name = "xgboost" if list(EXAMPLES).index("xgboost") % 2 else "xgboost.tar.gz"
+    with server.client(headers={"X-Amzn-SageMaker-Target-Model": name, "Content-Type": CSV}) as http:
+        for _ in range(2):
+            answer = http.post("/invocations", content=b"")
+            assert (204, b"", None) == (answer.status_code, answer.content, answer.headers.get("content-length"))
+        assert (200, b"0.43") == ((full := http.post("/invocations", content=b"1.5,16")).status_code, full.content[:4])
+    assert b"" == ask(runtime, "xgboost", b"", CSV)[0]
+
+
+def test_empty_body_is_an_error_elsewhere(runtime: Any) -> None:
+    """With a sentence."""
+    with pytest.raises(ClientError, match="the body is empty"):
+        ask(runtime, "kmeans", b"", CSV)

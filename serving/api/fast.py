@@ -225,9 +225,9 @@ class FastProtocol(Connection):
             self._next()
 
     def _reply(self, head: invocations.Head, reply: Reply, last: bool) -> bytes:
-        if reply.headers or head.timed or last:
+        if reply.headers or head.timed or last or not reply.body:
             headers = invocations.reply_headers(reply, self._request_id, head.timed, head.route.container)
-            return framing.answer(200, self._date(), headers, reply.body, last)
+            return framing.answer(invocations.reply_status(reply, head), self._date(), headers, reply.body, last)
         kind = (reply.content_type, reply.variant)
         first = self._heads.get(kind)
         if first is None:

@@ -18,8 +18,9 @@ _SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content
 #: A header's ": " and line end.
 _HEADER_EXTRA = 4
 _PHRASES = {
-    200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 406: "Not Acceptable", 408: "Request Timeout",
-    413: "Content Too Large", 415: "Unsupported Media Type", 424: "Failed Dependency", 429: "Too Many Requests",
+    200: "OK", 204: "No Content", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 406: "Not Acceptable",
+    408: "Request Timeout", 413: "Content Too Large", 415: "Unsupported Media Type", 424: "Failed Dependency",
+    429: "Too Many Requests",
     431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
     503: "Service Unavailable", 505: "HTTP Version Not Supported", 507: "Insufficient Storage",
 }  # fmt: skip
@@ -193,8 +194,10 @@ def chunk(data: bytes) -> bytes:
 
 
 def answer(status: int, date: bytes, headers: list[tuple[str, str]], body: bytes, last: bool) -> bytes:
-    """A whole answer as bytes. ``date``: header lines common to all; ``last``: the connection ends with it."""
+    """A whole answer as bytes. ``date``: header lines common to all; ``last``: the connection ends with it. A 204 has
+    no length (RFC 9110, 8.6)."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
     first = f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode()
     end = "connection: close\r\n" if last else ""
-    return first + date + f"{lines}{end}content-length: {len(body)}\r\n\r\n".encode("latin-1", "replace") + body
+    length = "" if status == 204 else f"content-length: {len(body)}\r\n"
+    return first + date + f"{lines}{end}{length}\r\n".encode("latin-1", "replace") + body

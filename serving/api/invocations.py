@@ -238,6 +238,11 @@ def receipt(timing: Timing) -> str:
     )
 
 
+def reply_status(reply: Reply, head: Head) -> int:
+    """200; a container says 204 of an answer without content (RFC 9110, 15.3.5), the runtime API does not."""
+    return 200 if reply.body or not head.route.container else 204
+
+
 def reply_headers(reply: Reply, request_id: str, timed: bool, container: bool) -> list[tuple[str, str]]:
     """The headers of an answer, but for its length. What a container calls the session id is for the runtime API's
     callers that of a session it has just opened (``behaviour/02``, sticky sessions)."""

@@ -162,7 +162,7 @@ async def _invoke(front: Front, request: Request, head: invocations.Head, body: 
         streamed = invocations.stream_headers(reply, request_id, head.timed)
         return streams.StreamedResponse(reply, dict(streamed))
     made = invocations.reply_headers(reply, request_id, head.timed, head.route.container)
-    return Response(reply.body, 200, dict(made))
+    return Response(reply.body, invocations.reply_status(reply, head), dict(made))
 
 
 # -- health, metrics, endpoints -------------------------------------------------------------------------------------

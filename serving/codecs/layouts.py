@@ -7,6 +7,7 @@ other model. A runtime names its row in ``TensorModel.layout`` and returns outpu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -42,19 +43,24 @@ class Field(NamedTuple):
 
 class Layout(NamedTuple):
     """``envelope``: the key around the rows in a JSON document. ``fields`` empty: rows are bare values, or objects
-    of all outputs when there are several. ``types``: media types offered, the preferred ones first."""
+    of all outputs when there are several. ``types``: media types offered, the preferred ones first. ``always``: the
+    type that is written whichever of them is asked for. ``quoted``: in CSV a list is one quoted cell."""
 
     envelope: str
     fields: tuple[Field, ...] = ()
     types: tuple[str, ...] = _TYPES
+    always: str = ""
+    quoted: bool = False
 
 
 _SCORE, _LABEL = Field("score"), Field("predicted_label", "int")
+_CSV_FIRST = (CSV, *(kind for kind in _TYPES if kind != CSV))
 
 LAYOUTS: dict[str, Layout] = {
     "generic": Layout("predictions"),
     # The container answers JSON Lines and RecordIO in one mode only; nothing is lost by always offering them.
-    "xgboost": Layout("predictions", (_SCORE,), (CSV, *(kind for kind in _TYPES if kind != CSV))),
+    "xgboost": Layout("predictions", (_SCORE,), _CSV_FIRST),
+    "xgboost-batch": Layout("predictions", (_SCORE,), _CSV_FIRST, always=CSV),
     "linear-learner": Layout("predictions", (_SCORE, _LABEL)),
     "factorization-machines": Layout("predictions", (_SCORE, _LABEL)),
     "kmeans": Layout("predictions", (Field("closest_cluster"), Field("distance_to_cluster"))),
@@ -76,6 +82,15 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "object2vec": Layout("predictions", (Field("scores", "list"),)),
 }
+
+
+@lru_cache(maxsize=256)
+def layout_of(name: str) -> Layout:
+    """The row of that name; ``xgboost:KEY,KEY...``: objects of these keys (``runtimes/xgboost_output.py``)."""
+    base, _, keys = name.partition(":")
+    if not keys:
+        return LAYOUTS[base]
+    return LAYOUTS[base]._replace(fields=tuple(Field(key, "any") for key in keys.split(",")), quoted=True)
 
 
 def shown(outputs: Outputs, layout: Layout, params: Mapping[str, str]) -> tuple[dict[str, np.ndarray], bool]:

@@ -15,7 +15,7 @@ import numpy as np
 from serving.codecs import csv, json, libsvm, npy, raw, recordio
 from serving.codecs.base import Decoded, InputSpec, Outputs
 from serving.codecs.fit import RowPlan, row_plan
-from serving.codecs.layouts import LAYOUTS, shown
+from serving.codecs.layouts import layout_of, shown
 from serving.codecs.media import negotiate, parse_media_type
 from serving.codecs.replies import WRITERS
 from serving.errors import BadInput, PredictionFailed, UnsupportedContentType
@@ -25,11 +25,13 @@ __all__ = [
     "check_read",
     "decode",
     "decode_rows",
+    "decode_strictly",
     "encode",
     "encode_each",
     "negotiate",
     "offered",
     "parse_media_type",
+    "reply_type",
 ]
 
 
@@ -133,7 +135,38 @@ def check_read(content_type: str, reads: tuple[str, ...]) -> None:
 
 def offered(layout: str) -> tuple[str, ...]:
     """The media types that replies of a layout come in, the preferred ones first."""
-    return LAYOUTS[layout].types
+    return layout_of(layout).types
+
+
+@lru_cache(maxsize=1024)
+def reply_type(accept: str, default: str, layout: str) -> str:
+    """The media type to answer in, with the parameters that Accept gave it. Raises ``NotAcceptable``."""
+    found = layout_of(layout)
+    media_type, params = negotiate(accept, default, found.types)
+    return found.always or "".join((media_type, *(f"; {k}={v}" for k, v in params.items() if k != "q")))
+
+
+def decode_strictly(body: bytes, content_type: str, spec: InputSpec) -> Decoded | None:
+    """``decode`` as XGBoost's container does: None for an empty body, which has an empty answer, and
+    ``UnsupportedContentType`` for one that no model could read (aws/sagemaker-xgboost-container, ``serve.py``)."""
+    if not body:
+        return None
+    try:
+        return decode(body, content_type, spec)
+    except BadInput as error:
+        if _is_readable(body, content_type, spec):
+            raise
+        raise UnsupportedContentType(error.message) from None
+
+
+def _is_readable(body: bytes, content_type: str, spec: InputSpec) -> bool:
+    """Whether a model of any number of features could read the body."""
+    free = [tensor._replace(shape=(None, None)) for tensor in spec.tensors]
+    try:
+        decode(body, content_type, spec._replace(tensors=tuple(free)))
+    except BadInput:
+        return False
+    return True
 
 
 def encode(outputs: Outputs, media_type: str, layout: str) -> bytes:
@@ -150,8 +183,9 @@ def encode_each(outputs: Outputs, counts: Sequence[int], media_type: str, layout
     written in that type.
     """
     base, params = parse_media_type(media_type)
-    arrays, objects = shown(outputs, LAYOUTS[layout], params)
+    dress = layout_of(layout)
+    arrays, objects = shown(outputs, dress, params)
     rows = len(next(iter(arrays.values())))
     if rows != sum(counts):
         raise PredictionFailed(f"the model answered {rows} rows to {sum(counts)}")
-    return WRITERS[base](arrays, objects, LAYOUTS[layout], counts)
+    return WRITERS[base](arrays, objects, dress, counts)

@@ -44,7 +44,7 @@ def line_bodies(arrays: Arrays, objects: bool, layout: Layout, counts: Sequence[
 
 def csv_bodies(arrays: Arrays, objects: bool, layout: Layout, counts: Sequence[int]) -> list[bytes]:
     """One line per row, the columns of all outputs side by side."""
-    columns = [_csv_rows(array) for array in arrays.values()]
+    columns = [(_quoted_rows if layout.quoted and array.ndim > 1 else _csv_rows)(array) for array in arrays.values()]
     rows = columns[0] if len(columns) == 1 else [b",".join(cells) for cells in zip(*columns, strict=True)]
     return _lines(rows, counts)
 
@@ -175,6 +175,11 @@ def _csv_rows(array: np.ndarray) -> list[bytes]:
         cells[index] = b"%a" % float(table.flat[index])
     width = table.shape[1]
     return [b",".join(cells[start : start + width]) for start in range(0, len(cells), width)]
+
+
+def _quoted_rows(array: np.ndarray) -> list[bytes]:
+    """Each row as one cell, as Python writes a list: ``"[0.1, 0.9]"``."""
+    return [b'"[%b]"' % row.replace(b",", b", ") for row in _csv_rows(array)]
 
 
 def _csv_cell(value: object) -> bytes:

@@ -46,7 +46,8 @@ class TensorModel(ABC):
 
     ``layout`` names the reply shape in ``codecs.registry.encode``; ``default_accept`` the reply's media type when the
     caller names none, and ``default_content_type`` the body's; ``reads`` the request types that an algorithm documents,
-    None = all of ours. ``engine`` says which code answers, for ``serving check`` and the logs.
+    None = all of ours; ``strict``: a body is refused as by XGBoost's container (``codecs.registry.decode_strictly``).
+    ``engine`` says which code answers, for ``serving check`` and the logs.
     """
 
     spec: InputSpec
@@ -54,6 +55,7 @@ class TensorModel(ABC):
     reads: tuple[str, ...] | None = None
     default_accept: str = "application/json"
     default_content_type: str = "text/csv"
+    strict: bool = False
     batchable: bool = True
     max_batch_rows: int | None = None
     engine: str = ""

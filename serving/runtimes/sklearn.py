@@ -66,7 +66,7 @@ def load(artifact: Artifact, settings: LoadSettings) -> TensorModel:
     if type(found).__module__.startswith("xgboost") and hasattr(found, "save_raw"):
         from serving.runtimes import xgboost
 
-        return xgboost.from_bytes(bytes(found.save_raw("ubj")), settings.threads)
+        return xgboost.served(bytes(found.save_raw("ubj")), settings)
     return SklearnModel(found, settings.threads)
 
 

@@ -15,17 +15,18 @@ import threading
 import time
 from collections.abc import Callable
 from ctypes import POINTER, byref, c_char_p, c_uint64, c_void_p
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
 from serving.codecs.base import InputSpec, TensorSpec
 from serving.errors import LoadFailed, OutOfMemory, PredictionFailed
-from serving.runtimes import fit, trees_to_onnx
+from serving.runtimes import fit, trees_to_onnx, xgboost_output
 from serving.runtimes.base import Artifact, LoadSettings, TensorModel
 from serving.runtimes.failures import is_out_of_memory, said
 from serving.runtimes.native import open_library
+from serving.runtimes.xgboost_output import Objective
 
 _PREDICT = b'{"type":0,"training":false,"iteration_begin":0,"iteration_end":0,"missing":NaN,"strict_shape":false}'
 _DENSE = b'{"data":[%d,true],"shape":[%d,%d],"typestr":"<f4","version":3}'
@@ -84,12 +85,22 @@ class Booster:
         return count.value
 
     def _is_linear(self) -> bool:
-        """Asked only of a file that names the linear booster somewhere: writing its configuration down is a quarter of
-        a load's time, and the library keeps the text until the calling thread ends."""
+        return bool(self._learner()["gradient_booster"]["name"] == "gblinear")
+
+    def objective(self) -> Objective:
+        """What it was trained for."""
+        learner = self._learner()
+        name = learner["objective"]["name"]
+        return Objective(name, 2 if name.startswith("binary:") else int(learner["learner_model_param"]["num_class"]))
+
+    def _learner(self) -> dict[str, Any]:
+        """The learner's configuration. Asked only where it matters (of a file that names the linear booster somewhere,
+        for one): writing it down is a quarter of a load's time, and the library keeps the text until the calling thread
+        ends."""
         length, text = c_uint64(), c_char_p()
         self._check(self._lib.XGBoosterSaveJsonConfig(self._handle, byref(length), byref(text)))
-        learner = json.loads(text.value or b"{}")["learner"]
-        return bool(learner["gradient_booster"]["name"] == "gblinear")
+        learner: dict[str, Any] = json.loads(text.value or b"{}")["learner"]
+        return learner
 
     def to_json(self) -> bytes:
         """The model in XGBoost's JSON schema."""
@@ -136,11 +147,10 @@ class Booster:
 
 
 class XGBoostModel(TensorModel):
-    """A booster. ``layout`` and the default types are those of SageMaker's XGBoost container."""
+    """A booster. ``layout`` and ``default_accept`` are those of SageMaker's XGBoost container."""
 
     layout = "xgboost"
     default_accept = "text/csv"
-    default_content_type = "text/libsvm"
 
     def __init__(self, booster: Booster, threads: int) -> None:
         """Takes the booster over. Raises LoadFailed when it holds no model that can predict."""
@@ -172,6 +182,10 @@ class XGBoostModel(TensorModel):
         self._fast = fast  # one assignment: a predict on another thread sees the old engine or the new
         self.engine = f"onnxruntime up to {fast.rows} rows, xgboost C API above"
         return True
+
+    def objective(self) -> Objective:
+        """What the booster was trained for."""
+        return self._booster.objective()
 
     def set_threads(self, threads: int) -> None:
         """Threads of the booster's own predictions; few-row calls use one in any case."""
@@ -223,7 +237,17 @@ class XGBoostModel(TensorModel):
 
 def load(artifact: Artifact, settings: LoadSettings) -> TensorModel:
     """A booster from JSON or UBJSON. Raises LoadFailed with what XGBoost says of a damaged one."""
-    return from_bytes(artifact.file.read_bytes(), settings.threads)
+    return served(artifact.file.read_bytes(), settings)
+
+
+def served(data: bytes, settings: LoadSettings) -> TensorModel:
+    """A booster's serialised form as SageMaker's container would answer with it. Raises LoadFailed."""
+    model = from_bytes(data, settings.threads)
+    try:
+        return xgboost_output.dressed(model, model.objective, settings.environment)
+    except BaseException:
+        model.close()
+        raise
 
 
 def from_bytes(data: bytes, threads: int) -> XGBoostModel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -27,13 +26,6 @@ class Outcome(NamedTuple):
     encode: float
 
 
-@lru_cache(maxsize=1024)
-def _reply_type(accept: str, default: str, layout: str) -> str:
-    """The reply's media type with the parameters that Accept gave it. Raises ``NotAcceptable``."""
-    media_type, params = codecs.negotiate(accept, default, codecs.offered(layout))
-    return "".join((media_type, *(f"; {k}={v}" for k, v in params.items() if k != "q")))
-
-
 def run(model: TensorModel, content_type: str, accept: str, bodies: Sequence[bytes]) -> Outcome:
     """Answer several calls of one content type. Never raises for what a body holds or a model does in Python."""
     began = time.perf_counter()
@@ -41,7 +33,7 @@ def run(model: TensorModel, content_type: str, accept: str, bodies: Sequence[byt
     try:
         if model.reads is not None:
             codecs.check_read(content_type, model.reads)
-        reply = _reply_type(accept, model.default_accept, model.layout)
+        reply = codecs.reply_type(accept, model.default_accept, model.layout)
         together = codecs.decode_rows(bodies, content_type, model.spec) if model.batchable else None
     except ServingError as error:  # neither type depends on a body: it is the answer to them all
         return Outcome([error] * len(bodies), "", 0.0, 0.0, 0.0)
@@ -67,7 +59,10 @@ def _one_by_one(model: TensorModel, content_type: str, reply: str, bodies: Seque
     for body in bodies:
         marks = [time.perf_counter()]
         try:
-            decoded = codecs.decode(body, content_type, model.spec)
+            decoded = (codecs.decode_strictly if model.strict else codecs.decode)(body, content_type, model.spec)
+            if decoded is None:
+                answers.append(b"")
+                continue
             marks.append(time.perf_counter())
             outputs = _predict(model, decoded)
             marks.append(time.perf_counter())

@@ -42,7 +42,9 @@ class ArrayAlgorithm(TensorModel):
         self._check = counts.check if algorithm in counts.ALGORITHMS else finite.check
         self._whole = algorithm not in finite.MISSING_ALLOWED
         self.spec = model.spec
-        self.layout = algorithm
+        # A booster has chosen among its container's answers already (``xgboost_output.py``).
+        self.layout = model.layout if model.layout.startswith(algorithm) else algorithm
+        self.strict = algorithm == "xgboost"
         self.reads = READS.get(algorithm, _ALL)
         self.default_content_type = self.reads[0]
         self.default_accept = LAYOUTS[algorithm].types[0]
