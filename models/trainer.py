@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from models import cards, gallery, npm
 from models.cards import Card, Score
-from models.families import BY_NAME
 from models.packaging import pack
-from models.recipes import NotGoodEnough, Recipe, advice
+from models.recipes import NotGoodEnough, Recipe, Tell, advice
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -142,47 +141,50 @@ def _started(recipe: Recipe, out: Path, effort: float, force: bool) -> tuple[Con
     """A process that trains ``recipe``, and the end of the pipe it speaks into."""
     context = get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(recipe.name, out, effort, force, there), daemon=True)
+    process = context.Process(target=_run, args=(recipe, out, effort, force, there), daemon=True)
     process.start()
     there.close()
     return here, process
 
 
-def _run(name: str, out: Path, effort: float, force: bool, pipe: Connection) -> None:
+def _run(recipe: Recipe, out: Path, effort: float, force: bool, pipe: Connection) -> None:
     """What the family's process does. Libraries' chatter goes nowhere: it would break the display."""
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before they are loaded
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a name, not a path
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-    recipe = BY_NAME[name]
+    pipe.send(attempt(recipe, out, lambda done, what: pipe.send(Step(done, what)), effort=effort, force=force))
+
+
+def attempt(recipe: Recipe, out: Path, tell: Tell, *, effort: float = 1.0, force: bool = False) -> Result:
+    """Train ``recipe`` in this process, unless it is current once it is its turn; what came of it."""
     try:
-        with _turn(out, name, pipe):
+        with _turn(out, recipe.name, tell):
             if not force and effort >= 1 and gallery.state(recipe, out) == "current":
-                pipe.send(Kept())
-            else:
-                pipe.send(_train_one(recipe, out, effort, pipe))
+                return Kept()
+            return _train_one(recipe, out, tell, effort)
     except NotGoodEnough as error:
-        pipe.send(Failed(str(error)))
+        return Failed(str(error))
     except KeyboardInterrupt:
-        pipe.send(Failed("interrupted"))
+        return Failed("interrupted")
     except Exception as error:  # whatever a recipe or its libraries raise: the others are trained all the same
         first = next(iter(str(error).strip().splitlines()), "")
-        pipe.send(Failed(f"{type(error).__name__}: {first}", traceback.format_exc()))
+        return Failed(f"{type(error).__name__}: {first}", traceback.format_exc())
 
 
 @contextmanager
-def _turn(out: Path, name: str, pipe: Connection) -> Iterator[None]:
+def _turn(out: Path, name: str, tell: Tell) -> Iterator[None]:
     """Wait until nobody else trains this family in ``out``. The lock is released with the file, or with the process."""
     with (out / f".{name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pipe.send(Step(0.0, "waiting for another training of it"))
+            tell(0.0, "waiting for another training of it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _train_one(recipe: Recipe, out: Path, effort: float, pipe: Connection) -> Trained:
+def _train_one(recipe: Recipe, out: Path, tell: Tell, effort: float) -> Trained:
     """Train into a hidden folder, which a killed training may have left, and move the result into place whole."""
     began = time.perf_counter()
     digest = recipe.digest()
@@ -192,7 +194,7 @@ def _train_one(recipe: Recipe, out: Path, effort: float, pipe: Connection) -> Tr
     artifact.mkdir(parents=True)
     try:
         with gallery.one_thread():
-            card = recipe.run(artifact, lambda done, what: pipe.send(Step(done, what)), effort)
+            card = recipe.run(artifact, tell, effort)
         cards.write(card, staged / "cards" / recipe.name)
         _pack(card, staged)
         seconds = time.perf_counter() - began
