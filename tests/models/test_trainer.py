@@ -1,4 +1,4 @@
-"""Training a family: what is written, what is told, what is left of one that failed. The families here learn nothing."""
+"""Training a family: what is written, what is told, what is left of one that failed. The families learn nothing."""
 
 from __future__ import annotations
 
