@@ -32,7 +32,7 @@ def draw(ask: Ask, card: Path, picture: Path) -> None:
     left.scatter(scores[chosen], range(len(chosen)), color=colours, label="score for this person", zorder=2)
     left.set_yticks(range(len(chosen)), [films["titles"][film][:_LONGEST] for film in chosen], fontsize=7)
     left.set_xlabel("stars")
-    left.legend(loc="lower right", fontsize=7)
+    left.legend(loc="upper left", fontsize=7)
     levels = np.unique(stars)
     right.boxplot([foretold[stars == level] for level in levels], positions=levels, widths=0.3, sym="")
     right.set_xticks(range(6), map(str, range(6)))

@@ -12,6 +12,7 @@ from models.showing import MODEL, ODD, QUIET, TRUTH, Ask, figure, save
 
 _NAMED = 6
 _MASS = 0.1
+_QUIET_DAY = 170  # where the picture has room for words
 
 
 def draw(ask: Ask, card: Path, picture: Path) -> None:
@@ -28,7 +29,9 @@ def draw(ask: Ask, card: Path, picture: Path) -> None:
     above.vlines(dates, 0, scores, color=np.where(odd, ODD, QUIET), linewidth=1.2)
     limit = scores.mean() + 3 * scores.std()
     above.axhline(limit, color=TRUTH, linestyle=":", linewidth=1)
-    above.annotate("three standard deviations", (dates[0], limit), (0, 3), textcoords="offset points", fontsize=7)
+    above.annotate(
+        "three standard deviations", (dates[_QUIET_DAY], limit), (0, 3), textcoords="offset points", fontsize=7
+    )
     oddest = np.argsort(-scores)[:_NAMED]
     for day in oddest:
         above.annotate(f"{dates[day]:%d %b}", (dates[day], scores[day]), fontsize=7, ha="center", va="bottom")

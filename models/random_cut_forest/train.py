@@ -54,7 +54,7 @@ def train(into: Path, tell: Tell, effort: float = 1.0) -> Card:
             aim=AIM if effort >= 1 else None,
         ),
         inputs="24 numbers: how many flights left in each hour of a day, from midnight",
-        outputs="`score`, the higher the odder: an ordinary day has about 0.6, the oddest 3. As AWS advises, look at "
+        outputs="`score`, the higher the odder: an ordinary day has about 0.8, the oddest 2.8. As AWS advises, look at "
         "those more than three standard deviations above the mean",
         limits=(
             f"Judged by cancellations ({ODD:.0%} of a day's flights), which the forest is not told; holidays are odd "
