@@ -44,8 +44,9 @@ from serving.runtimes.declaration import NAME, Declaration
 _READS = (bodies.JSON, bodies.LINES)
 #: Sample paths that go through the net together: more is no faster, and takes memory.
 _ROWS = 2048
-#: Most values that one request may have sampled, paths times steps: about a second of work.
-MOST_SAMPLED = 1_000_000
+#: Most numbers that one request may have drawn and answered, steps times samples, quantiles and mean: some two seconds
+#: of work.
+MOST_NUMBERS = 1_000_000
 _MOST_STEPS = 10_000
 
 
@@ -69,18 +70,18 @@ class DeepAR(ScriptModel):
         accept, _ = bodies.accepted(call.accept, self._usual, _READS)
         found = bodies.instances(call.body, call.content_type, self._reads)
         wanted = asked(found.configuration, self._default)
-        if len(found.rows) * wanted.samples * self._form.horizon > MOST_SAMPLED:
-            most = MOST_SAMPLED // self._form.horizon
+        each = wanted.samples + len(wanted.quantiles) + 1
+        if len(found.rows) * each * self._form.horizon > MOST_NUMBERS:
             raise BadInput(
-                f"{len(found.rows)} series with {wanted.samples} samples each are more than the {most} sample paths "
-                "that one request may ask for: send fewer series, or ask for a smaller num_samples"
+                f"{len(found.rows)} series of {self._form.horizon} steps with {wanted.samples} samples and "
+                f"{len(wanted.quantiles)} quantiles each are more than the {MOST_NUMBERS} numbers that one request may "
+                "ask for: send fewer series, or ask for a smaller num_samples"
             )
-        read = [series(row, self._form, f"instance {number}") for number, row in enumerate(found.rows, 1)]
         together = max(1, _ROWS // wanted.samples)
         answers = [
             _answer(paths, wanted)
-            for at in range(0, len(read), together)
-            for paths in self._paths(read[at : at + together], wanted.samples)
+            for at in range(0, len(found.rows), together)
+            for paths in self._paths(self._read(found.rows[at : at + together], at), wanted.samples)
         ]
         if accept == bodies.LINES:
             return ScriptReply(b"".join(_json(answer) + b"\n" for answer in answers), accept)
@@ -105,6 +106,10 @@ class DeepAR(ScriptModel):
             self._step(lagged, known, hidden, cat)
         except (BadInput, PredictionFailed) as error:
             raise LoadFailed(f"{NAME}: the model is no step of a forecaster: {error}") from error
+
+    def _read(self, rows: Sequence[Any], before: int) -> list[Series]:
+        """Some of a body's instances, ``before`` of which are read already."""
+        return [series(row, self._form, f"instance {before + number}") for number, row in enumerate(rows, 1)]
 
     # -- forecasting ---------------------------------------------------------------------------------------------------
 
