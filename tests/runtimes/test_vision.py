@@ -269,7 +269,7 @@ def test_all_probabilities_are_one_record(made: Path, accept: str) -> None:
     reply = asked(loaded(made / "brightest"), picture(5, 6), JPEG, accept)
     (record,) = read_records(reply.body)
     assert (accept, {"target", "shape"}) == (reply.content_type, set(record))
-    assert ([1, 3, 6, 5], np.int32) == (record["shape"].tolist(), record["shape"].dtype)
+    assert ([1, 3, 6, 5], "int32") == (record["shape"].tolist(), record["shape"].dtype.name)
     chances = record["target"].reshape(record["shape"])
     np.testing.assert_allclose([0.6, 0, 0], chances[0, :, 0, 0], atol=0.01)
     np.testing.assert_allclose([0, 0.8, 0.2], chances[0, :, 5, 4], atol=0.01)
