@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from loadtests.__main__ import main as run_scenario
 from models import npm, train
 from models.answers import differences, read
 from models.families import BY_NAME, FAMILIES
@@ -107,6 +108,14 @@ def test_every_sample_is_answered_as_the_library_would(hall: Hall, family: str) 
         if question.accept:
             assert question.accept.partition(";")[0] == kind.partition(";")[0], question.name
         assert [] == differences(question.expected, read(answer.content, kind), question.tolerance)[:3], question.name
+
+
+def test_load_on_the_gallery_is_answered_as_its_cards_say(hall: Hall, tmp_path: Path) -> None:
+    """The Locust scenario: families by Zipf's law, whole answers judged."""
+    common = ["--host", hall.server.url, "--users", "2", "--seconds", "1", "--reports", str(tmp_path)]
+    assert 0 == run_scenario(["gallery", *common, "--gallery-endpoint", "default"])
+    (report,) = tmp_path.glob("*.json")
+    assert {entry["name"] for entry in json.loads(report.read_text())} <= {family.name for family in FAMILIES}
 
 
 @pytest.mark.timeout(600)
