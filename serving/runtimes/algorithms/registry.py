@@ -16,6 +16,7 @@ ALGORITHMS: dict[str, str] = {
     "factorization-machines": "serving.runtimes.algorithms.arrays:load",
     "forecasting-deepar": "serving.runtimes.algorithms.deepar:load",
     "image-classification": "serving.runtimes.algorithms.vision:load_classification",
+    "ipinsights": "serving.runtimes.algorithms.ipinsights:load",
     "kmeans": "serving.runtimes.algorithms.arrays:load",
     "knn": "serving.runtimes.algorithms.arrays:load",
     "lda": "serving.runtimes.algorithms.arrays:load",
