@@ -231,9 +231,8 @@ def _row(family: Recipe, record: Mapping[str, Any]) -> str:
 def _section(family: Recipe, record: Mapping[str, Any]) -> str:
     score, data, request = record["score"], record["data"], record["request"]
     accept = request["accept"]
-    aim = (
-        "" if score["aim"] is None else f" ({'at least' if score['higher_is_better'] else 'at most'} {score['aim']:g})"
-    )
+    least = "at least" if score["higher_is_better"] else "at most"
+    aim = "" if score["aim"] is None else f"; {least} {score['aim']:g} is asked of it"
     return SECTION.format(
         name=family.name,
         title=record["title"],
