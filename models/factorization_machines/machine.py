@@ -29,17 +29,19 @@ Numbers = NDArray[np.float64]
 Rows = Any
 
 _OPSET, _IR = 17, 8
+#: sum_i x_i (w_i - x_i sum_f v_if^2 / 2)  +  1/2 sum_f (sum_i v_if x_i)^2: one matrix product, the rest value by value.
+#: Products with a vector in their place take three times as long in ONNX Runtime (65 instead of 26 us a row).
 _GRAPH = """<ir_version: {ir}, opset_import: ["" : {opset}]>
 factorization (float[rows, {columns}] features) => ({outputs}) {{
-    linear = MatMul (features, weights)
+    own = Mul (features, half_squared_factors)
+    weighted = Sub (weights, own)
+    each = Mul (features, weighted)
+    single = ReduceSum <keepdims = 0> (each, last)
     sums = MatMul (features, factors)
-    squared_sums = Mul (sums, sums)
-    square_of_sums = ReduceSum <keepdims = 0> (squared_sums, last)
-    squares = Mul (features, features)
-    sum_of_squares = MatMul (squares, squared_factors)
-    twice = Sub (square_of_sums, sum_of_squares)
-    pairs = Mul (twice, half)
-    both = Add (linear, pairs)
+    squares = Mul (sums, sums)
+    square_of_sums = ReduceSum <keepdims = 0> (squares, last)
+    met = Mul (square_of_sums, half)
+    both = Add (single, met)
     raw = Add (both, bias)
     {ending}
 }}"""
@@ -133,7 +135,7 @@ def graph(machine: Machine, name: str) -> ModelProto:
     tables = {
         "weights": machine.weights,
         "factors": machine.factors,
-        "squared_factors": (machine.factors**2).sum(axis=1),
+        "half_squared_factors": 0.5 * (machine.factors**2).sum(axis=1),
         "bias": np.array(machine.bias),
         "half": np.array(0.5),
     }
