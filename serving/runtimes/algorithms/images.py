@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG")
 #: More is no photograph but a bomb: 6 MB of PNG unpack to gigabytes.
 MOST_PIXELS = 50_000_000
-#: A progressive JPEG has about ten scans; each may take as long as the whole picture.
-MOST_SCANS = 100
+#: A progressive JPEG has about ten scans, and a crafted one thousands in few bytes; each may take as long as the whole
+#: picture. So many pixels are gone over in all.
+MOST_WORK = 20 * MOST_PIXELS
+_MOST_SCANS = 100
 #: Sides of what a model reads.
 _MOST_SIDE = 4096
 _JPEG, _SCAN = b"\xff\xd8", b"\xff\xda"
@@ -70,7 +72,7 @@ class Reader:
         if not body:
             raise BadInput("the body is empty: an image is expected")
         image = _opened(body)
-        _check_size(image.size)
+        _check_size(image.size, body)
         try:
             return self._decoded(image)
         except MemoryError as error:
@@ -158,8 +160,6 @@ def _opened(body: bytes) -> Image:
     """The image, its head read and nothing decoded."""
     from PIL import Image, UnidentifiedImageError
 
-    if body.startswith(_JPEG) and body.count(_SCAN) > MOST_SCANS:
-        raise BadInput(f"the JPEG image has more than {MOST_SCANS} scans")
     try:
         return Image.open(io.BytesIO(body), formats=FORMATS)
     except UnidentifiedImageError:
@@ -170,9 +170,13 @@ def _opened(body: bytes) -> Image:
         raise BadInput("the image is damaged: its head cannot be read") from error
 
 
-def _check_size(size: tuple[int, int]) -> None:
-    if size[0] * size[1] > MOST_PIXELS:
+def _check_size(size: tuple[int, int], body: bytes) -> None:
+    pixels = size[0] * size[1]
+    if pixels > MOST_PIXELS:
         raise _too_large()
+    scans = body.count(_SCAN) if body.startswith(_JPEG) else 1
+    if scans > _MOST_SCANS or scans * pixels > MOST_WORK:
+        raise BadInput(f"the JPEG image has {scans} scans, too many for its size")
 
 
 def _too_large() -> BadInput:
