@@ -41,28 +41,21 @@ def _save(
     path.write_bytes(model.SerializeToString())
 
 
-def deepar(folder: Path, column: int = 0, spread: float = SPREAD, inputs: int = 5, **settings: Any) -> Path:
+def deepar(folder: Path, column: int = 0, spread: float = SPREAD, grouped: bool = True, **settings: Any) -> Path:
     """A forecaster of three steps from two, that expects the ``column``-th feature of a step to be its value: the value
-    before (0), the one before that (1), whether these are known (2, 3), the dynamic feature (4). Its state counts
-    steps, and nobody asks it."""
+    before (0), the one before that (1), whether these are known (2, 3), the dynamic feature (4). ``grouped`` False:
+    without ``cat``."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = ["rows", "steps"]
+    rows, cat = ["rows", "steps"], {"cat": ("INT64", ["rows", 2])} if grouped else {}
     _save(
         folder / "model.onnx",
         [
             ("Gather", ["features", "column"], ["location"], {"axis": 2}),
             ("Mul", ["location", "zero"], ["nothing"]),
             ("Add", ["nothing", "wide"], ["spread"]),
-            ("ReduceSum", ["cat"], ["cats"], {"keepdims": 1}),
-            ("Cast", ["cats"], ["groups"], {"to": 1}),
-            ("Mul", ["groups", "zero"], ["none"]),
-            ("Add", ["hidden", "none"], ["next_hidden"]),
+            ("Identity", ["hidden"], ["next_hidden"]),
         ],
-        {
-            "features": ("FLOAT", [*rows, inputs]),
-            "hidden": ("FLOAT", ["rows", 1]),
-            "cat": ("INT64", ["rows", 2]),
-        },
+        {"features": ("FLOAT", [*rows, 5]), "hidden": ("FLOAT", ["rows", 1]), **cat},
         {"location": rows, "spread": rows, "next_hidden": ["rows", 1]},
         {"column": column, "zero": np.float32(0), "wide": np.float32(spread)},
     )
@@ -73,8 +66,8 @@ def deepar(folder: Path, column: int = 0, spread: float = SPREAD, inputs: int = 
         "PredictionLength": 3,
         "Lags": [1, 2],
         "DynamicFeatures": 1,
-        "Cardinality": [2, 3],
-        "Scales": [10, 20],
+        "Cardinality": [2, 3] if grouped else [],
+        "Scales": [10, 20] if grouped else [30],
     }
     (folder / "algorithm.json").write_text(json.dumps({**declared, **settings}))
     return folder

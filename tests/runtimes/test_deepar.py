@@ -132,6 +132,22 @@ def test_a_target_may_be_shorter_than_the_context_or_empty(tmp_path: Path) -> No
     assert [20.0, 40.0, 60.0] == paths(model, none, 1)[0].tolist()
 
 
+def test_what_a_model_was_trained_without_is_ignored(tmp_path: Path) -> None:
+    """As ``ignore`` is for AWS's hyperparameters of both: ``cat`` here; a target that is empty has the one scale."""
+    model = loaded(sequences.deepar(tmp_path / "model", column=4, spread=0.0, grouped=False))
+    for cat in ([0, 1], "nonsense", None):
+        instance = {**SERIES, "target": [], "dynamic_feat": [[1, 2, 3]], "cat": cat}
+        assert [30.0, 60.0, 90.0] == paths(model, instance, 1)[0].tolist()
+
+
+def test_chances_may_have_heavy_tails(tmp_path: Path) -> None:
+    """A Student t of three degrees of freedom has a variance of three, and far draws that normal noise never has."""
+    model = loaded(sequences.deepar(tmp_path / "model", Likelihood="student-T", Degrees=3))
+    draws = (paths(model, SERIES, 4000)[:, 0] - 6.0) / (sequences.SPREAD * 4.0)
+    assert 0.978 == pytest.approx(np.quantile(draws, 0.8), abs=0.08)
+    assert np.abs(draws).max() > 8
+
+
 def test_lines_are_bare_series(walk: ScriptModel) -> None:
     """A line each, answered as the environment says or by AWS's defaults; a document unless Accept asks for lines."""
     body = b"".join(json.dumps(one).encode() + b"\n" for one in (SERIES, {**SERIES, "target": [1.0, 1.0, 1.0]}))
