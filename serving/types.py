@@ -16,7 +16,8 @@ RoutingStrategy = Literal["RANDOM", "LEAST_OUTSTANDING_REQUESTS"]
 class ModelSpec:
     """A container of a model as CreateModel describes it. ``model_data_url``: a path, ``file://`` or ``s3://`` URL of
     an artifact, or, with ``mode="MultiModel"``, of the prefix that holds many. ``hostname`` tells the containers of one
-    model apart."""
+    model apart. ``repository``: that of the image, where it is one of ECR's: those of SageMaker's built-in algorithms
+    are named after them."""
 
     name: str
     model_data_url: str
@@ -24,6 +25,7 @@ class ModelSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     cache: Literal["Enabled", "Disabled"] = "Enabled"
     hostname: str = ""
+    repository: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from botocore.exceptions import ClientError
 
 from serving.codecs.recordio import LABEL, encode_record, read_records
-from tests.algorithms import EXAMPLES, Example, write
-from tests.cloud import client
+from tests.algorithms import EXAMPLES, Example, graph, write
+from tests.cloud import client, make_config, make_model, production, put
 from tests.server import Server, serve
 
 CSV, JSON, LINES, RECORDIO = "text/csv", "application/json", "application/jsonlines", "application/x-recordio-protobuf"
@@ -282,3 +283,17 @@ def test_empty_body_is_an_error_elsewhere(runtime: Any) -> None:
     """With a sentence."""
     with pytest.raises(ClientError, match="the body is empty"):
         ask(runtime, "kmeans", b"", CSV)
+
+
+def test_stock_image_makes_a_plain_model_answer_as_its_algorithm(server: Server, runtime: Any, tmp_path: Path) -> None:
+    """CreateModel with an image of K-Means and an ONNX file: the script of a user who moves here changes nothing."""
+    onnx.save(graph(EXAMPLES["kmeans"]), tmp_path / "model.onnx")
+    url = put(server, "s3://models/plain/model.onnx", tmp_path / "model.onnx")
+    sagemaker = client(server)
+    image = "382416733822.dkr.ecr.us-east-1.amazonaws.com/kmeans:1"
+    make_model(sagemaker, "clusters", {"Image": image, "ModelDataUrl": url})
+    make_config(sagemaker, "clusters", production("clusters"))
+    sagemaker.create_endpoint(EndpointName="clusters", EndpointConfigName="clusters")
+    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="clusters")
+    reply = runtime.invoke_endpoint(EndpointName="clusters", Body=b"1.5,16.0", ContentType=CSV)
+    assert {"predictions": [dict(EXAMPLES["kmeans"].answers[0])]} == json.loads(reply["Body"].read())

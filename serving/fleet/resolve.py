@@ -46,6 +46,7 @@ _LONGEST_ASYNC_CALL = 3600.0
 _ASYNC_QUARANTINE = 2.0
 #: Where processors are short, a shadow variant's workers get about a tenth of what production's do (POSIX nice).
 _SHADOWS_GIVE_WAY = 10
+_IMAGE = re.compile(r"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?/([a-z0-9._/-]+)(?:[:@]\S+)?", re.ASCII)
 _PATH_STYLE = re.compile(r"s3[.-]([a-z0-9-]+\.)?amazonaws\.com(\.cn)?", re.ASCII)
 _HOST_STYLE = re.compile(r"(.+)\.s3([.-][a-z0-9-]+)?\.amazonaws\.com(\.cn)?", re.ASCII)
 
@@ -223,7 +224,14 @@ def container(name: str, body: Body, hostname: str) -> ModelSpec:
         dict(body.get("Environment", {})),
         body.get("MultiModelConfig", {}).get("ModelCacheSetting", "Enabled"),
         hostname,
+        repository(body.get("Image", "")),
     )
+
+
+def repository(image: str) -> str:
+    """``kmeans`` of ``382416733822.dkr.ecr.us-east-1.amazonaws.com/kmeans:1``; empty for an image of another form."""
+    found = _IMAGE.fullmatch(image)
+    return found[1] if found else ""
 
 
 def object_url(url: str) -> str:

@@ -9,8 +9,9 @@ import importlib
 import logging
 from collections.abc import Callable, Iterable
 
-from serving.errors import LoadFailed, OutOfMemory, ServingError
-from serving.runtimes.base import Artifact, LoadSettings, Model
+from serving.codecs.registry import negotiate, offered
+from serving.errors import LoadFailed, NotAcceptable, OutOfMemory, ServingError
+from serving.runtimes.base import Artifact, LoadSettings, Model, TensorModel
 from serving.runtimes.failures import is_out_of_memory, said
 from serving.runtimes.formats import check_allowed
 
@@ -40,6 +41,11 @@ EXTRAS: dict[str, str] = {
     "torch": "torch",
     "PIL": "images",
 }
+
+#: Built-in algorithms whose answers are the arrays of a model, under the names of their images.
+DRESSES = frozenset(
+    {"factorization-machines", "kmeans", "knn", "lda", "linear-learner", "ntm", "pca", "randomcutforest"}
+)
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +82,23 @@ def load(artifact: Artifact, settings: LoadSettings) -> Model:
         if is_out_of_memory(error):
             raise OutOfMemory(f"{where} does not fit into memory") from error
         raise LoadFailed(f"{where} ({artifact.format}) could not be loaded: {said(error)}") from error
+
+
+def load_contained(artifact: Artifact, settings: LoadSettings, repository: str = "") -> Model:
+    """``load``, with what the container adds: a model of arrays that does not say itself how it answers does so as the
+    built-in algorithm of its image's ``repository``, and a call without Accept gets what
+    ``SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT`` says. Raises what ``load`` raises."""
+    model = load(artifact, settings)
+    if isinstance(model, TensorModel) and repository in DRESSES and model.layout == "generic":
+        model = importlib.import_module("serving.runtimes.algorithms.arrays").dressed(repository, model)
+    wanted = settings.environment.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT")
+    if isinstance(model, TensorModel) and wanted:
+        try:
+            model.default_accept, _ = negotiate(wanted, model.default_accept, offered(model.layout))
+        except NotAcceptable as error:
+            model.close()
+            raise LoadFailed(f"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT: {error.message}") from None
+    return model
 
 
 def _loader(format_name: str) -> Callable[[Artifact, LoadSettings], Model]:

@@ -321,7 +321,8 @@ class Loader:
 
     def _built(self, artifact: Artifact) -> Model:
         plan = self._host.plan
-        model = runtimes.load(artifact, LoadSettings(plan.allow_code, self._threads, plan.environment))
+        settings = LoadSettings(plan.allow_code, self._threads, plan.environment)
+        model = runtimes.load_contained(artifact, settings, plan.repository)
         if not plan.multi_model:
             _warm(model)
         return model

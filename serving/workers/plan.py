@@ -13,7 +13,7 @@ class WorkerPlan:
     """One worker's whole life. Paths are absolute; sizes bytes; times seconds. ``decided_at`` (monotonic) is when its
     start was decided, for the start-time metric. ``run_dir`` is private to this server (0700) and short enough for
     Unix socket names. ``own_limits``: calls come with time limits of their own, after which their worker is stuck.
-    ``nice``: how far it gives way to others where processors are short (POSIX nice)."""
+    ``nice``: how far it gives way to others where processors are short (POSIX nice). ``repository``: its image's."""
 
     worker_id: str
     endpoint: str
@@ -38,6 +38,7 @@ class WorkerPlan:
     log_level: str
     decided_at: float
     nice: int = 0
+    repository: str = ""
 
     @property
     def socket(self) -> Path:

@@ -183,6 +183,7 @@ class Supervisor:
             log_level=settings.log_level,
             decided_at=time.monotonic(),
             nice=spec.nice,
+            repository=spec.model.repository,
         )
 
     def _on_forked(self, frameworks: frozenset[str], message: dict[str, object]) -> None:
