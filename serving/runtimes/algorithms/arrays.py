@@ -39,6 +39,7 @@ class ArrayAlgorithm(TensorModel):
         """``names``: output of the model -> field of the answer."""
         self._model = model
         self._names = names
+        self._algorithm = algorithm
         self._check = counts.check if algorithm in counts.ALGORITHMS else finite.check
         self._whole = algorithm not in finite.MISSING_ALLOWED
         self.spec = model.spec
@@ -50,7 +51,7 @@ class ArrayAlgorithm(TensorModel):
         self.default_accept = LAYOUTS[algorithm].types[0]
         self.batchable = model.batchable
         self.max_batch_rows = model.max_batch_rows
-        self.engine = model.engine
+        self.engine = f"{model.engine} as {algorithm}"
 
     def predict(self, inputs: np.ndarray | dict[str, np.ndarray]) -> Outputs:
         """The model's outputs under the names of the answer. Raises what the model raises."""
@@ -66,7 +67,7 @@ class ArrayAlgorithm(TensorModel):
     def optimise(self) -> bool:
         """The model's own."""
         changed = self._model.optimise()
-        self.engine = self._model.engine
+        self.engine = f"{self._model.engine} as {self._algorithm}"
         return changed
 
     def set_threads(self, threads: int) -> None:
