@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from models.convolutions import Graph
-from models.data import Floats
 from models.object_detection.scenes import SIDE, Scene
 
 if TYPE_CHECKING:
@@ -116,10 +115,3 @@ def onnx(detector: nn.Sequential, name: str) -> ModelProto:
     cells = graph.add("Transpose", graph.add("Concat", digit, score, corners, axis=1), perm=[0, 2, 3, 1])
     flat = graph.add("Reshape", cells, graph.whole(0, CELLS, 6))
     return graph.model(name, ("images", 3, SIDE, SIDE), flat, "boxes", ("images", CELLS, 6))
-
-
-def overlap(one: Floats, other: Floats) -> float:
-    """The area that two boxes share, as a part of the two together."""
-    wide, high = (max(0.0, min(one[at + 2], other[at + 2]) - max(one[at], other[at])) for at in (0, 1))
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return float(wide * high / (areas[0] + areas[1] - wide * high))

@@ -81,6 +81,13 @@ def painters() -> tuple[Painter, Painter]:
     return trained, judged
 
 
+def overlap(one: Floats, other: Floats) -> float:
+    """The area that two boxes share, as a part of the two together."""
+    wide, high = (max(0.0, min(one[at + 2], other[at + 2]) - max(one[at], other[at])) for at in (0, 1))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return float(wide * high / (areas[0] + areas[1] - wide * high))
+
+
 @cache
 def _picture(name: str) -> pictures.Pixels:
     """A picture of scikit-image, uint8 ``[height, width, 3]``."""

@@ -12,8 +12,8 @@ import numpy as np
 from models import pictures
 from models.cards import Card, Sample, Score, Source
 from models.data import SEED, Floats
-from models.object_detection import baseline, net, scenes
-from models.object_detection.scenes import SIDE, Scene
+from models.object_detection import baseline, scenes
+from models.object_detection.scenes import SIDE, Scene, overlap
 from models.packaging import onnx_bytes
 from models.recipes import Tell
 
@@ -31,6 +31,8 @@ def train(into: Path, tell: Tell, effort: float = 1.0) -> Card:
     """Train on scenes drawn as they are needed, judge on scenes of other digits and other pictures. ``effort``: share
     of the steps."""
     import torch
+
+    from models.object_detection import net
 
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
@@ -98,7 +100,7 @@ def judge(found: Sequence[Floats], true: Sequence[Scene]) -> tuple[float, float]
         left = list(range(len(scene.classes)))
         for box in boxes:
             for one in left:
-                if scene.classes[one] == box[0] and net.overlap(box[2:], scene.boxes[one] / SIDE) >= HIT:
+                if scene.classes[one] == box[0] and overlap(box[2:], scene.boxes[one] / SIDE) >= HIT:
                     left.remove(one)
                     hits += 1
                     break
@@ -108,6 +110,8 @@ def judge(found: Sequence[Floats], true: Sequence[Scene]) -> tuple[float, float]
 
 def _fit(detector: Any, painter: scenes.Painter, steps: int, tell: Tell) -> None:
     import torch
+
+    from models.object_detection import net
 
     dice = np.random.default_rng(SEED + 1)
     optimiser = torch.optim.AdamW(detector.parameters(), weight_decay=1e-2)
@@ -134,12 +138,14 @@ def _found(detector: Any, image: pictures.Pixels) -> Floats:
     """The boxes that are answered for an image, the best first."""
     import torch
 
+    from models.object_detection import net
+
     with torch.no_grad():
         (boxes,) = net.boxes(detector(_read([image]))).numpy()
     kept: list[Floats] = []
     for box in sorted(boxes[boxes[:, 1] >= SCORE], key=lambda box: -box[1]):
         box[2:] = box[2:].clip(0, 1)
-        if all(net.overlap(box[2:], other[2:]) <= OVERLAP for other in kept):
+        if all(overlap(box[2:], other[2:]) <= OVERLAP for other in kept):
             kept.append(box)
     return np.array(kept, np.float32).reshape(-1, 6)
 

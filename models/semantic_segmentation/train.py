@@ -16,10 +16,11 @@ from models.data import SEED
 from models.packaging import onnx_bytes
 from models.pictures import Pixels
 from models.recipes import Tell
-from models.semantic_segmentation.net import HALVINGS, UNet
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from models.semantic_segmentation.net import UNet
 
 STEPS = 120
 AIM = 0.95
@@ -32,6 +33,8 @@ Mask = NDArray[np.bool_]
 def train(into: Path, tell: Tell, effort: float = 1.0) -> Card:
     """Train on pieces of the photograph's left part, judge on its right. ``effort``: share of the steps."""
     import torch
+
+    from models.semantic_segmentation.net import HALVINGS, UNet
 
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
@@ -137,6 +140,8 @@ def _piece(photograph: Pixels, coins: Mask, dice: np.random.Generator) -> tuple[
 def _masks(net: UNet, pixels: Pixels) -> Pixels:
     """The class of each pixel. The edges are filled up as the server does it, and cut again."""
     import torch
+
+    from models.semantic_segmentation.net import HALVINGS
 
     high, wide = pixels.shape
     filled = np.pad(pixels, [(0, -side % 2**HALVINGS) for side in (high, wide)], mode="edge")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from serving.codecs.recordio import read_records
-from serving.errors import BadInput, LoadFailed, NotAcceptable, UnsupportedContentType
+from serving.errors import BadInput, LoadFailed, NotAcceptable, PredictionFailed, UnsupportedContentType
 from serving.runtimes import registry
 from serving.runtimes.algorithms.vision import Choice, best_boxes
 from serving.runtimes.base import LoadSettings, ScriptCall, ScriptModel, ScriptReply
@@ -167,6 +168,21 @@ def test_masks_are_asked_for_by_jpeg_alone(made: Path) -> None:
     """The one type that is documented for it."""
     with pytest.raises(UnsupportedContentType, match="'image/png'"):
         asked(loaded(made / "brightest"), picture(), PNG)
+
+
+def test_a_net_that_answers_no_numbers_has_failed(tmp_path: Path) -> None:
+    """Its answer would be no JSON: here the logarithm of no blue at all."""
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Log", ["flat"], ["chances"]),
+    ]
+    graph(tmp_path, nodes, ("chances", ["n", 3]))
+    model = loaded(declare(tmp_path, "image-classification", ImageShape=[3, 4, 4], Mean=[0, 0, 51]))
+    with pytest.raises(PredictionFailed, match="no numbers"):
+        asked(model, picture(), PNG)
 
 
 # --- detection ---------------------------------------------------------------------------------------------------
@@ -339,6 +355,14 @@ def test_a_model_of_rows_reads_no_images(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(LoadFailed, match="it reads no images"):
         loaded(declare(tmp_path, "image-classification", ImageShape=[3, 4, 4]))
+
+
+def test_without_pillow_the_extra_is_named(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the model is loaded."""
+    for name in ("PIL", "PIL.Image"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(LoadFailed, match=r"needs PIL, which is not installed: pip install 'serving\[images\]'"):
+        loaded(made / "means")
 
 
 # --- behind an endpoint ------------------------------------------------------------------------------------------

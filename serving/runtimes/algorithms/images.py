@@ -39,6 +39,8 @@ MOST_WORK = 20 * MOST_PIXELS
 _MOST_SCANS = 100
 #: Sides of what a model reads.
 _MOST_SIDE = 4096
+#: Of ``Mean`` and ``Scale``: their product must be a float32.
+_MOST_SHIFT = 1e9
 _JPEG, _SCAN = b"\xff\xd8", b"\xff\xda"
 _SIDEWAYS = (5, 6, 7, 8)
 _ORIENTATION = 0x0112
@@ -151,8 +153,8 @@ def reader(declared: Declaration) -> Reader:
 
 def _each(declared: Declaration, key: str, default: float, channels: int) -> np.ndarray:
     values = declared.numbers(key, [default])
-    if len(values) not in (1, channels):
-        raise LoadFailed(f"{NAME}: {key} must be a list of one number, or one for each channel")
+    if len(values) not in (1, channels) or any(abs(value) > _MOST_SHIFT for value in values):
+        raise LoadFailed(f"{NAME}: {key} must be a list of one number, or one for each channel, of at most 1e9")
     return np.array(values, np.float32)
 
 

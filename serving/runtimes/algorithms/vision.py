@@ -27,7 +27,7 @@ import numpy as np
 import orjson
 
 from serving.codecs import recordio
-from serving.errors import BadInput, LoadFailed, ServingError
+from serving.errors import BadInput, LoadFailed, PredictionFailed, ServingError
 from serving.runtimes.algorithms import bodies, images, inner
 from serving.runtimes.algorithms.images import Picture, Reader
 from serving.runtimes.base import LoadSettings, ScriptCall, ScriptModel, ScriptReply, TensorModel
@@ -116,6 +116,8 @@ class Classification(ImageModel):
 
     def _answer(self, output: np.ndarray, picture: Picture, accept: str, params: Mapping[str, str]) -> bytes:
         row = np.ascontiguousarray(output[0], np.float32)
+        if not np.isfinite(row).all():
+            raise PredictionFailed("the model answered with values that are no numbers")
         if accept == bodies.LINES:
             return orjson.dumps({"prediction": row}, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
         return orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)
