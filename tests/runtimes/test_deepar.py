@@ -132,6 +132,13 @@ def test_a_target_may_be_shorter_than_the_context_or_empty(tmp_path: Path) -> No
     assert [20.0, 40.0, 60.0] == paths(model, none, 1)[0].tolist()
 
 
+@pytest.mark.parametrize("target", [[1e30, 1e-300, 1e-300], [1e-320, 5e-324], [1e30, -1e30], [0.0, 0.0]])
+def test_numbers_of_any_size_have_a_forecast(walk: ScriptModel, target: list[float]) -> None:
+    """A giant before a context of dwarfs, the smallest numbers there are, a context whose size is 0."""
+    instance = {**SERIES, "target": target, "dynamic_feat": [[0.0] * (len(target) + 3)]}
+    assert np.isfinite(paths(walk, instance)).all()
+
+
 def test_what_a_model_was_trained_without_is_ignored(tmp_path: Path) -> None:
     """As ``ignore`` is for AWS's hyperparameters of both: ``cat`` here; a target that is empty has the one scale."""
     model = loaded(sequences.deepar(tmp_path / "model", column=4, spread=0.0, grouped=False))

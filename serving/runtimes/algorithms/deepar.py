@@ -37,7 +37,7 @@ import orjson
 
 from serving.errors import BadInput, LoadFailed, PredictionFailed
 from serving.runtimes.algorithms import bodies, inner, timeline
-from serving.runtimes.algorithms.deepar_request import Asked, Form, Series, asked, series
+from serving.runtimes.algorithms.deepar_request import LARGEST, Asked, Form, Series, asked, series
 from serving.runtimes.base import LoadSettings, ScriptCall, ScriptModel, ScriptReply, TensorModel
 from serving.runtimes.declaration import NAME, Declaration
 
@@ -117,7 +117,8 @@ class DeepAR(ScriptModel):
         """Sample paths of several series: float64 [series, samples, horizon], in the series' own units."""
         form = self._form
         scale = np.array([[one.scale] for one in group])
-        past = (np.stack([one.past for one in group]) / scale).astype(np.float32)
+        with np.errstate(over="ignore"):  # a giant before a context of dwarfs
+            past = np.clip(np.stack([one.past for one in group]) / scale, -LARGEST, LARGEST).astype(np.float32)
         known = np.stack([one.known for one in group])
         cat = np.stack([one.cat for one in group])
         _, _, hidden = self._step(

@@ -16,7 +16,7 @@ TYPES = ("mean", "quantiles", "samples")
 _OPTIONS = ("num_samples", "output_types", "quantiles")
 _MOST_QUANTILES = 100
 #: Larger numbers would not survive float32, nor a mean of many.
-_LARGEST = 1e30
+LARGEST = 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,8 @@ def _target(values: Any, where: str) -> np.ndarray:
     if not kinds <= {int, float}:
         raise BadInput(f"{where}: 'target' must hold numbers, and \"NaN\" or null where one is missing")
     target = np.array(values, np.float64)
-    if (np.abs(target) > _LARGEST).any():
-        raise BadInput(f"{where}: 'target' holds a number beyond {_LARGEST:g}")
+    if (np.abs(target) > LARGEST).any():
+        raise BadInput(f"{where}: 'target' holds a number beyond {LARGEST:g}")
     return target
 
 
@@ -156,8 +156,8 @@ def _dynamic(rows: Any, form: Form, past: int, where: str) -> np.ndarray:
                 f"{past} of the target and {form.horizon} to be forecast"
             )
     found = np.array(rows, np.float64)
-    if (np.abs(found) > _LARGEST).any():
-        raise BadInput(f"{where}: 'dynamic_feat' holds a number beyond {_LARGEST:g}")
+    if (np.abs(found) > LARGEST).any():
+        raise BadInput(f"{where}: 'dynamic_feat' holds a number beyond {LARGEST:g}")
     return found.astype(np.float32)
 
 
