@@ -27,6 +27,9 @@ from numpy.typing import NDArray
 from models.data import Floats
 
 Whole = NDArray[np.int64]
+#: Added to a box's sides, so that a point on a leaf's point has the chance 0 to be parted, and not 0 / 0. What is as
+#: near as this counts as the same point.
+NEAR = np.float32(1e-30)
 
 
 class Place(NamedTuple):
@@ -88,7 +91,7 @@ class Forest:
         total = np.zeros(box.shape, np.float32)
         for _ in range(self.height):
             outside = np.maximum(self.boxes[box] - point, 0).sum(axis=2)
-            chance = outside / (outside + self.sides[box] + np.float32(1e-30))
+            chance = outside / (outside + self.sides[box] + NEAR)
             stays = here * (1 - chance)
             total += here * chance * self.parted[box] + stays * self.joined[box]
             here = stays

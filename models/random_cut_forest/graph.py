@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.random_cut_forest.forest import Forest
+from models.random_cut_forest.forest import NEAR, Forest
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -63,7 +63,7 @@ def graph(forest: Forest, name: str) -> ModelProto:
     model.graph.name = name
     tables = {
         "boxes": forest.boxes,
-        "sides": forest.sides + np.float32(1e-30),
+        "sides": forest.sides + NEAR,
         "parted": forest.parted,
         "joined": forest.joined,
         "column": forest.column,

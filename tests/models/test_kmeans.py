@@ -117,6 +117,14 @@ def test_weight_counts_as_that_many_rows() -> None:
     assert [[1.0]] == stream.lloyd(summary, np.array([[2.0]]), 5).tolist()
 
 
+def test_first_centres_are_drawn_by_weight_and_distance() -> None:
+    """Of two equally far centres the heavy one is drawn, of two equally heavy ones the far one."""
+    places, weights = np.array([[0.0], [10.0], [-10.0], [-1.0]]), np.array([1e9, 1e6, 1e3, 1e6])
+    heavy = stream.Summary(weights, places * weights[:, np.newaxis], weights * places[:, 0] ** 2)
+    drawn = [sorted(stream.seeded(heavy, 2, dice(seed))[:, 0].tolist()) for seed in range(20)]
+    assert 18 <= drawn.count([0.0, 10.0])
+
+
 def test_one_pass_finds_what_many_passes_find() -> None:
     """Six heaps, in three streams of small batches: within three parts in a hundred of Lloyd's steps over all rows."""
     throws = dice(11)

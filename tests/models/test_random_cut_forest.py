@@ -19,7 +19,8 @@ from models.random_cut_forest.graph import graph
 Floats = NDArray[np.float32]
 WHOLE = st.integers(-5, 5).map(float)
 POINTS = st.integers(1, 12).flatmap(lambda rows: arrays(np.float32, (rows, 3), elements=WHOLE))
-ASKED = arrays(np.float32, (5, 3), elements=st.floats(-20, 20, width=32))
+#: Thousandths: no two points are nearer than that, or they are the same.
+ASKED = arrays(np.float32, (5, 3), elements=st.integers(-20_000, 20_000).map(lambda value: value / 1000))
 TREES = 600
 FEW = settings(max_examples=40)
 WORTHS = pytest.mark.parametrize("worth", [DEPTH, DISPLACEMENT], ids=["depth", "displacement"])
