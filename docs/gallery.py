@@ -44,7 +44,7 @@ python -m models train            # all of them; FAMILY... for some
 serving up --config models/endpoints-gallery.yaml
 ```
 
-Every family has an endpoint of its own name there (serverless: no process until it is called), and is a member of the
+Every family has an endpoint of its own name there (serverless: no process while nobody calls), and is a member of the
 multi-model endpoint `gallery`. Trained models, model cards and sample requests lie in `models/artifacts/`; how each is
 trained is one file, `models/FAMILY/train.py`.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from loadtests.__main__ import main as run_scenario
 from loadtests.families import Asked, trained
@@ -24,16 +25,30 @@ _HELD, _LOADED = "sagemaker_model_memory_bytes", "sagemaker_loaded_models"
 _CACHE, _EVICTED = "sagemaker_model_cache_requests_total", "sagemaker_model_evictions_total"
 
 
-def ask_all(server: Running, families: Sequence[Asked]) -> list[str]:
-    """Call each once; what is wrong with the answers."""
-    told = []
+class Books(NamedTuple):
+    """What the families take in memory by the server's books, and what was wrong with their answers."""
+
+    sizes: list[int]
+    faults: list[str]
+
+    def budget(self, share: float) -> int:
+        """A ``share`` of what all take, and room for the largest with a little beside it at least: a model larger than
+        the budget is refused."""
+        return int(max(share * sum(self.sizes), 1.25 * max(self.sizes)))
+
+
+def ask_all(server: Running, families: Sequence[Asked]) -> Books:
+    """Call each once, one after the other."""
+    sizes, faults, held = [], [], 0
     for one in families:
         answer = Call("/invocations", one.body, {**one.headers, TARGET: one.member}).once(server.port, 60)
         if answer.status != 200:
-            told.append(f"{one.family} answered {answer.status}: {answer.body[:200]!r}")
+            faults.append(f"{one.family} answered {answer.status}: {answer.body[:200]!r}")
         elif fault := one.fault(answer.body, answer.headers["content-type"]):
-            told.append(fault)
-    return told
+            faults.append(fault)
+        before, held = held, int(metric(server.port, _HELD))
+        sizes.append(held - before)
+    return Books(sizes, faults)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,9 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     members = str(options.artifacts / gallery.PACKED)
     with our_server(members) as server:
-        faults = ask_all(server, families)
-        budget = int(metric(server.port, _HELD) * options.share)
-    print(f"{len(families)} families take {budget / options.share / 1e6:.0f} MB; the budget is {budget / 1e6:.0f} MB")
+        books = ask_all(server, families)
+    budget, faults = books.budget(options.share), books.faults
+    print(f"{len(families)} families take {sum(books.sizes) / 1e6:.0f} MB; the budget is {budget / 1e6:.0f} MB")
     with our_server(members, environment={"SERVING_MODEL_MEMORY": str(budget)}) as server:
         common = ["--host", f"http://127.0.0.1:{server.port}", "--users", str(options.users)]
         scenario = ["gallery", *common, "--seconds", str(options.seconds), "--gallery-endpoint", "default"]

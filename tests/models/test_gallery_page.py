@@ -73,7 +73,7 @@ def test_bodies_are_shown_short() -> None:
 
 
 def test_gallery_endpoints_are_every_family_and_all_of_them_at_once() -> None:
-    """Each by its name, without a process until it is called, and one endpoint over the folder of all."""
+    """Each by its name, without a process while nobody calls it, and one endpoint over the folder of all."""
     body = yaml.safe_load((ROOT / "models" / "endpoints-gallery.yaml").read_text())
     urls = {model["ModelName"]: model["PrimaryContainer"]["ModelDataUrl"] for model in body["Models"]}
     assert {**{name: f"artifacts/gallery/{name}.tar.gz" for name in NAMES}, "gallery": "artifacts/gallery/"} == urls
