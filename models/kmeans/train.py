@@ -24,7 +24,7 @@ K, EXTRA_CENTER_FACTOR = 10, 8
 BATCH = 200
 #: The mean squared distance may be this many times that of scikit-learn, which looks at all rows again and again.
 SLACK = 1.03
-SAMPLE_ROWS, SHOWN_ROWS = 20, 60
+SAMPLE_ROWS, SHOWN_ROWS = 20, 150
 _OPSET, _IR = 17, 8
 #: All differences rather than the product form, which would lose the digits of small distances.
 _GRAPH = """<ir_version: {ir}, opset_import: ["" : {opset}]>
