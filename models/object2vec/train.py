@@ -142,10 +142,11 @@ def _instances(rows: list[dict[str, list[int]]]) -> bytes:
 
 
 def _films(table: Ratings, film: NDArray[np.int64]) -> dict[str, Any]:
-    """For the picture: the most rated films, what they are asked by, and their genres."""
+    """For the picture: the most rated films, what they are asked by, and from which token on these are genres."""
     first = {number: row for row, number in reversed(list(enumerate(table.film)))}
     rows = [first[number] for number in np.argsort(-np.bincount(table.film), kind="stable")[:SHOWN_FILMS]]
     return {
+        "genres_from": table.films,
         "titles": [table.titles[table.film[row]] for row in rows],
         "instances": [{"in1": _filled(film[row])} for row in rows],
     }
