@@ -73,7 +73,7 @@ def train(into: Path, tell: Tell, effort: float = 1.0) -> Card:
         inputs="ink of 8 x 8 pixels, 0 to 16, row by row: 64 numbers",
         outputs="`closest_cluster`, the number of the nearest of ten centres, and `distance_to_cluster` (Euclidean)",
         limits=(
-            "A cluster is no digit: nobody told the algorithm what they mean. 1 and 8, or 3 and 9, share some.",
+            "A cluster is no digit: nobody told the algorithm what they mean. 8 shares its own with 1.",
             "Every row belongs somewhere: only the distance tells that one is like none of them.",
         ),
         samples=_samples(table.held_x[:SAMPLE_ROWS], answers),
