@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from serving.codecs.recordio import read_records
-from serving.errors import BadInput, LoadFailed, NotAcceptable, PredictionFailed, UnsupportedContentType
+from serving.errors import BadInput, LoadFailed, ModelError, NotAcceptable, PredictionFailed, UnsupportedContentType
 from serving.runtimes import registry
 from serving.runtimes.algorithms.vision import Choice, best_boxes
 from serving.runtimes.base import LoadSettings, ScriptCall, ScriptModel, ScriptReply
@@ -306,6 +306,29 @@ def test_probabilities_of_an_image_too_large_for_them_are_refused(made: Path) ->
     """With what can be had instead."""
     with pytest.raises(BadInput, match="too large for its 3 classes' probabilities: ask for image/png"):
         asked(loaded(made / "brightest"), picture(4000, 1500), JPEG, RECORDIO)
+
+
+@pytest.fixture(scope="module")
+def models(made: Path) -> list[ScriptModel]:
+    """One of each."""
+    return [loaded(folder) for folder in sorted(made.iterdir())]
+
+
+@given(
+    start=st.sampled_from([picture(), picture(40, 30, "jpeg"), b""]),
+    cut=st.integers(0, 800),
+    rest=st.binary(max_size=40),
+    accept=st.sampled_from(["", JSON, LINES, ANNOTATION, PNG, RECORDIO, "text/plain", "application/json;annotation=x"]),
+)
+def test_whatever_is_sent_is_answered_or_refused(
+    models: list[ScriptModel], start: bytes, cut: int, rest: bytes, accept: str
+) -> None:
+    """Never a failure of the model's."""
+    for model in models:
+        try:
+            assert asked(model, start[:cut] + rest, JPEG, accept).body
+        except ModelError as error:
+            assert error.original_status in (400, 406)
 
 
 # --- loading -----------------------------------------------------------------------------------------------------
