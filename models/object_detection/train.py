@@ -63,7 +63,7 @@ def train(into: Path, tell: Tell, effort: float = 1.0) -> Card:
         data=Source(
             "Composed scenes of 96 x 96: digits of MNIST painted onto photographs of scikit-image",
             f"{pictures.MNIST_SOURCE}; skimage.data: {', '.join(scenes.TRAINED_ON + scenes.JUDGED_ON)}",
-            f"{pictures.MNIST_LICENCE}; photographs: CC0, public domain or no known restrictions (scikit-image's notes)",
+            f"{pictures.MNIST_LICENCE}; photographs: CC0, public domain, no known restrictions (scikit-image)",
             steps * _BATCH,
             JUDGED,
             "scenes",
