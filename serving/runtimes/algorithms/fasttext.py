@@ -83,13 +83,18 @@ class FastText:
 
     def _line(self, text: str) -> Iterator[np.ndarray]:
         """The rows that a text stands for, in pieces (``Dictionary::getLine``)."""
-        tokens = [*text.encode().replace(b"\0", b" ").split(), _END]
-        tokens = tokens[: tokens.index(_END) + 1]  # the library reads no further either
-        tokens = [token for token in tokens if token in self._words or not self._is_label(token)]
-        yield np.array([self._words[token] for token in tokens if token in self._words], np.int64)
+        tokens = text.encode().replace(b"\0", b" ").split()
+        if _END in tokens:
+            tokens = tokens[: tokens.index(_END)]  # the library reads no further either
+        tokens.append(_END)
+        find = self._words.get
+        known = [row for token in tokens if (row := find(token)) is not None]
+        if len(known) < len(tokens):
+            tokens = [token for token in tokens if find(token) is not None or not self._is_label(token)]
+        yield np.array(known, np.int64)
         yield from self._subwords(tokens)
         if self._head.word_grams > 1:
-            hashes = np.array([ngrams.of_word(token) for token in tokens], np.int32)
+            hashes = np.array([ngrams.of_word(token) for token in tokens], np.int64)
             for grams in ngrams.of_words(hashes, self._head.word_grams):
                 yield self._buckets(grams)
 
@@ -109,11 +114,23 @@ class FastText:
     def _mean(self, pieces: Iterator[np.ndarray]) -> tuple[np.ndarray, int]:
         """The mean of rows of the input matrix, and of how many."""
         total, count = np.zeros(self.dimensions, np.float32), 0
-        for piece in pieces:
-            for start in range(0, len(piece), _ROWS_AT_ONCE):
-                total += self._rows[piece[start : start + _ROWS_AT_ONCE]].sum(axis=0)
-            count += len(piece)
+        for rows in _runs(pieces):
+            total += np.add.reduce(self._rows[rows], axis=0)
+            count += len(rows)
         return (total / np.float32(count) if count else total), count
+
+
+def _runs(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same numbers in few arrays, none of much more than ``_ROWS_AT_ONCE``."""
+    waiting: list[np.ndarray] = []
+    for piece in pieces:
+        for start in range(0, len(piece), _ROWS_AT_ONCE):
+            waiting.append(piece[start : start + _ROWS_AT_ONCE])
+            if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
+                yield np.concatenate(waiting)
+                waiting = []
+    if waiting:
+        yield np.concatenate(waiting)
 
 
 def read(path: Path) -> FastText:

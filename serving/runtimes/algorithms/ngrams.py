@@ -30,8 +30,8 @@ _remembered = lru_cache(maxsize=1 << 14)(_hash)
 
 
 def of_words(hashes: np.ndarray, most: int) -> Iterator[np.ndarray]:
-    """The hashes (uint64) of all n-grams of 2 to ``most`` words, from the words' own (int32), one array for each n."""
-    signed = hashes.astype(np.int64).view(np.uint64)
+    """The hashes (uint64) of all n-grams of 2 to ``most`` words, from the words' own (int64), one array for each n."""
+    signed = hashes.view(np.uint64)
     grams = signed
     for n in range(2, min(most, len(hashes)) + 1):
         grams = grams[:-1] * _WORD_FACTOR + signed[n - 1 :]
