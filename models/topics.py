@@ -51,7 +51,7 @@ def counts() -> Counts:
     order = np.random.default_rng(SEED).permutation(len(mails()))
     chosen = [mails()[at] for at in order]
     held = int(len(chosen) * HELD_OUT)
-    words = [_words(mail.text) for mail in chosen]
+    words = [own_words(mail.text) for mail in chosen]
     vocabulary = _vocabulary(words[held:])
     rows = _counted(words, vocabulary)
     long = rows.sum(axis=1) >= _LEAST_WORDS
@@ -59,7 +59,7 @@ def counts() -> Counts:
     return Counts(vocabulary, rows[held:][long[held:]], rows[:held][long[:held]], kept)
 
 
-def _words(text: str) -> list[str]:
+def own_words(text: str) -> list[str]:
     """A mail's own words: what it quotes was said by another, and addresses are no words."""
     own = "\n".join(line for line in text.splitlines() if not line.startswith((">", "|", "=")))
     return _WORD.findall(_ADDRESS.sub(" ", own).lower())

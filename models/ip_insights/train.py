@@ -120,8 +120,8 @@ def _trained(part: Pairs, passes: int, tell: Tell) -> Net:
         ),
     )
     layers.init.normal_(net.entities.weight, 0, 0.05)
-    bits, owners = torch.from_numpy(_bits(part.address)), torch.from_numpy(part.owner)
-    buckets = torch.from_numpy(_buckets(part.names))[owners]
+    bits, owners = torch.from_numpy(bits_of(part.address)), torch.from_numpy(part.owner)
+    buckets = torch.from_numpy(buckets_of(part.names))[owners]
     optimiser = torch.optim.Adam([*net.entities.parameters(), *net.addresses.parameters()], RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=passes * -(-len(part) // BATCH))
     lower = torch.arange(32) >= 16
@@ -147,19 +147,19 @@ def _loss(products: Tensor, owners: Tensor) -> Tensor:
     return softplus(-products.diagonal()).mean() + 5 * softplus(products[others]).mean()
 
 
-def _buckets(names: Sequence[str]) -> NDArray[np.int64]:
+def buckets_of(names: Sequence[str]) -> NDArray[np.int64]:
     """The vector of each name, as the server finds it."""
     return np.array([zlib.crc32(name.encode()) % VECTORS for name in names], np.int64)
 
 
-def _bits(addresses: NDArray[np.int64]) -> Floats:
+def bits_of(addresses: NDArray[np.int64]) -> Floats:
     """The highest bit first, 1 where it is set, else -1."""
     return ((addresses[:, None] >> np.arange(31, -1, -1) & 1) * 2 - 1).astype(np.float32)
 
 
 def _products(net: Net, part: Pairs) -> Floats:
     """The products of pairs, by torch."""
-    return _vectors(net, _buckets(part.names)[part.owner], part.address)[0]
+    return _vectors(net, buckets_of(part.names)[part.owner], part.address)[0]
 
 
 def _vectors(net: Net, buckets: NDArray[np.int64], addresses: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
@@ -168,7 +168,7 @@ def _vectors(net: Net, buckets: NDArray[np.int64], addresses: NDArray[np.int64])
 
     with torch.no_grad():
         entities = net.entities(torch.from_numpy(buckets))
-        found = net.addresses(torch.from_numpy(_bits(addresses)))
+        found = net.addresses(torch.from_numpy(bits_of(addresses)))
         return (entities * found).sum(1).numpy(), entities.numpy(), found.numpy()
 
 
@@ -200,7 +200,7 @@ def _samples(net: Net, rows: list[tuple[str, str]]) -> tuple[Sample, ...]:
 
 def _answers(net: Net, rows: list[tuple[str, str]]) -> list[dict[str, Any]]:
     addresses = np.array([int(IPv4Address(address)) for _, address in rows], np.int64)
-    found = _vectors(net, _buckets([name for name, _ in rows]), addresses)
+    found = _vectors(net, buckets_of([name for name, _ in rows]), addresses)
     fields = ("dot_product", "entity_embedding", "ip_embedding")
     return [dict(zip(fields, row, strict=True)) for row in zip(*found, strict=True)]
 
