@@ -107,10 +107,11 @@ def rows_of(body: bytes, content_type: str) -> Rows | None:
 
 
 def _row(instance: Any) -> Rows | None:
-    """Dense in either spelling, or sparse."""
+    """Dense in either spelling, or sparse; of anything else none."""
     if not isinstance(instance, Mapping):
         return None
-    features = instance.get("features", instance.get("data", {}).get("features") if "data" in instance else None)
+    inner = instance.get("data")
+    features = inner.get("features") if isinstance(inner, Mapping) else instance.get("features")
     if isinstance(features, Mapping):
         values = np.asarray(features["values"], np.float32)
         if "keys" not in features:

@@ -143,11 +143,12 @@ def test_rows_are_found_in_every_spelling() -> None:
     csv = rows_of(b"1,2\n3,4\n", "text/csv")
     assert csv is not None
     assert [[1, 2], [3, 4]] == csv.tolist()
-    assert [None] * 4 == [
+    assert [None] * 5 == [
         rows_of(b"user,10.0.0.1", "text/csv"),
         rows_of(b"x", "image/png"),
         rows_of(b'{"instances": ["a word"]}', "application/json"),
         rows_of(b'{"instances": [{"in0": [1]}]}', "application/json"),
+        rows_of(b'{"instances": [{"data": "b r u n e t t e"}]}', "application/json"),
     ]
 
 
