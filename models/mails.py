@@ -60,5 +60,5 @@ def _text(part: Message) -> str:
 
 
 def _charset(part: Message) -> str:
-    """The part's character set where Python knows it; the corpus has long been read as UTF-8 by its packager."""
+    """Who packed the corpus read it as UTF-8; only what was encoded then still has its own bytes, mostly Latin ones."""
     return "utf-8" if part.get("Content-Transfer-Encoding", "").lower() in ("", "7bit", "8bit") else "latin-1"
