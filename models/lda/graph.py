@@ -9,7 +9,8 @@ step, for the counts ``n`` of a row, its topics' weights ``gamma`` and the topic
 The usual ``digamma(sum(gamma))`` is left out: it is one factor for the whole row, and falls out of the quotient. ONNX
 has no digamma: six steps up by its recurrence, where its asymptotic series is exact enough (Abramowitz and Stegun,
 6.3.5 and 6.3.18): ``digamma(x) = log(y) - 1/2y - 1/12y^2 + 1/120y^4 - 1/x - ... - 1/(x+5)``, ``y = x + 6``. Steps are
-turns of a ``Loop``: a row never asks how far its neighbours are, so its answer does not depend on them.
+turns of a ``Loop``: a row never asks how far its neighbours are, so its answer does not depend on them. The columns of
+words that are in no row are left out, most of them; the first always stays, so that something is left.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ def of(words: NDArray[np.floating], prior: float, steps: int, name: str) -> Mode
     topics, vocabulary = words.shape
     node, tensor = helper.make_node, helper.make_tensor_value_info
     constants: dict[str, NDArray[Any]] = {
-        "beta": words.astype(np.float32),
-        "beta_turned": np.ascontiguousarray(words.T, dtype=np.float32),
+        "words": words.astype(np.float32),
+        "first": np.eye(1, vocabulary, dtype=np.float32)[0],
+        "rows_axis": np.array([0], np.int64),
         "prior": np.array(prior, np.float32),
         "least": np.array(_LEAST, np.float32),
         "ups": np.arange(_UP, dtype=np.float32),
@@ -68,7 +70,7 @@ def of(words: NDArray[np.floating], prior: float, steps: int, name: str) -> Mode
         node("Mul", ["y", "factor"], ["theta"]),
         node("MatMul", ["theta", "beta"], ["chance"]),
         node("Add", ["chance", "least"], ["possible"]),
-        node("Div", ["counts", "possible"], ["quotient"]),
+        node("Div", ["n", "possible"], ["quotient"]),
         node("MatMul", ["quotient", "beta_turned"], ["gathered"]),
         node("Mul", ["theta", "gathered"], ["expected"]),
         node("Add", ["expected", "prior"], ["gamma_next"]),
@@ -88,6 +90,13 @@ def of(words: NDArray[np.floating], prior: float, steps: int, name: str) -> Mode
         ],
     )
     nodes = [
+        node("ReduceSum", ["counts", "rows_axis"], ["anywhere"], keepdims=0),
+        node("Add", ["anywhere", "first"], ["one_at_least"]),
+        node("NonZero", ["one_at_least"], ["found_at"]),
+        node("Reshape", ["found_at", "last"], ["present"]),
+        node("Gather", ["words", "present"], ["beta"], axis=1),
+        node("Transpose", ["beta"], ["beta_turned"], perm=[1, 0]),
+        node("Gather", ["counts", "present"], ["n"], axis=1),
         node("ReduceSum", ["counts", "last"], ["length"], keepdims=1),
         node("Mul", ["length", "none"], ["zero"]),
         node("Add", ["zero", "ones"], ["begin"]),
