@@ -12,6 +12,7 @@ own settings, each explained in the module of ``serving/runtimes/algorithms`` th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,19 +66,18 @@ class Declaration:
 
     def number(self, key: str, default: float = _MISSING) -> float:
         """Any finite number."""
-        value = self._get(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        value = _finite(self._get(key, default))
+        if value is None:
             raise LoadFailed(f"{NAME}: {key} must be a number")
-        return float(value)
+        return value
 
     def numbers(self, key: str, default: list[float] = _MISSING) -> list[float]:
-        """A list of numbers."""
+        """A list of finite numbers."""
         value = self._get(key, default)
-        if not isinstance(value, list) or not all(
-            isinstance(one, int | float) and not isinstance(one, bool) for one in value
-        ):
+        found = [_finite(one) for one in value] if isinstance(value, list) else [None]
+        if None in found:
             raise LoadFailed(f"{NAME}: {key} must be a list of numbers")
-        return [float(one) for one in value]
+        return [one for one in found if one is not None]
 
     def words(self, key: str, default: list[str] = _MISSING) -> list[str]:
         """A list of strings."""
@@ -107,6 +107,17 @@ def read(root: Path) -> Declaration | None:
     if not isinstance(settings, dict) or not isinstance(settings.get("Algorithm"), str):
         raise LoadFailed(f'{NAME} must be an object with the name of an "Algorithm"')
     return Declaration(settings["Algorithm"], root, settings)
+
+
+def _finite(value: Any) -> float | None:
+    """A JSON number as a float; None for what is none, or too large for one."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _refuse_constant(word: str) -> Any:

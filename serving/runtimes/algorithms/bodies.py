@@ -32,8 +32,11 @@ class Instances(NamedTuple):
 
 
 def media_type(content_type: str, reads: Sequence[str]) -> tuple[str, Mapping[str, str]]:
-    """A request's type in its usual spelling, and its parameters. Raises UnsupportedContentType, naming what is."""
+    """A request's type in its usual spelling, and its parameters; a body of no said type (which is how one without a
+    Content-Type arrives) is of the first. Raises UnsupportedContentType, naming what is read."""
     found, params = parse_media_type(content_type or reads[0])
+    if found == "application/octet-stream" and found not in reads:
+        found = reads[0]
     found = _ALIASES.get(found, found)
     if found not in reads:
         raise UnsupportedContentType(f"this model does not read {found[:80]!r}; it reads {', '.join(reads)}")
@@ -46,8 +49,8 @@ def instances(body: bytes, content_type: str, reads: Sequence[str] = (JSON, LINE
     if not body.strip():
         raise BadInput("the body is empty")
     if kind == LINES:
-        lines = [line for line in body.split(b"\n") if line.strip()]
-        return Instances([_parsed(line, f"line {number}") for number, line in enumerate(lines, 1)], {}, kind, params)
+        lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
+        return Instances([_parsed(line, f"line {number}") for number, line in lines], {}, kind, params)
     document = _parsed(body, "the body")
     if not isinstance(document, dict) or not isinstance(document.get("instances"), list):
         raise BadInput("the body must be an object with a list of 'instances'")
