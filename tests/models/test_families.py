@@ -6,6 +6,7 @@ Those that train in seconds are tested always, the others by ``python -m pytest 
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -20,19 +21,20 @@ from loadtests.__main__ import main as run_scenario
 from models import npm, train
 from models.answers import differences, read
 from models.families import BY_NAME, FAMILIES
-from models.recipes import HERE
+from models.recipes import HERE, Recipe
 from tests.gallery import ROOT, Question, artifacts, card, questions
 from tests.server import Server, serve
 
-THERE = [
-    family
-    for family in FAMILIES
-    if (HERE / family.build.partition(":")[0].replace(".", "/")).with_suffix(".py").is_file()
+QUICK = [family.name for family in FAMILIES if family.quick]
+EVERY = [
+    pytest.param(family.name, marks=[] if family.quick else pytest.mark.slow, id=family.name) for family in FAMILIES
 ]
-QUICK = [family.name for family in THERE if family.quick]
-EVERY = [pytest.param(family.name, marks=[] if family.quick else pytest.mark.slow, id=family.name) for family in THERE]
 #: Trained a second time to see that the same comes of it.
 TWICE = ("linear-learner",)
+#: What families import without it being a part of their digest: a change there trains nothing anew.
+SHARED = {f"{name}.py" for name in ("baselines", "cards", "data", "npm", "packaging", "recipes", "samples")}
+#: What comes along with some packages.
+BRINGING, BROUGHT = {"sklearn", "skimage", "mlxtend"}, {"scipy", "joblib", "threadpoolctl"}
 TARGET = "X-Amzn-SageMaker-Target-Model"
 
 
@@ -131,6 +133,35 @@ def test_card_of_a_family_is_complete(family: str) -> None:
     assert (out / "gallery" / f"{family}.tar.gz").is_file()
     assert not described["executes_code"]
     assert [] == [path.name for path in (out / family).rglob("*") if path.suffix in (".py", ".pkl", ".joblib", ".pth")]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=[family.name for family in FAMILIES])
+def test_family_names_every_package_that_it_imports(family: Recipe) -> None:
+    """Who lacks one is told so before anything is trained; and every file of ours that it imports is in its digest,
+    or shared by all."""
+    others = {_recipe(one) for one in FAMILIES} - {_recipe(family)}
+    files = {HERE / file for file in family.files()} - others
+    imported = {name for file in files if file.parent.name == family.family for name in _imports(file)}
+    packages = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names - {"models", "numpy"}
+    assert set() == packages - set(family.needs) - (BROUGHT if BRINGING & set(family.needs) else set())
+    ours = {f"{name.removeprefix('models.').replace('.', '/')}.py" for name in imported if name.startswith("models.")}
+    assert set() == ours - SHARED - set(family.files())
+
+
+def _recipe(family: Recipe) -> Path:
+    """The file with its function."""
+    return (HERE / family.build.partition(":")[0].replace(".", "/")).with_suffix(".py")
+
+
+def _imports(file: Path) -> Iterator[str]:
+    """Dotted names of what a file imports, wherever in it; a name taken out of a package of ours is a module there."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = str(node.module)
+            inside = (ROOT / package.replace(".", "/")).is_dir()
+            yield from (f"{package}.{alias.name}" if inside else package for alias in node.names)
 
 
 # --- the command -------------------------------------------------------------------------------------------------
