@@ -28,6 +28,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "each": {"loss": "ova"},
     "negative": {"loss": "ns", "wordNgrams": 2},
 }
+#: Enough buckets to be quantised.
+LARGE = KINDS["subwords"]
 TEXTS = (
     "cat dog",
     "bär 日本 never seen",
@@ -62,7 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pair]:
                 options |= {"model": "skipgram", "minn": 2, "maxn": 4, "minCount": 1}
                 found = library.train_unsupervised(str(folder / "lines.txt"), **options)
             else:
-                found = library.train_supervised(str(folder / "lines.txt"), **options, **KINDS.get(kind, KINDS["subwords"]))
+                found = library.train_supervised(str(folder / "lines.txt"), **options, **KINDS.get(kind, LARGE))
             found.save_model(str(folder / f"{kind}.bin"))
             made[kind] = fasttext.read(folder / f"{kind}.bin"), found
         return made[kind]
