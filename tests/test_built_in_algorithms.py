@@ -298,3 +298,22 @@ def test_stock_image_makes_a_plain_model_answer_as_its_algorithm(server: Server,
     sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="clusters")
     reply = runtime.invoke_endpoint(EndpointName="clusters", Body=b"1.5,16.0", ContentType=CSV)
     assert {"predictions": [dict(EXAMPLES["kmeans"].answers[0])]} == json.loads(reply["Body"].read())
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "expected"),
+    [
+        ("kmeans", b"1.5,16.0", {"closest_cluster": 1.0, "distance_to_cluster": 3.0}),
+        ("factorization-machines", b'{"instances":[{"features":[0]}]}', None),
+        ("xgboost", b"0:1.5 1:16.0", {"score": 0.43}),
+    ],
+)
+def test_body_without_a_content_type_is_of_the_algorithms_usual_one(
+    runtime: Any, name: str, body: bytes, expected: dict[str, Any] | None
+) -> None:
+    """CSV; JSON where an algorithm reads no CSV; libsvm for XGBoost. boto3 then sends no header at all."""
+    if expected is None:
+        with pytest.raises(ClientError, match="row 1 has 1 values, the model takes 2000"):
+            ask(runtime, name, body)
+    else:
+        assert {"predictions": [like(expected)]} == json.loads(ask(runtime, name, body, accept=JSON)[0])
