@@ -21,6 +21,7 @@ OFFERED = [JSON, LINES, CSV]
         (' application/json ; charset="UTF-8" ; a=B;', ("application/json", {"charset": "UTF-8", "a": "B"})),
         ("csv", ("csv", {})),
         ('a/b; c="x;y, z"', ("a/b", {"c": "x;y, z"})),
+        ("a/b; c=8,12; d=1", ("a/b", {"c": "8,12", "d": "1"})),
     ],
 )
 def test_media_types_are_parsed(header: str, expected: tuple[str, dict[str, str]]) -> None:

@@ -83,7 +83,7 @@ class SubwordVectors(BlazingText):
 class WordVectors(BlazingText):
     """Vectors of words from a table."""
 
-    engine = "a table of vectors"
+    engine = "NumPy on a table of vectors"
 
     def __init__(self, rows: dict[str, int], vectors: np.ndarray) -> None:
         """``rows``: word -> row of ``vectors``, float32 [words, dimensions]."""
