@@ -32,8 +32,8 @@ from models.deepar.net import (
 from models.packaging import onnx_bytes
 from models.recipes import Tell
 
-AIM = 0.26
-STEPS, BATCH, RATE = 700, 64, 1e-2
+AIM = 0.255
+STEPS, BATCH, RATE = 1000, 64, 1e-2
 #: Without it, and without dropout, the net is too sure of itself: it learns to follow what it is told of a moment ago.
 NOISE = 0.03
 SAMPLES, SAMPLE_DAYS = 100, 10

@@ -9,7 +9,7 @@ import numpy as np
 
 from models import recurrent
 
-EMBEDDED, UNITS, DROPOUT = 48, 128, 0.2
+EMBEDDED, UNITS, DROPOUT = 48, 128, 0.05
 BEAM, LONGEST = 3, 24
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 PAD, UNKNOWN, BEGIN, END = range(len(SPECIAL))

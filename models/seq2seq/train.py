@@ -21,8 +21,8 @@ from models.recipes import Tell
 from models.seq2seq.net import BEAM, BEGIN, END, LONGEST, PAD, SPECIAL, UNITS, answer, exported, network
 
 AIM = 0.57
-WORDS, HELD, LETTERS = 24_000, 500, range(3, 11)
-EPOCHS, BATCH, RATE = 6, 128, 6e-3
+WORDS, HELD, LETTERS = 60_000, 500, range(3, 11)
+EPOCHS, BATCH, RATE = 3, 256, 8e-3
 SAMPLE_WORDS = 20
 
 Word = tuple[str, list[list[str]]]
