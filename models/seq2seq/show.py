@@ -40,5 +40,5 @@ def draw(ask: Ask, card: Path, picture: Path) -> None:
         right.text(0.0, height, one["word"], color=TRUTH, va="center", transform=right.transAxes)
         text = said["target"] if good else f"{said['target']}   (known: {one['known'][0]})"
         right.text(0.2, height, text, color=MODEL if good else ODD, va="center", fontsize=8, transform=right.transAxes)
-    right.set_title("words it has never seen", loc="left")
+    right.set_title("words it has never seen; red: not as the dictionary knows them", loc="left")
     save(page, picture)
