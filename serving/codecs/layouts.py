@@ -1,6 +1,6 @@
 """How a prediction is dressed: which outputs a reply shows, under which names, in which envelope.
 
-Each built-in algorithm of SageMaker is a row of ``LAYOUTS``, as AWS documents its answers; ``generic`` is for every
+Each built-in algorithm that answers with arrays is a row of ``LAYOUTS``, as AWS documents it; ``generic`` is for every
 other model. A runtime names its row in ``TensorModel.layout`` and returns outputs under the names in the table.
 """
 
@@ -80,7 +80,6 @@ LAYOUTS: dict[str, Layout] = {
             Field("ip_embedding", "list", verbose=True),
         ),
     ),
-    "object2vec": Layout("predictions", (Field("scores", "list"),)),
 }
 
 

@@ -83,7 +83,6 @@ EVERY = [(layout, media_type) for layout in LAYOUTS for media_type in offered(la
         ("ntm", np.array([[0.02, 0.1, 0]], F32), b'{"predictions":[{"topic_weights":[0.02,0.1,0.0]}]}'),
         ("randomcutforest", np.array([0.02], F32), b'{"scores":[{"score":0.02}]}'),
         ("ipinsights", {"dot_product": np.array([0.0], F32)}, b'{"predictions":[{"dot_product":0.0}]}'),
-        ("object2vec", np.array([[0.65, 0.08]], F32), b'{"predictions":[{"scores":[0.65,0.08]}]}'),
     ],
 )
 def test_json_of_every_layout(layout: str, outputs: object, expected: bytes) -> None:
