@@ -19,6 +19,10 @@ AIM = 0.97
 EPOCHS, DIMENSIONS, BUCKETS, LEAST_SEEN = 10, 10, 50_000, 3
 HELD_OUT = 4
 SAMPLE_TEXTS, SAMPLE_WORDS = 20, 120
+ASKED = [
+    "congratulations ! click here to claim your free offer",
+    "thanks for the patch , i will try it with the new kernel",
+]
 SHOWN_TEXTS, SHOWN_WORDS = 400, 200
 
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -111,12 +115,11 @@ def _first(text: str, words: int) -> str:
 def _samples(model: Any, texts: list[str]) -> tuple[Sample, ...]:
     """fastText's probabilities are 0.00001 above the model's."""
     kind, lines, near = "application/json", "application/jsonlines", 2e-5
-    one = json_body({"instances": texts[:1]})
-    few = json_body({"instances": texts[:3], "configuration": {"k": 2}})
+    one = json_body({"instances": ASKED[:1]})
+    few = json_body({"instances": ASKED, "configuration": {"k": 2}})
     listed = b"".join(json_body({"source": text, "k": 2}) for text in texts)
-    both = [predicted(model, text, 2) for text in texts]
     return (
-        Sample("request", ".json", kind, one, [predicted(model, texts[0], 1)], near, kind),
-        Sample("batch", ".jsonl", lines, listed, both, near, lines),
-        Sample("both", ".json", kind, few, both[:3], near, kind),
+        Sample("request", ".json", kind, one, [predicted(model, ASKED[0], 1)], near, kind),
+        Sample("batch", ".jsonl", lines, listed, [predicted(model, text, 2) for text in texts], near, lines),
+        Sample("both", ".json", kind, few, [predicted(model, text, 2) for text in ASKED], near, kind),
     )

@@ -59,7 +59,7 @@ def train(into: Path, tell: Tell, effort: float = 1.0) -> Card:
         score=Score(
             metric="root mean squared error in stars",
             value=_rmse(net.scores(person[held], film[held])[:, 0], truth),
-            baseline="the mean, and by how much person and film lie off it",
+            baseline="means of film and person",
             baseline_value=_rmse(_off_the_mean(table, learned)[held], truth),
             higher_is_better=False,
             aim=AIM if effort >= 1 else None,
