@@ -120,4 +120,4 @@ def _predicted(scores: np.ndarray, objective: str) -> np.ndarray:
         return scores
     if objective in _THRESHOLDS:
         return (scores > _THRESHOLDS[objective]).astype(np.int64)
-    return scores.argmax(axis=1)
+    return np.asarray(scores.argmax(axis=1))
