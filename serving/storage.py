@@ -141,7 +141,9 @@ class LocalStore:
     def _named(self, path: Path) -> Path:
         """``path`` if it is one of the roots or lies beneath one, links followed."""
         for root in self._roots:
-            if path == root and path.exists():
+            if path == root:
+                if not path.exists():
+                    raise UnknownModel(f"Failed to find an artifact at {str(path)!r}.")
                 return path.resolve()
             if path.is_relative_to(root) and ".." not in path.parts:
                 return beneath(root, path.relative_to(root).as_posix())

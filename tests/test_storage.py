@@ -300,6 +300,13 @@ def test_paths_lie_beneath_named_folders(models: Path) -> None:
     assert models == store.locate(str(models))
 
 
+def test_a_named_artifact_that_is_not_there_is_named_in_the_refusal(models: Path) -> None:
+    """The operator wrote that path: the refusal says which one."""
+    absent = models / "absent" / "model.onnx"
+    with pytest.raises(UnknownModel, match=f"artifact at '{absent}'"):
+        LocalStore(models / "s3", [absent]).locate(str(absent))
+
+
 def test_other_paths_are_refused(models: Path) -> None:
     """Also those that begin alike, climb out, or are links out."""
     store = LocalStore(models / "s3", [models])
