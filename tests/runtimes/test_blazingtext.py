@@ -221,10 +221,10 @@ def test_bad_documents_are_refused_with_a_sentence(labels: ScriptModel, body: An
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        (b'"good"', "line 2 must be an object with a 'source'"),
-        (b'{"text": "good"}', "the 'source' of line 2 must be a string"),
-        (b'{"source": "good", "k": null}', "'k' of line 2"),
-        (b'{"source": ""}', "the 'source' of line 2 is an empty text"),
+        (b'"good"', "instance 2 must be an object with a 'source'"),
+        (b'{"text": "good"}', "the 'source' of instance 2 must be a string"),
+        (b'{"source": "good", "k": null}', "'k' of instance 2"),
+        (b'{"source": ""}', "the 'source' of instance 2 is an empty text"),
         (b"{", "line 2 is not JSON"),
     ],
 )
@@ -232,6 +232,13 @@ def test_one_bad_line_fails_all(labels: ScriptModel, line: bytes, why: str) -> N
     """With its number."""
     with pytest.raises(BadInput, match=why):
         ask(labels, b'{"source": "good"}\n' + line, LINES)
+
+
+def test_answers_beyond_all_measure_are_refused_before_they_are_made(tmp_path: Path) -> None:
+    """A request of six megabytes of short words would be gigabytes of vectors."""
+    (tmp_path / "vectors.txt").write_text(vectors_text({"king": [1] * 65536}))
+    with pytest.raises(BadInput, match="would hold 16842752 numbers, and at most 16777216 are answered"):
+        ask(loaded(tmp_path), {"instances": ["qqq"] * 257})
 
 
 def test_answer_is_of_the_requests_type_or_none(labels: ScriptModel) -> None:

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from serving.errors import BadInput, LoadFailed, PredictionFailed
-from serving.runtimes.algorithms import bodies, fasttext
+from serving.runtimes.algorithms import answers, bodies, fasttext
 from serving.runtimes.base import Artifact, LoadSettings, ScriptCall, ScriptModel, ScriptReply
 from serving.runtimes.declaration import Declaration
 
@@ -39,16 +38,22 @@ class BlazingText(ScriptModel):
         asked = bodies.instances(call.body, call.content_type)
         answer_in, _ = bodies.accepted(call.accept, asked.media_type, (asked.media_type,))
         if asked.media_type == bodies.LINES:
-            lines = [self._answer(*_line(row, f"line {at}")) for at, row in enumerate(asked.rows, 1)]
-            option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-            return ScriptReply(b"".join([orjson.dumps(line, option=option) for line in lines]), answer_in)
-        k = _count(asked.configuration, "'configuration'")
-        rows = [self._answer(_text(row, f"instance {at}"), k) for at, row in enumerate(asked.rows, 1)]
-        return ScriptReply(orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY), answer_in)
+            texts = [_line(row, f"instance {at}") for at, row in enumerate(asked.rows, 1)]
+        else:
+            k = _count(asked.configuration, "'configuration'")
+            texts = [(_text(row, f"instance {at}"), k) for at, row in enumerate(asked.rows, 1)]
+        answers.check_size(sum(self._width(k) for _, k in texts))
+        rows = [self._answer(*text) for text in texts]
+        body = answers.lines(rows) if asked.media_type == bodies.LINES else answers.document(rows)
+        return ScriptReply(body, answer_in)
 
     @abstractmethod
     def _answer(self, text: str, k: int) -> dict[str, Any]:
         """To one text or word, with the ``k`` likeliest labels where there are any."""
+
+    @abstractmethod
+    def _width(self, k: int) -> int:
+        """How many numbers there are in such an answer."""
 
 
 class TextLabels(BlazingText):
@@ -66,6 +71,9 @@ class TextLabels(BlazingText):
             raise PredictionFailed("the model's probabilities are no finite numbers")
         return {"label": labels, "prob": chances}
 
+    def _width(self, k: int) -> int:
+        return min(k, len(self._model.labels))
+
 
 class SubwordVectors(BlazingText):
     """Vectors of words from fastText's file: of words never seen too, where it has subwords."""
@@ -78,6 +86,9 @@ class SubwordVectors(BlazingText):
 
     def _answer(self, text: str, k: int) -> dict[str, Any]:
         return {"word": text, "vector": self._model.vector(text)}
+
+    def _width(self, k: int) -> int:
+        return self._model.dimensions
 
 
 class WordVectors(BlazingText):
@@ -94,6 +105,9 @@ class WordVectors(BlazingText):
     def _answer(self, text: str, k: int) -> dict[str, Any]:
         row = self._rows.get(text)
         return {"word": text, "vector": self._unknown if row is None else self._vectors[row]}
+
+    def _width(self, k: int) -> int:
+        return len(self._unknown)
 
 
 def load(declared: Declaration, settings: LoadSettings) -> BlazingText:

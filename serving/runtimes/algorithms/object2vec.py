@@ -18,10 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 
 from serving.errors import BadInput, LoadFailed, PredictionFailed, ServingError
-from serving.runtimes.algorithms import bodies, inner
+from serving.runtimes.algorithms import answers, bodies, inner
 from serving.runtimes.base import LoadSettings, ScriptCall, ScriptModel, ScriptReply, TensorModel
 from serving.runtimes.declaration import NAME, Declaration
 
@@ -59,14 +58,12 @@ class Object2Vec(ScriptModel):
         }
         field, output = ("scores", "scores") if len(given) == 2 else ("embeddings", f"embeddings{given[0][-1]}")
         rows = [{field: row} for row in self.run(lists, output)]
-        if answer_in == bodies.JSON:
-            return ScriptReply(orjson.dumps({"predictions": rows}, option=orjson.OPT_SERIALIZE_NUMPY), answer_in)
-        option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-        return ScriptReply(b"".join([orjson.dumps(row, option=option) for row in rows]), answer_in)
+        body = answers.document({"predictions": rows}) if answer_in == bodies.JSON else answers.lines(rows)
+        return ScriptReply(body, answer_in)
 
     def run(self, lists: Mapping[str, list[list[int]]], output: str) -> np.ndarray:
         """An output [rows, any] for lists of tokens by side; a side that is left out is one token of padding. Raises
-        PredictionFailed."""
+        BadInput for too many, PredictionFailed."""
         sizes = np.max([[len(tokens) for tokens in side] for side in lists.values()], axis=0)
         order = np.argsort(sizes, kind="stable")  # lists of like length together: less padding
         pieces = []
@@ -80,11 +77,12 @@ class Object2Vec(ScriptModel):
             if not isinstance(outputs, dict) or output not in outputs:
                 raise PredictionFailed(f"the model has no output {output!r}")
             pieces.append(outputs[output].reshape(len(rows), -1))
-        answers = np.empty((len(order), pieces[0].shape[1]), pieces[0].dtype)
-        answers[order] = np.concatenate(pieces)
-        if not np.isfinite(answers).all():
+            answers.check_size(len(order) * pieces[0].shape[1])
+        found = np.empty((len(order), pieces[0].shape[1]), pieces[0].dtype)
+        found[order] = np.concatenate(pieces)
+        if not np.isfinite(found).all():
             raise PredictionFailed(f"the model's {output} are no finite numbers")
-        return answers
+        return found
 
     def set_threads(self, threads: int) -> None:
         """The model's own."""
