@@ -99,7 +99,7 @@ def test_texts_have_the_labels_of_the_library(trained: Callable[[str], Pair], ki
         same(*trained(kind), text)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     words=st.lists(st.one_of(st.sampled_from(WORDS), st.text(st.characters(exclude_characters="\n\r"), max_size=9))),
     kind=st.sampled_from(sorted(KINDS)),
@@ -194,7 +194,7 @@ def test_file_cut_anywhere_is_refused(tmp_path: Path, whole: bytes) -> None:
             fasttext.read(written(tmp_path / "model.bin", whole[:length]))
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(min_value=4), bits=st.integers(1, 255), text=st.text(max_size=30))
 def test_file_with_any_byte_turned_is_refused_or_answers(
     tmp_path: Path, whole: bytes, at: int, bits: int, text: str
