@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from serving.errors import BadInput, LoadFailed, NotAcceptable, ServingError, UnsupportedContentType
 from serving.runtimes import formats, registry
-from serving.runtimes.algorithms import ipinsights
+from serving.runtimes.algorithms import answers, ipinsights
 from serving.runtimes.base import LoadSettings, ScriptCall, ScriptModel
 from tests.cloud import client
 from tests.server import serve
@@ -265,3 +265,15 @@ def test_boto3_asks_as_documented(artifact: Path, tmp_path: Path) -> None:
         assert "ModelError" == refused.value.response["Error"]["Code"]
         assert 400 == refused.value.response["OriginalStatusCode"]
         assert "row 1: '10.0.0' is no IPv4 address" in refused.value.response["OriginalMessage"]
+
+
+def test_answer_of_more_numbers_than_one_may_hold_is_refused(
+    model: ScriptModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six megabytes of pairs would have half a gigabyte of embeddings: five numbers a pair here, one where they are not
+    asked for."""
+    monkeypatch.setattr(answers, "MOST_NUMBERS", 9)
+    body = b"user1,10.0.0.1\nuser2,10.0.0.2\n"
+    with pytest.raises(BadInput, match="the answer would hold 10 numbers, and at most 9 are answered"):
+        model.transform(ScriptCall(body, CSV, f"{JSON}; verbose=true"))
+    assert 2 == len(json.loads(model.transform(ScriptCall(body, CSV, JSON)).body)["predictions"])

@@ -31,7 +31,7 @@ import numpy as np
 from serving.codecs import csv as csv_codec
 from serving.codecs import registry as codecs
 from serving.errors import BadInput, LoadFailed, PredictionFailed, ServingError, UnsupportedContentType
-from serving.runtimes.algorithms import bodies, inner
+from serving.runtimes.algorithms import answers, bodies, inner
 from serving.runtimes.base import LoadSettings, ScriptCall, ScriptModel, ScriptReply, TensorModel
 from serving.runtimes.declaration import NAME, Declaration
 
@@ -65,18 +65,24 @@ class IPInsights(ScriptModel):
         media_type = "; ".join((kind, *(f"{key}={value}" for key, value in params.items())))
         asked = pairs(call.body, call.content_type)
         buckets = np.fromiter((bucket(name, self._vectors) for name in asked.names), np.int64, len(asked.names))
-        return ScriptReply(codecs.encode(self.run(buckets, bits(asked.addresses)), media_type, LAYOUT), media_type)
+        fields = FIELDS if params.get("verbose", "").lower() == "true" else FIELDS[:1]
+        outputs = self.run(buckets, asked.addresses, fields)
+        return ScriptReply(codecs.encode(outputs, media_type, LAYOUT), media_type)
 
-    def run(self, buckets: np.ndarray, bits: np.ndarray) -> dict[str, np.ndarray]:
-        """The answer's fields for int64 ``buckets`` [rows] and float32 ``bits`` [rows, 32]. Raises PredictionFailed."""
+    def run(self, buckets: np.ndarray, addresses: bytes, fields: Sequence[str] = FIELDS) -> dict[str, np.ndarray]:
+        """The answer's fields for int64 ``buckets`` [rows] and as many addresses of four bytes; embeddings that nobody
+        asked for are not kept. Raises PredictionFailed, BadInput for more than is answered."""
         pieces = []
         for start in range(0, len(buckets), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            outputs = self._model.predict({"entity": buckets[part], "bits": bits[part]})
+            entity = buckets[start : start + _AT_ONCE]
+            part = addresses[4 * start : 4 * (start + _AT_ONCE)]
+            outputs = self._model.predict({"entity": entity, "bits": bits(part)})
             if not isinstance(outputs, dict) or any(field not in outputs for field in FIELDS):
                 raise PredictionFailed(f"the model's outputs must be {', '.join(FIELDS)}")
-            pieces.append(outputs)
-        answer = {field: np.concatenate([piece[field] for piece in pieces]) for field in FIELDS}
+            if not pieces:
+                answers.check_size(sum(outputs[field].size for field in fields) * len(buckets) // len(entity))
+            pieces.append([outputs[field] for field in fields])
+        answer = {field: np.concatenate(parts) for field, parts in zip(fields, zip(*pieces, strict=True), strict=True)}
         if any(array.dtype.kind != "f" or not np.isfinite(array).all() for array in answer.values()):
             raise PredictionFailed("the model's outputs are no finite numbers")
         return answer
@@ -96,7 +102,7 @@ def load(declared: Declaration, settings: LoadSettings) -> IPInsights:
     vectors = declared.whole("NumEntityVectors", most=250_000_000)
     model = IPInsights(inner.model(declared, settings), vectors)
     try:
-        model.run(np.array([0, vectors - 1]), bits(bytes(8)))
+        model.run(np.array([0, vectors - 1]), bytes(8))
     except ServingError as error:
         raise LoadFailed(f"{NAME}: the model does not answer for an entity and an address: {error}") from error
     return model
