@@ -19,7 +19,7 @@ class Artifact:
 
     ``format`` is a key of ``runtimes/registry.py``; ``root`` the folder (or the file's own folder), ``file`` the file
     to load (for a script model ``root``); ``frameworks`` the importable modules a worker needs for it;
-    ``bytes`` its size on disk, the cache's first guess.
+    ``bytes`` its size on disk, the cache's first guess; ``algorithm`` the built-in one that its ``algorithm.json`` names.
     """
 
     format: str
@@ -28,6 +28,12 @@ class Artifact:
     bytes: int
     executes_code: bool = False
     frameworks: frozenset[str] = frozenset()
+    algorithm: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Artifacts of one kind bring the same libraries and take alike, byte for byte on disk."""
+        return " ".join((self.format, self.algorithm, *sorted(self.frameworks)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,16 @@ def _declared(path: Path, size: int) -> Artifact:
             continue  # words, vectors, the declaration itself
     frameworks = frozenset().union(*(one.frameworks for one in found))
     code = any(one.executes_code for one in found)
-    return Artifact("algorithm", path, path / declaration.NAME, size, code, frameworks)
+    return Artifact("algorithm", path, path / declaration.NAME, size, code, frameworks, _algorithm(path))
+
+
+def _algorithm(path: Path) -> str:
+    """The algorithm that a folder declares; empty where its declaration cannot be read, which its load will say."""
+    try:
+        declared = declaration.read(path)
+    except LoadFailed:
+        return ""
+    return declared.algorithm if declared else ""
 
 
 def _script_name(root: Path) -> str:

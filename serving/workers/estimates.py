@@ -59,4 +59,4 @@ class Estimates:
 
 def _kind(artifact: Artifact) -> str:
     """Artifacts of one kind take alike, byte for byte on disk: a booster in JSON is larger than in UBJSON."""
-    return artifact.format + artifact.file.suffix
+    return artifact.kind + artifact.file.suffix

@@ -296,11 +296,26 @@ class Loader:
 
     def _measured(self, entry: Entry, artifact: Artifact) -> tuple[Model, int]:
         """Load, and say how many bytes it took (the guess, if something else was going on at the same time)."""
-        host = self._host
+        budget = self._host.cache.budget
+        model, grown = self._weighed(entry, artifact)
+        if grown is not None and grown > budget and artifact.bytes <= min(budget, _REHEARSED):
+            self._discard(model)  # calls in progress grow too, and would shut a small model out for good: weigh again
+            model, grown = self._weighed(entry, artifact)
+        if grown is None:
+            return model, entry.bytes
+        with self._host.lock:
+            size = self._estimates.learn(entry.source, artifact, grown)
+        if size > budget:
+            self._discard(model)
+            raise self._too_large(entry, size)
+        return model, size
+
+    def _weighed(self, entry: Entry, artifact: Artifact) -> tuple[Model, int | None]:
+        """The loaded model, and by how much memory grew meanwhile; None where that would say nothing."""
         alone = self._turn.acquire(timeout=max(0.0, self._turn_since + _TURN_SECONDS - time.monotonic()))
         self._turn_since = time.monotonic() if alone else self._turn_since
         try:
-            if alone and host.plan.multi_model:
+            if alone and self._host.plan.multi_model:
                 self._rehearse(artifact)
             weighing = self._scales.start(alone and self._estimates.worth_weighing(entry.source, artifact))
             try:
@@ -310,14 +325,7 @@ class Loader:
         finally:
             if alone:
                 self._turn.release()
-        if grown is None:
-            return model, entry.bytes
-        with host.lock:
-            size = self._estimates.learn(entry.source, artifact, grown)
-        if size > host.cache.budget:
-            self._discard(model)
-            raise self._too_large(entry, size)
-        return model, size
+        return model, grown
 
     def _built(self, artifact: Artifact) -> Model:
         plan = self._host.plan
@@ -335,10 +343,10 @@ class Loader:
         return ModelNotReady(f"no memory for model {entry.name!r}: every loaded model is in use. Please try again.")
 
     def _rehearse(self, artifact: Artifact, improve: bool = False) -> None:
-        """Once per format: load, use and close a copy. Libraries, thread pools and registries that come with a first
+        """Once per kind: load, use and close a copy. Libraries, thread pools and registries that come with a first
         load are the worker's, not the model's: what is left of the copy counts to the baseline. Code is never run
         twice, and a large model's own bytes drown the difference."""
-        step = (artifact.format, improve)
+        step = (artifact.kind, improve)
         if step in self._rehearsed or artifact.executes_code or artifact.bytes > _REHEARSED:
             return
         before = memory.resident()
@@ -357,7 +365,9 @@ class Loader:
         with self._host.lock:
             base = self._host.baseline
             self._host.baseline = memory.Held(base.resident + overhead, base.heap)
-        log.info("the first %r model brought %d bytes of libraries with it", artifact.format, overhead)
+        log.info(
+            "the first %r model brought %d bytes of libraries with it", artifact.algorithm or artifact.format, overhead
+        )
 
     # -- what must go -----------------------------------------------------------------------------------------------
 

@@ -107,3 +107,15 @@ def test_overlapping_work_cannot_be_weighed() -> None:
     second = scales.start()
     assert first.stop() is None
     assert second.stop() is None
+
+
+def test_algorithms_are_not_taken_to_be_alike(estimates: Estimates) -> None:
+    """All are declared by a file of one name: a table of words takes its size, a forest what ONNX Runtime makes of it."""
+    folder = Path("models")
+    forest, words = (
+        Artifact("algorithm", folder, folder / "algorithm.json", 1000, algorithm=name)
+        for name in ("randomcutforest", "blazingtext")
+    )
+    estimates.learn("a", forest, 9000)
+    assert 9000 == estimates.of("b", forest)
+    assert 1000 == estimates.of("c", words)
