@@ -37,8 +37,8 @@ class Declaration:
         """The file beside the declaration that the setting ``key`` names."""
         name = self.text(key, default)
         path = self.root / name
-        if not name or Path(name).name != name or not path.is_file():
-            raise LoadFailed(f"{NAME}: {key} names {name!r}, which is no file beside it")
+        if not name or Path(name).name != name or not _is_file(path):
+            raise LoadFailed(f"{NAME}: {key} names {name[:80]!r}, which is no file beside it")
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise LoadFailed(f"{NAME}: {key} leads out of the model's folder")
         return path
@@ -107,6 +107,13 @@ def read(root: Path) -> Declaration | None:
     if not isinstance(settings, dict) or not isinstance(settings.get("Algorithm"), str):
         raise LoadFailed(f'{NAME} must be an object with the name of an "Algorithm"')
     return Declaration(settings["Algorithm"], root, settings)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or of characters that no name has
+        return False
 
 
 def _finite(value: Any) -> float | None:

@@ -37,6 +37,8 @@ def declared(**settings: Any) -> Declaration:
         ('{"Algorithm": "hal"}', "there is no algorithm 'hal'; there are .*kmeans"),
         ('{"Algorithm": "kmeans"}', "Model names 'model.onnx', which is no file beside it"),
         ('{"Algorithm": "kmeans", "Model": "../other"}', "which is no file beside it"),
+        (f'{{"Algorithm": "kmeans", "Model": "{"a" * 5000}"}}', "Model names 'a{80}', which is no file beside it"),
+        ('{"Algorithm": "kmeans", "Model": "\\ud800"}', "which is no file beside it"),
         ('{"Algorithm": "kmeans", "Model": "link"}', "Model leads out of the model's folder"),
     ],
 )

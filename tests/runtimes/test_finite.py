@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from serving.errors import BadInput, ServingError
+from serving.errors import BadInput, LoadFailed, PredictionFailed, ServingError
 from serving.runtimes.algorithms import finite
 from serving.runtimes.base import LoadSettings, TensorModel
 from serving.runtimes.formats import recognise
@@ -30,24 +31,33 @@ DOCUMENTS = st.recursive(
 )
 
 
-@pytest.fixture(scope="module", params=["linear-learner", "knn", "pca"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TensorModel:
-    """Three columns times a matrix, in each algorithm's dress."""
-    folder = tmp_path_factory.mktemp(request.param)
+def built(folder: Path, algorithm: str, weight: float = 1.0, **declared: bool) -> TensorModel:
+    """Three columns times a matrix of ``weight``, in an algorithm's dress; a missing value counts as 10."""
     value = helper.make_tensor_value_info
+    weights, mean = np.full((3, 1), weight, np.float32), np.array(10, np.float32)
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["features", "weights"], ["sums"])],
+        [
+            helper.make_node("IsNaN", ["features"], ["gaps"]),
+            helper.make_node("Where", ["gaps", "mean", "features"], ["filled"]),
+            helper.make_node("MatMul", ["filled", "weights"], ["sums"]),
+        ],
         "sums",
         [value("features", TensorProto.FLOAT, ["rows", 3])],
         [value("sums", TensorProto.FLOAT, ["rows", 1])],
-        [numpy_helper.from_array(np.ones((3, 1), np.float32), "weights")],
+        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(mean, "mean")],
     )
-    built = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    (folder / "model.onnx").write_bytes(built.SerializeToString())
-    (folder / "algorithm.json").write_text(json.dumps({"Algorithm": request.param}))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    (folder / "algorithm.json").write_text(json.dumps({"Algorithm": algorithm, **declared}))
     loaded = load(recognise(folder), LoadSettings())
     assert isinstance(loaded, TensorModel)
     return loaded
+
+
+@pytest.fixture(scope="module", params=["linear-learner", "knn", "pca"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TensorModel:
+    """In each algorithm's dress."""
+    return built(tmp_path_factory.mktemp(request.param), request.param)
 
 
 def answer(model: TensorModel, body: bytes, content_type: str = "text/csv") -> bytes | ServingError:
@@ -75,6 +85,40 @@ def test_a_bad_row_fails_its_own_call_only(model: TensorModel) -> None:
     first, second = pipeline.run(model, "text/csv", "application/json", [b"1,2,3", b"1,nan,3"]).answers
     assert isinstance(first, bytes)
     assert isinstance(second, BadInput)
+
+
+@pytest.mark.parametrize(("row", "score"), [("1,nan,3", 14.0), ("1,,3", 14.0), ("1,2,3", 6.0)])
+def test_model_that_fills_gaps_itself_is_given_them(tmp_path: Path, row: str, score: float) -> None:
+    """Where its declaration says so: ``"MissingValues": true``."""
+    model = built(tmp_path, "linear-learner", MissingValues=True)
+    found = answer(model, row.encode())
+    assert isinstance(found, bytes)
+    assert {"predictions": [{"score": score}]} == json.loads(found)
+
+
+@pytest.mark.parametrize("row", ["1,inf,nan", "1,1e30,nan"])
+def test_model_that_fills_gaps_is_given_no_infinity_all_the_same(tmp_path: Path, row: str) -> None:
+    """Only what is missing can be filled."""
+    refused = answer(built(tmp_path, "linear-learner", MissingValues=True), row.encode())
+    assert isinstance(refused, BadInput)
+
+
+def test_counts_of_words_are_never_missing(tmp_path: Path) -> None:
+    """A declaration that says otherwise is refused when it is loaded."""
+    with pytest.raises(LoadFailed, match="lda reads counts of words, which are never missing"):
+        built(tmp_path, "lda", MissingValues=True)
+
+
+def test_answer_that_is_no_finite_number_is_a_failure(tmp_path: Path) -> None:
+    """JSON would say null, and a caller take it for an answer. Numbers whose squares are too large for float32 are
+    fine."""
+    model = built(tmp_path, "linear-learner", weight=1e21)
+    failed = answer(model, b"1e18,2,3")
+    assert isinstance(failed, PredictionFailed)
+    assert "no finite number" in failed.message
+    found = answer(model, b"1,2,3")
+    assert isinstance(found, bytes)
+    assert 6e21 == pytest.approx(json.loads(found)["predictions"][0]["score"])
 
 
 @settings(max_examples=40)

@@ -1,10 +1,13 @@
 """Algorithms whose requests are rows of numbers and whose answers are named arrays: the model does the work, the
 declaration says what its answer is called.
 
-Settings: ``Model``; ``Outputs`` (answer's field -> the model's output), only where the two differ.
+Settings: ``Model``; ``Outputs`` (answer's field -> the model's output), only where the two differ; ``MissingValues``,
+true for a model that fills gaps itself: NaN, ``null`` and empty cells reach it, where others refuse the row.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -35,13 +38,13 @@ READS = {
 class ArrayAlgorithm(TensorModel):
     """A model of arrays in an algorithm's dress."""
 
-    def __init__(self, algorithm: str, model: TensorModel, names: dict[str, str]) -> None:
-        """``names``: output of the model -> field of the answer."""
+    def __init__(self, algorithm: str, model: TensorModel, names: dict[str, str], missing: bool) -> None:
+        """``names``: output of the model -> field of the answer; ``missing``: whether its rows may have gaps."""
         self._model = model
         self._names = names
         self._algorithm = algorithm
-        self._check = counts.check if algorithm in counts.ALGORITHMS else finite.check
-        self._whole = algorithm not in finite.MISSING_ALLOWED
+        self._finite = algorithm != "xgboost"  # its own container answers with whatever a booster says
+        self._check = _check_of(algorithm, missing)
         self.spec = model.spec
         # A booster has chosen among its container's answers already (``xgboost_output.py``).
         self.layout = model.layout if model.layout.startswith(algorithm) else algorithm
@@ -55,9 +58,11 @@ class ArrayAlgorithm(TensorModel):
 
     def predict(self, inputs: np.ndarray | dict[str, np.ndarray]) -> Outputs:
         """The model's outputs under the names of the answer. Raises what the model raises."""
-        if self._whole:
+        if self._check:
             self._check(inputs)
         outputs = self._model.predict(inputs)
+        if self._finite:
+            finite.check_answer(outputs)
         if not self._names:
             return outputs
         if not isinstance(outputs, dict):
@@ -81,13 +86,29 @@ class ArrayAlgorithm(TensorModel):
 
 def load(declared: Declaration, settings: LoadSettings) -> TensorModel:
     """An algorithm of arrays. Raises LoadFailed."""
-    return dressed(declared.algorithm, inner.model(declared, settings), _names(declared))
+    names, missing = _names(declared), declared.flag("MissingValues")
+    if missing and declared.algorithm in counts.ALGORITHMS:
+        raise LoadFailed(
+            f"{NAME}: {declared.algorithm} reads counts of words, which are never missing: no MissingValues"
+        )
+    return dressed(declared.algorithm, inner.model(declared, settings), names, missing)
 
 
-def dressed(algorithm: str, model: TensorModel, names: dict[str, str] | None = None) -> TensorModel:
+def dressed(
+    algorithm: str, model: TensorModel, names: dict[str, str] | None = None, missing: bool = False
+) -> TensorModel:
     """The model, answering as the algorithm does. ``names``: output of the model -> field of the answer, where they
-    differ."""
-    return ArrayAlgorithm(algorithm, model, names or {})
+    differ; ``missing``: whether its rows may have missing values."""
+    return ArrayAlgorithm(algorithm, model, names or {}, missing)
+
+
+def _check_of(algorithm: str, missing: bool) -> Callable[[np.ndarray | dict[str, np.ndarray]], None] | None:
+    """What an algorithm asks of its rows."""
+    if algorithm in finite.MISSING_ALLOWED:
+        return None
+    if algorithm in counts.ALGORITHMS:
+        return counts.check
+    return finite.check_known if missing else finite.check
 
 
 def _names(declared: Declaration) -> dict[str, str]:

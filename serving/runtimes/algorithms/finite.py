@@ -8,7 +8,8 @@ import math
 
 import numpy as np
 
-from serving.errors import BadInput
+from serving.codecs.base import Outputs
+from serving.errors import BadInput, PredictionFailed
 
 #: The algorithms that know what to do with a missing value.
 MISSING_ALLOWED = frozenset({"xgboost"})
@@ -26,6 +27,27 @@ def check(inputs: np.ndarray | dict[str, np.ndarray]) -> None:
         flat = array.ravel()
         if not math.isfinite(flat.dot(flat)):
             _check_rows(array)
+
+
+def check_known(inputs: np.ndarray | dict[str, np.ndarray]) -> None:
+    """The same for a model that fills missing values itself: NaN passes, as if it were 0."""
+    check({name: _filled(array) for name, array in inputs.items()} if isinstance(inputs, dict) else _filled(inputs))
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def check_answer(outputs: Outputs) -> None:
+    """Raises PredictionFailed for an answer with NaN or an infinity: JSON would make it a ``null`` that looks like an
+    answer."""
+    for name, array in outputs.items() if isinstance(outputs, dict) else (("answer", outputs),):
+        if array.dtype.kind != "f":
+            continue
+        flat = array.ravel()
+        if not math.isfinite(flat.dot(flat)) and not np.isfinite(flat).all():
+            raise PredictionFailed(f"the model's {name} is no finite number")
+
+
+def _filled(array: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(array), np.zeros_like(array), array) if array.dtype.kind == "f" else array
 
 
 def _check_rows(array: np.ndarray) -> None:
