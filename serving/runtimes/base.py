@@ -19,7 +19,8 @@ class Artifact:
 
     ``format`` is a key of ``runtimes/registry.py``; ``root`` the folder (or the file's own folder), ``file`` the file
     to load (for a script model ``root``); ``frameworks`` the importable modules a worker needs for it;
-    ``bytes`` its size on disk, the cache's first guess; ``algorithm`` the built-in one that its ``algorithm.json`` names.
+    ``bytes`` its size on disk, the cache's first guess; ``algorithm`` the built-in one that its ``algorithm.json``
+    names.
     """
 
     format: str

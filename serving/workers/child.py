@@ -77,7 +77,6 @@ class Worker:
         self.cache = ModelCache(plan.budget if plan.multi_model else math.inf, plan.keep)
         self.cell = Cell(plan.cell)
         self._upkeep = Upkeep(plan, self.cache, self.tell)
-        self.baseline = self._upkeep.baseline
         self._metas: dict[bytes, wire.Meta] = {}
         self._slots = list(range(SLOTS - 1, -1, -1))
         self._token = 0
@@ -96,6 +95,15 @@ class Worker:
         self._streams = Streams(self, self._sessions)
         load, release = self.loader.submit, self.loader.release
         self._operations = Operations(self.cache, self.send, load, lambda entry: release([entry], asked=True))
+
+    @property
+    def baseline(self) -> memory.Held:
+        """What it held without a model; libraries that came with a first one count to it."""
+        return self._upkeep.baseline
+
+    @baseline.setter
+    def baseline(self, held: memory.Held) -> None:
+        self._upkeep.baseline = held
 
     def _metrics(self, registry: Registry) -> None:
         labels = (self.plan.endpoint, self.plan.variant)

@@ -365,9 +365,8 @@ class Loader:
         with self._host.lock:
             base = self._host.baseline
             self._host.baseline = memory.Held(base.resident + overhead, base.heap)
-        log.info(
-            "the first %r model brought %d bytes of libraries with it", artifact.algorithm or artifact.format, overhead
-        )
+        first = artifact.algorithm or artifact.format
+        log.info("the first %r model brought %d bytes of libraries with it", first, overhead)
 
     # -- what must go -----------------------------------------------------------------------------------------------
 

@@ -110,7 +110,7 @@ def test_overlapping_work_cannot_be_weighed() -> None:
 
 
 def test_algorithms_are_not_taken_to_be_alike(estimates: Estimates) -> None:
-    """All are declared by a file of one name: a table of words takes its size, a forest what ONNX Runtime makes of it."""
+    """All are declared by a file of one name: a table of words takes its size, a forest far more."""
     folder = Path("models")
     forest, words = (
         Artifact("algorithm", folder, folder / "algorithm.json", 1000, algorithm=name)

@@ -72,7 +72,7 @@ class IPInsights(ScriptModel):
     def run(self, buckets: np.ndarray, addresses: bytes, fields: Sequence[str] = FIELDS) -> dict[str, np.ndarray]:
         """The answer's fields for int64 ``buckets`` [rows] and as many addresses of four bytes; embeddings that nobody
         asked for are not kept. Raises PredictionFailed, BadInput for more than is answered."""
-        pieces = []
+        pieces: list[list[np.ndarray]] = []
         for start in range(0, len(buckets), _AT_ONCE):
             entity = buckets[start : start + _AT_ONCE]
             part = addresses[4 * start : 4 * (start + _AT_ONCE)]
