@@ -186,7 +186,7 @@ def test_a_batch_transform_is_configured_by_its_environment(tmp_path: Path) -> N
         ({"target": [1.0, True, 2.0]}, 'numbers, and "NaN" or null'),
         ({"target": [1.0, 1e300, 2.0]}, "beyond 1e\\+30"),
         ({"target": [1.0, 2.0]}, "'dynamic_feat' has 6 values, where 5 are needed: 2 of the target and 3"),
-        ({"dynamic_feat": None}, "'dynamic_feat' must hold 1 lists of 6"),
+        ({"dynamic_feat": None}, "'dynamic_feat' must hold one list of 6"),
         ({"dynamic_feat": [[0, 0, 0, 7, 8, None]]}, "none of them missing"),
         ({"cat": None}, "'cat' must be a list of 2"),
         ({"cat": [0]}, "'cat' must be a list of 2"),

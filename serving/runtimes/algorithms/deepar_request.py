@@ -146,7 +146,8 @@ def _dynamic(rows: Any, form: Form, past: int, where: str) -> np.ndarray:
     """float32 [dynamic, past + horizon]: what is known of each step, those to be forecast among them."""
     wanted = past + form.horizon
     if not isinstance(rows, list) or len(rows) != form.dynamic:
-        raise BadInput(f"{where}: 'dynamic_feat' must hold {form.dynamic} lists of {wanted} numbers")
+        lists = "one list" if form.dynamic == 1 else f"{form.dynamic} lists"
+        raise BadInput(f"{where}: 'dynamic_feat' must hold {lists} of {wanted} numbers")
     for row in rows:
         if not isinstance(row, list) or not set(map(type, row)) <= {int, float}:
             raise BadInput(f"{where}: 'dynamic_feat' must hold lists of numbers, none of them missing")
