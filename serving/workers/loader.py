@@ -297,12 +297,16 @@ class Loader:
     def _measured(self, entry: Entry, artifact: Artifact) -> tuple[Model, int]:
         """Load, and say how many bytes it took (the guess, if something else was going on at the same time)."""
         budget = self._host.cache.budget
+        doubtful = artifact.bytes <= min(budget, _REHEARSED)  # calls in progress grow too, by more than a small model
         model, grown = self._weighed(entry, artifact)
-        if grown is not None and grown > budget and artifact.bytes <= min(budget, _REHEARSED):
-            self._discard(model)  # calls in progress grow too, and would shut a small model out for good: weigh again
+        if grown is not None and grown > budget and doubtful:
+            self._discard(model)
             model, grown = self._weighed(entry, artifact)
         if grown is None:
             return model, entry.bytes
+        if grown > budget and doubtful:  # not learnt: it would be shut out for good
+            self._discard(model)
+            raise self._too_large(entry, grown)
         with self._host.lock:
             size = self._estimates.learn(entry.source, artifact, grown)
         if size > budget:
