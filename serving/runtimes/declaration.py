@@ -98,6 +98,8 @@ def read(root: Path) -> Declaration | None:
     path = root / NAME
     if not path.is_file():
         return None
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise LoadFailed(f"{NAME} leads out of the model's folder")
     if path.stat().st_size > _MOST_BYTES:
         raise LoadFailed(f"{NAME} is larger than {_MOST_BYTES // 2**20} MiB")
     try:

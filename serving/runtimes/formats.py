@@ -88,11 +88,21 @@ def recognise(path: Path) -> Artifact:
 def check_allowed(artifact: Artifact, allow_code: bool) -> None:
     """Raises CodeNotAllowed, naming file, format and setting, when loading would execute code without consent."""
     if artifact.executes_code and not allow_code:
-        file = _script_name(artifact.root) if artifact.format == "script" else artifact.file.name
+        file, kind = _code(artifact)
         raise CodeNotAllowed(
-            f"the model file {file!r} is of the format {artifact.format!r}, which executes code when it is loaded; "
+            f"the model file {file!r} is of the format {kind!r}, which executes code when it is loaded; "
             "set SERVING_ALLOW_CODE=true or start with --allow-code to load it"
         )
+
+
+def _code(artifact: Artifact) -> tuple[str, str]:
+    """Which file of an artifact is code, and its format: in a declared one, any that lies beside the declaration."""
+    if artifact.format == "script":
+        return _script_name(artifact.root), artifact.format
+    if artifact.format == "algorithm":
+        beside = next((one for one in _models(artifact.root) if one.executes_code), artifact)
+        return beside.file.name, beside.format
+    return artifact.file.name, artifact.format
 
 
 # --- folders --------------------------------------------------------------------------------------------------------
@@ -147,15 +157,19 @@ def _folder(path: Path, depth: int = 0) -> Artifact:
 
 def _declared(path: Path, size: int) -> Artifact:
     """A folder with ``algorithm.json``: it needs what the models beside it need, and is code if one of them is."""
-    found = []
-    for file in _candidates(path):
-        try:
-            found.append(_file(file, path, file.stat().st_size))
-        except LoadFailed:
-            continue  # words, vectors, the declaration itself
+    found = list(_models(path))
     frameworks = frozenset().union(*(one.frameworks for one in found))
     code = any(one.executes_code for one in found)
     return Artifact("algorithm", path, path / declaration.NAME, size, code, frameworks, _algorithm(path))
+
+
+def _models(path: Path) -> Iterator[Artifact]:
+    """Each file directly in the folder that is a model."""
+    for file in _candidates(path):
+        try:
+            yield _file(file, path, file.stat().st_size)
+        except LoadFailed:
+            continue  # words, vectors, the declaration itself
 
 
 def _algorithm(path: Path) -> str:

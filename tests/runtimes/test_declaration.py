@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.errors import BadInput, LoadFailed, ModelError, UnsupportedContentType
+from serving.errors import BadInput, CodeNotAllowed, LoadFailed, ModelError, UnsupportedContentType
 from serving.runtimes import declaration
 from serving.runtimes.algorithms import bodies
 from serving.runtimes.base import LoadSettings
@@ -52,6 +53,24 @@ def test_declarations_that_cannot_be_followed_are_told(tmp_path: Path, text: str
     with pytest.raises(LoadFailed, match=sentence) as told:
         load(recognise(folder), LoadSettings())
     assert str(tmp_path) not in told.value.message
+
+
+def test_declaration_that_lies_elsewhere_is_not_read(tmp_path: Path) -> None:
+    """A link out of the folder would tell what lies there."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "other.json").write_text('{"Algorithm": "hal"}')
+    (folder / "algorithm.json").symlink_to(tmp_path / "other.json")
+    with pytest.raises(LoadFailed, match=r"algorithm\.json leads out of the model's folder"):
+        load(recognise(folder), LoadSettings())
+
+
+def test_code_beside_a_declaration_is_refused_by_its_own_name(tmp_path: Path) -> None:
+    """The declaration is data: it is the pickle that must go, or be allowed."""
+    (tmp_path / "algorithm.json").write_text('{"Algorithm": "kmeans"}')
+    (tmp_path / "scaler.pkl").write_bytes(pickle.dumps({"mean": 1.0}))
+    with pytest.raises(CodeNotAllowed, match=r"'scaler\.pkl' is of the format 'pickle'"):
+        load(recognise(tmp_path), LoadSettings())
 
 
 @pytest.mark.parametrize(
