@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from serving.errors import BadInput, LoadFailed, NotAcceptable, PredictionFailed, ServingError, UnsupportedContentType
 from serving.runtimes import formats, registry
+from serving.runtimes.algorithms import blazingtext
 from serving.runtimes.base import LoadSettings, ScriptCall, ScriptModel
 from tests.runtimes.texts import FILMS, VECTORS, softmax, vectors_text
 
@@ -239,6 +240,13 @@ def test_answers_beyond_all_measure_are_refused_before_they_are_made(tmp_path: P
     (tmp_path / "vectors.txt").write_text(vectors_text({"king": [1] * 65536}))
     with pytest.raises(BadInput, match="would hold 16842752 numbers, and at most 16777216 are answered"):
         ask(loaded(tmp_path), {"instances": ["qqq"] * 257})
+
+
+def test_more_texts_than_one_request_may_hold_are_refused(labels: ScriptModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six megabytes of short ones would keep a worker busy for longer than a call may take."""
+    monkeypatch.setattr(blazingtext, "_MOST_TEXTS", 2)
+    with pytest.raises(BadInput, match="the body holds 3 instances; one request may hold 2"):
+        labels.transform(ScriptCall(b'{"instances": ["a", "b", "c"]}', "application/json", ""))
 
 
 def test_answer_is_of_the_requests_type_or_none(labels: ScriptModel) -> None:
