@@ -72,17 +72,22 @@ class IPInsights(ScriptModel):
     def run(self, buckets: np.ndarray, addresses: bytes, fields: Sequence[str] = FIELDS) -> dict[str, np.ndarray]:
         """The answer's fields for int64 ``buckets`` [rows] and as many addresses of four bytes; embeddings that nobody
         asked for are not kept. Raises PredictionFailed, BadInput for more than is answered."""
-        pieces: list[list[np.ndarray]] = []
+        answer: dict[str, np.ndarray] = {}
         for start in range(0, len(buckets), _AT_ONCE):
-            entity = buckets[start : start + _AT_ONCE]
-            part = addresses[4 * start : 4 * (start + _AT_ONCE)]
-            outputs = self._model.predict({"entity": entity, "bits": bits(part)})
+            part = slice(start, start + _AT_ONCE)
+            entity, address = buckets[part], addresses[4 * start : 4 * (start + _AT_ONCE)]
+            outputs = self._model.predict({"entity": entity, "bits": bits(address)})
             if not isinstance(outputs, dict) or any(field not in outputs for field in FIELDS):
                 raise PredictionFailed(f"the model's outputs must be {', '.join(FIELDS)}")
-            if not pieces:
+            if any(outputs[field].shape[:1] != entity.shape for field in FIELDS):
+                raise PredictionFailed("the model's outputs have other rows than its inputs")
+            if not answer:
                 answers.check_size(sum(outputs[field].size for field in fields) * len(buckets) // len(entity))
-            pieces.append([outputs[field] for field in fields])
-        answer = {field: np.concatenate(parts) for field, parts in zip(fields, zip(*pieces, strict=True), strict=True)}
+                shapes = {field: (len(buckets), *outputs[field].shape[1:]) for field in fields}
+                answer = {field: np.empty(shape, outputs[field].dtype) for field, shape in shapes.items()}
+            # Written into one array: pieces kept among freed ones would hold the heap at ten times its need.
+            for field, whole in answer.items():
+                whole[part] = outputs[field]
         if any(array.dtype.kind != "f" or not np.isfinite(array).all() for array in answer.values()):
             raise PredictionFailed("the model's outputs are no finite numbers")
         return answer
