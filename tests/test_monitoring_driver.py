@@ -304,7 +304,13 @@ def test_old_executions_go(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
     world.add("cron(0 * ? * * *)")
     for hour in range(1, 6):
         world.now = NOON + hour * HOUR
-        world.run(lambda hour=hour: hour == len(world.asked) and world.ended(min(hour, 3))())  # type: ignore[misc]  # a default argument
+        kept = min(hour, 3)
+        # The oldest one goes after the newest one has begun, whose predecessors alone may be as many as are kept.
+        world.run(
+            lambda asked=hour, kept=kept: (  # type: ignore[misc]  # default arguments
+                asked == len(world.asked) and world.ended(kept)() and kept == len(world.executions())
+            )
+        )
     assert [NOON + hour * HOUR for hour in (3, 4, 5)] == [one.body["ScheduledTime"] for one in world.executions()]
 
 

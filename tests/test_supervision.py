@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,10 +201,13 @@ def test_when_control_is_killed_everything_ends(tmp_path: Path, source: str) -> 
         server.eventually(lambda: server.metric("sagemaker_invocations_total") >= 1)
         family = children(server.process.pid)
         assert 4 <= len(family)
+        killed = time.monotonic()
         server.process.kill()
         server.eventually(lambda: not any(is_alive(pid) for pid in family), 10)
         load.stop()
-        assert {503} == {one.status for one in load.outcomes}
+        # Whoever connects while the last front goes may be reset by the kernel (0), whatever that front would say.
+        assert {503} == {one.status for one in load.outcomes if one.began < killed}
+        assert {one.status for one in load.outcomes} <= {503, 0}
 
 
 # -- the end ---------------------------------------------------------------------------------------------------------
