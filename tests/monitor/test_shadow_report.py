@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy
 import pytest
-from scipy import stats
+import scipy  # ``scipy.stats`` comes when it is first used: two seconds
 
 from serving.errors import ValidationError
 from serving.monitor import joining
@@ -92,7 +92,7 @@ def test_latency_of_captures_is_a_paired_t_interval(tools: Means) -> None:
     capture(tools, "e", "A", [record(f"{n}", timing=timed(one)) for n, one in enumerate(first)])
     capture(tools, "e", "S", [record(f"{n}", timing=timed(one)) for n, one in enumerate(second)])
     found = ask(tools)
-    wanted = stats.ttest_rel(second, first).confidence_interval(0.95)
+    wanted = scipy.stats.ttest_rel(second, first).confidence_interval(0.95)
     latency = found["Latency"]
     assert pytest.approx((wanted.low, wanted.high)) == (latency["MeanDifferenceLow"], latency["MeanDifferenceHigh"])
     assert ("captures", 50) == (latency["Source"], latency["Pairs"])
@@ -111,7 +111,7 @@ def test_latency_of_all_calls_comes_from_the_metrics(tools: Means) -> None:
     squares = sum((b - a) ** 2 for a, b in zip(first, second, strict=True))
     registry.counter("sagemaker_shadow_pair_squared_difference_total", *labels).add(squares)
     found = ask(tools)
-    wanted = stats.ttest_rel(second, first).confidence_interval(0.95)
+    wanted = scipy.stats.ttest_rel(second, first).confidence_interval(0.95)
     latency = found["Latency"]
     assert pytest.approx((wanted.low, wanted.high)) == (latency["MeanDifferenceLow"], latency["MeanDifferenceHigh"])
     assert "metrics" == latency["Source"]

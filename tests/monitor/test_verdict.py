@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy
 import pytest
-from scipy.stats import mannwhitneyu
+import scipy  # ``scipy.stats`` comes when it is first used: two seconds
 
 from serving.errors import ValidationError
 from serving.monitor import histograms
@@ -149,7 +149,7 @@ def test_auc_is_the_share_of_pairs_in_order() -> None:
     found, _ = arm("auc", [(repr(float(s)), str(int(t))) for s, t in zip(scores, truth, strict=True)])
     estimate = areas(found, found)[0]
     high, low = scores[truth], scores[~truth]
-    assert pytest.approx(mannwhitneyu(high, low).statistic / len(high) / len(low)) == estimate.value
+    assert pytest.approx(scipy.stats.mannwhitneyu(high, low).statistic / len(high) / len(low)) == estimate.value
     drawn = [placements(dice.choice(high, len(high)), dice.choice(low, len(low)))[0].mean() for _ in range(200)]
     assert pytest.approx(numpy.std(drawn), rel=0.2) == math.sqrt(estimate.error)
 
