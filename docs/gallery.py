@@ -78,11 +78,13 @@ curl -s localhost:8080/endpoints/{name}/invocations \\
 ```
 
 ```python
-answer = boto3.client("sagemaker-runtime", endpoint_url="http://localhost:8080").invoke_endpoint(
+runtime = boto3.client("sagemaker-runtime", endpoint_url="http://localhost:8080")
+answer = runtime.invoke_endpoint(
     EndpointName="{name}",
     ContentType="{content_type}",{accept_argument}
     Body=Path("models/artifacts/cards/{name}/{body}").read_bytes(),
-)["Body"].read()
+)
+print(answer["Body"].read())
 ```
 
 Sent: `{request}`

@@ -63,7 +63,7 @@ _FULL = (5, 3)
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="short rounds: under two minutes, noisier")
+    parser.add_argument("--quick", action="store_true", help="short rounds: under three minutes, noisier")
     parser.add_argument("--only", nargs="+", choices=list(WORKLOADS), metavar="NAME", help=", ".join(WORKLOADS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--artifacts", type=Path, default=_ARTIFACTS, help="where `python -m models` put the models")
