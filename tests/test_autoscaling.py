@@ -305,7 +305,8 @@ def test_an_update_on_its_way_holds_scaling_back(server: Server, busy: str, tmp_
     make_config(scaling.sagemaker, "gated", production("gated"))
     scaling.sagemaker.update_endpoint(EndpointName="updated", EndpointConfigName="gated")
     scaling.limits(2, 3)
-    server.eventually(lambda: "Scaling is blocked while an update is on its way." == view(server, "updated")["Blocked"])
+    blocked = "Scaling is blocked while an update is on its way."
+    server.eventually(lambda: [blocked] == [target["Blocked"] for target in targets(server, "updated")])
     assert ("Updating", 1, 1) == scaling.state()
     gate.write_text("yes")
     scaling.reaches(2)
@@ -313,9 +314,14 @@ def test_an_update_on_its_way_holds_scaling_back(server: Server, busy: str, tmp_
 
 def view(server: Server, endpoint: str) -> dict[str, Any]:
     """The endpoint's only target, as people are shown it."""
+    return targets(server, endpoint)[0]
+
+
+def targets(server: Server, endpoint: str) -> list[dict[str, Any]]:
+    """What scales of an endpoint, as people are shown it; a target that has just been registered comes soon."""
     with server.client() as http:
         answer = http.get(f"/endpoints/{endpoint}/scaling")
-    found: dict[str, Any] = json.loads(answer.content)["Targets"][0]
+    found: list[dict[str, Any]] = json.loads(answer.content)["Targets"]
     return found
 
 
