@@ -312,11 +312,6 @@ def test_an_update_on_its_way_holds_scaling_back(server: Server, busy: str, tmp_
     scaling.reaches(2)
 
 
-def view(server: Server, endpoint: str) -> dict[str, Any]:
-    """The endpoint's only target, as people are shown it."""
-    return targets(server, endpoint)[0]
-
-
 def targets(server: Server, endpoint: str) -> list[dict[str, Any]]:
     """What scales of an endpoint, as people are shown it; a target that has just been registered comes soon."""
     with server.client() as http:
