@@ -79,7 +79,7 @@ def _needs(family: str) -> None:
     if lacking := npm.lacking(BY_NAME[family].npm):
         if all(npm.fetch(package) for package in lacking):
             return
-        pytest.skip(f"{' and '.join(lacking)} cannot be fetched here")
+        pytest.skip(f"{' and '.join(lacking)} cannot be fetched here")  # a checkout without npm or its registry
 
 
 # --- trained for real --------------------------------------------------------------------------------------------
