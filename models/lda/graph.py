@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import GraphProto, ModelProto
 
 _UP = 6
 #: What scikit-learn adds where it divides: a word that no topic knows.
@@ -51,6 +51,37 @@ def of(words: NDArray[np.floating], prior: float, steps: int, name: str) -> Mode
         "ones": np.ones(topics, np.float32),
         "steps": np.array(steps, np.int64),
     }
+    nodes = [
+        node("ReduceSum", ["counts", "rows_axis"], ["anywhere"], keepdims=0),
+        node("Add", ["anywhere", "first"], ["one_at_least"]),
+        node("NonZero", ["one_at_least"], ["found_at"]),
+        node("Reshape", ["found_at", "last"], ["present"]),
+        node("Gather", ["words", "present"], ["beta"], axis=1),
+        node("Transpose", ["beta"], ["beta_turned"], perm=[1, 0]),
+        node("Gather", ["counts", "present"], ["n"], axis=1),
+        node("ReduceSum", ["counts", "last"], ["length"], keepdims=1),
+        node("Mul", ["length", "none"], ["zero"]),
+        node("Add", ["zero", "ones"], ["begin"]),
+        node("Loop", ["steps", "", "begin"], ["found"], body=_step(topics)),
+        node("ReduceSum", ["found", "last"], ["whole"], keepdims=1),
+        node("Div", ["found", "whole"], ["topic_mixture"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [tensor("counts", TensorProto.FLOAT, ["rows", vocabulary])],
+        [tensor("topic_mixture", TensorProto.FLOAT, ["rows", topics])],
+        [numpy_helper.from_array(value, key) for key, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def _step(topics: int) -> GraphProto:
+    """One step of the inference, the loop's body: ``gamma`` in, the next one out. The chances of topics are e to the
+    digamma of gamma, by its recurrence and then its series."""
+    from onnx import TensorProto, helper
+
+    node, tensor = helper.make_node, helper.make_tensor_value_info
     step = [
         node("Unsqueeze", ["gamma", "last"], ["wide"]),
         node("Add", ["wide", "ups"], ["above"]),
@@ -76,7 +107,7 @@ def of(words: NDArray[np.floating], prior: float, steps: int, name: str) -> Mode
         node("Add", ["expected", "prior"], ["gamma_next"]),
         node("Identity", ["going"], ["going_on"]),
     ]
-    body = helper.make_graph(
+    return helper.make_graph(
         step,
         "step",
         [
@@ -89,26 +120,3 @@ def of(words: NDArray[np.floating], prior: float, steps: int, name: str) -> Mode
             tensor("gamma_next", TensorProto.FLOAT, ["rows", topics]),
         ],
     )
-    nodes = [
-        node("ReduceSum", ["counts", "rows_axis"], ["anywhere"], keepdims=0),
-        node("Add", ["anywhere", "first"], ["one_at_least"]),
-        node("NonZero", ["one_at_least"], ["found_at"]),
-        node("Reshape", ["found_at", "last"], ["present"]),
-        node("Gather", ["words", "present"], ["beta"], axis=1),
-        node("Transpose", ["beta"], ["beta_turned"], perm=[1, 0]),
-        node("Gather", ["counts", "present"], ["n"], axis=1),
-        node("ReduceSum", ["counts", "last"], ["length"], keepdims=1),
-        node("Mul", ["length", "none"], ["zero"]),
-        node("Add", ["zero", "ones"], ["begin"]),
-        node("Loop", ["steps", "", "begin"], ["found"], body=body),
-        node("ReduceSum", ["found", "last"], ["whole"], keepdims=1),
-        node("Div", ["found", "whole"], ["topic_mixture"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        name,
-        [tensor("counts", TensorProto.FLOAT, ["rows", vocabulary])],
-        [tensor("topic_mixture", TensorProto.FLOAT, ["rows", topics])],
-        [numpy_helper.from_array(value, key) for key, value in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
